@@ -1,0 +1,45 @@
+-- Words that every other file uses. All functions here can be applied again and again.
+
+-- Who did it, for the history: the service names its part (web, sweep, cli); everybody else is their database role.
+CREATE OR REPLACE FUNCTION actor() RETURNS text LANGUAGE sql STABLE
+RETURN CASE WHEN session_user IN ('lablink', 'lablink_app')
+            THEN coalesce(nullif(current_setting('lablink.actor', true), ''), session_user)
+            ELSE session_user END;
+
+-- Seconds between two hellos of one machine: 10 s, more when the fleet is so large that 50 a second would come.
+CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT greatest(10.0, c.reltuples / 50) FROM pg_catalog.pg_class c WHERE c.oid = 'public.vm_heartbeats'::regclass;
+END;
+
+-- A machine is fresh, so may be lent, when it said hello this recently: two periods and some slack.
+CREATE OR REPLACE FUNCTION fresh_for() RETURNS interval LANGUAGE sql STABLE
+RETURN make_interval(secs => 2 * hello_period() + 5);
+
+-- A machine silent for this long is lost: three periods and more slack than any restart of PostgreSQL needs.
+CREATE OR REPLACE FUNCTION lost_after() RETURNS interval LANGUAGE sql STABLE
+RETURN make_interval(secs => 3 * hello_period() + 15);
+
+-- The line without what follows --code and --pin: what may be stored, shown and searched.
+CREATE OR REPLACE FUNCTION blot_out(p_line text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN regexp_replace(p_line, '(--?(?:code|pin)[\s=]+)(?:"[^"]*"|''[^'']*''|“[^”]*”|\S+)', '\1***', 'gi');
+
+-- Appends one line to the history. No e-mail, command, code or PIN may be in p_detail.
+CREATE OR REPLACE FUNCTION record_event(p_kind text, p_vm_id integer, p_hostname text, p_lease uuid, p_detail jsonb)
+RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    INSERT INTO public.events (actor, kind, vm_id, hostname, lease_id, detail)
+    VALUES (public.actor(), p_kind, p_vm_id, p_hostname, p_lease, jsonb_strip_nulls(p_detail));
+END;
+
+-- The history is only added to.
+CREATE OR REPLACE FUNCTION guard_events() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the history is never changed' USING ERRCODE = 'LL003',
+        HINT = 'Add an event that corrects the earlier one.';
+END $$;
+
+CREATE OR REPLACE TRIGGER events_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON events
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_events();

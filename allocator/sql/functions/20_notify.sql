@@ -1,0 +1,67 @@
+-- Notifications: hints that something changed, never the change itself (anyone who can connect may listen and forge).
+
+-- Sends the hints as JSON lists of at most 7,900 bytes each, so that no row count or length can abort the change.
+CREATE OR REPLACE FUNCTION send_hints(p_channel text, p_hints text[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    batch text;
+BEGIN
+    FOR batch IN
+        WITH sized AS (
+            SELECT hint, at, sum(octet_length(hint) + 1) OVER (ORDER BY at) AS bytes
+            FROM unnest(p_hints) WITH ORDINALITY AS h (hint, at)
+        )
+        SELECT '[' || string_agg(hint, ',' ORDER BY at) || ']' FROM sized GROUP BY bytes / 6500 ORDER BY min(at)
+    LOOP
+        PERFORM pg_notify(p_channel, batch);
+    END LOOP;
+END $$;
+
+-- Hints at the machines whose name, status, epoch or lease changed; once a statement.
+CREATE OR REPLACE FUNCTION notify_vm_changes() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    hints text[];
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        SELECT array_agg(vm_hint(n.id, n.hostname, n.status, n.epoch)) INTO hints
+        FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
+        WHERE (n.hostname, n.status, n.epoch, n.lease_id) IS DISTINCT FROM (o.hostname, o.status, o.epoch, o.lease_id);
+    ELSIF TG_OP = 'INSERT' THEN
+        SELECT array_agg(vm_hint(n.id, n.hostname, n.status, n.epoch)) INTO hints FROM new_rows n;
+    ELSE
+        SELECT array_agg(vm_hint(o.id, o.hostname, 'deleted', o.epoch)) INTO hints FROM old_rows o;
+    END IF;
+    PERFORM send_hints('vm_updates', hints);
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE FUNCTION vm_hint(p_id integer, p_hostname text, p_status text, p_epoch bigint)
+RETURNS text LANGUAGE sql IMMUTABLE
+RETURN json_build_object('id', p_id, 'hostname', p_hostname, 'status', p_status, 'epoch', p_epoch)::text;
+
+-- Hints at the leases that changed; allocators listen, machines do not.
+CREATE OR REPLACE FUNCTION notify_lease_changes() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM send_hints('lease_updates', array_agg(json_build_object('id', n.id, 'status', n.status)::text))
+    FROM new_rows n;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_update_trigger AFTER UPDATE ON vms
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_vm_changes();
+CREATE OR REPLACE TRIGGER vm_insert_trigger AFTER INSERT ON vms
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_vm_changes();
+CREATE OR REPLACE TRIGGER vm_delete_trigger AFTER DELETE ON vms
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_vm_changes();
+
+CREATE OR REPLACE TRIGGER lease_update_trigger AFTER UPDATE ON leases
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_lease_changes();
+CREATE OR REPLACE TRIGGER lease_insert_trigger AFTER INSERT ON leases
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION notify_lease_changes();

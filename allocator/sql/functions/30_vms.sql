@@ -1,0 +1,152 @@
+-- The rules of vms: what a change may be (guard, row by row) and what follows from it (once a statement).
+-- They hold for every writer, so an UPDATE typed in psql does all that the web page would have done.
+
+-- Turns what was asked into what may happen, or refuses it with a HINT.
+CREATE OR REPLACE FUNCTION guard_vm() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    rule text := '=';
+BEGIN
+    IF TG_OP = 'INSERT' THEN
+        NEW.epoch := CASE WHEN NEW.status = 'in-use' THEN greatest(NEW.epoch, 1) ELSE NEW.epoch END;
+        NEW.lease_id := NULL;
+        NEW := settle_vm(NEW, true);
+        RETURN NEW;
+    END IF;
+    PERFORM guard_vm_identity(OLD, NEW);
+    IF NEW.status = 'available' AND OLD.status IN ('in-use', 'failed', 'cleaning') AND NEW.cleaned_epoch <> OLD.epoch THEN
+        NEW.status := 'cleaning';
+        PERFORM say_once('a machine that was lent or failed is cleaned first, then it becomes available by itself');
+    END IF;
+    IF NEW.status <> OLD.status THEN
+        SELECT epoch_rule INTO rule FROM vm_transitions WHERE from_status = OLD.status AND to_status = NEW.status;
+        IF NOT FOUND THEN
+            RAISE EXCEPTION '% is %; it cannot become %', OLD.hostname, OLD.status, NEW.status
+                USING ERRCODE = 'LL003', HINT = next_statuses(OLD.status);
+        END IF;
+        NEW.epoch := CASE WHEN rule = '+' AND NEW.epoch = OLD.epoch THEN OLD.epoch + 1 ELSE NEW.epoch END;
+    END IF;
+    NEW := settle_vm(NEW, NEW.status <> OLD.status);
+    IF NEW IS DISTINCT FROM OLD THEN
+        NEW.updated_at := clock();
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- One NOTICE a statement, however many rows it changes.
+CREATE OR REPLACE FUNCTION say_once(p_words text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('lablink.said', true) IS DISTINCT FROM statement_timestamp()::text THEN
+        PERFORM set_config('lablink.said', statement_timestamp()::text, true);
+        RAISE NOTICE '%', p_words;
+    END IF;
+END $$;
+
+-- What no UPDATE may do: change who the machine is, lower its epoch, or swap the person while it is lent.
+CREATE OR REPLACE FUNCTION guard_vm_identity(old vms, new vms) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF new.id <> old.id THEN
+        RAISE EXCEPTION 'the id of % cannot change', old.hostname USING ERRCODE = 'LL003',
+            HINT = 'Delete the row and enrol the machine again.';
+    ELSIF new.epoch < old.epoch THEN
+        RAISE EXCEPTION 'the epoch of % cannot fall from % to %', old.hostname, old.epoch, new.epoch
+            USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
+    ELSIF new.cleaned_epoch <> old.cleaned_epoch AND (old.status, new.status) <> ('cleaning', 'available') THEN
+        RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', old.hostname USING ERRCODE = 'LL003',
+            HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
+    ELSIF new.status = old.status AND (new.email, new.crd_command, new.lease_id)
+                     IS DISTINCT FROM (old.email, old.crd_command, old.lease_id) THEN
+        RAISE EXCEPTION '% is %; its person and command cannot change', old.hostname, old.status
+            USING ERRCODE = 'LL003', HINT = CASE old.status
+                WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
+                ELSE 'Lend it in the same statement: SET status = ''in-use'', email = …, crd_command = …' END;
+    END IF;
+END $$;
+
+CREATE OR REPLACE FUNCTION next_statuses(p_status text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT CASE p_status WHEN 'retired' THEN 'Invite the machine again: lablink vms invite HOSTNAME.'
+        ELSE format('From %s it can become: %s.', p_status, string_agg(to_status, ', ' ORDER BY to_status)) END
+    FROM public.vm_transitions WHERE from_status = p_status;
+END;
+
+-- Fills in what the status implies: a reason for failed, a lease for in-use, nobody for all others.
+CREATE OR REPLACE FUNCTION settle_vm(vm vms, p_entered boolean) RETURNS vms LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    vm.reason := CASE WHEN vm.status = 'failed' THEN coalesce(vm.reason, 'held by ' || session_user) END;
+    IF vm.status <> 'in-use' THEN
+        vm.email := NULL;
+        vm.crd_command := NULL;
+        vm.lease_id := NULL;
+    ELSIF p_entered AND vm.lease_id IS NULL THEN
+        vm.lease_id := gen_random_uuid();
+        IF vm.crd_command IS NOT NULL THEN
+            INSERT INTO lease_secrets (lease_id, line) VALUES (vm.lease_id, vm.crd_command);
+            vm.crd_command := blot_out(vm.crd_command);
+        END IF;
+    END IF;
+    RETURN vm;
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_guard_trigger BEFORE INSERT OR UPDATE ON vms
+    FOR EACH ROW EXECUTE FUNCTION guard_vm();
+
+-- After machines were added or changed: leases follow them, and the history says so. Old and new rows have the same
+-- ids; they meet in a FULL JOIN because that is never planned as a nested loop, which a kept plan would be for 10,000.
+CREATE OR REPLACE FUNCTION follow_vms() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        PERFORM close_leases(array_agg(o.lease_id) FILTER (WHERE n.lease_id IS NULL), n.status, n.reason)
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+        GROUP BY n.status, n.reason;
+        PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL))
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id;
+        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+        SELECT actor(), 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
+               jsonb_strip_nulls(jsonb_build_object('from', o.status, 'epoch', n.epoch, 'reason', n.reason))
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+        WHERE (n.status, n.epoch) IS DISTINCT FROM (o.status, o.epoch);
+    ELSE
+        PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL)) FROM new_rows n;
+        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+        SELECT actor(), 'vm.' || n.status, n.id, n.hostname, n.lease_id, jsonb_build_object('epoch', n.epoch)
+        FROM new_rows n;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_follow_update_trigger AFTER UPDATE ON vms
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_vms();
+CREATE OR REPLACE TRIGGER vm_follow_insert_trigger AFTER INSERT ON vms
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_vms();
+
+-- After machines were deleted: nobody keeps a lease on a machine that is not there.
+CREATE OR REPLACE FUNCTION forget_vms() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM close_leases(array_agg(o.lease_id), 'deleted', NULL) FROM old_rows o WHERE o.lease_id IS NOT NULL;
+    DELETE FROM vm_heartbeats h USING old_rows o WHERE h.vm_id = o.id;
+    INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+    SELECT actor(), 'vm.deleted', o.id, o.hostname, o.lease_id, jsonb_build_object('from', o.status) FROM old_rows o;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_forget_trigger AFTER DELETE ON vms
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION forget_vms();
+
+-- TRUNCATE has no rows to follow, so it deletes them first.
+CREATE OR REPLACE FUNCTION delete_before_truncate() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    DELETE FROM vms;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_truncate_trigger BEFORE TRUNCATE ON vms
+    FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();

@@ -1,0 +1,184 @@
+-- The rules of leases: what a change may be (guard), what follows from it, and how machines open and close them.
+
+-- Checks the transition, keeps what identifies a lease, and stamps the time of each step.
+CREATE OR REPLACE FUNCTION guard_lease() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        IF NOT EXISTS (SELECT FROM lease_transitions WHERE from_status = OLD.status) THEN
+            RAISE EXCEPTION 'lease % is %; it never changes again', OLD.id, OLD.status
+                USING ERRCODE = 'LL003', HINT = 'Let the person ask for a new one.';
+        ELSIF NEW.status <> OLD.status AND NOT EXISTS (
+            SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status) THEN
+            RAISE EXCEPTION 'lease % is %; it cannot become %', OLD.id, OLD.status, NEW.status
+                USING ERRCODE = 'LL003', HINT = 'End it with: UPDATE leases SET status = ''cancelled'' (''ended'' once active).';
+        ELSIF (NEW.id, NEW.email, NEW.pool, NEW.kind, NEW.place, NEW.created_at)
+              IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.kind, OLD.place, OLD.created_at)
+              OR OLD.vm_id IS NOT NULL AND (NEW.vm_id, NEW.epoch) IS DISTINCT FROM (OLD.vm_id, OLD.epoch) THEN
+            RAISE EXCEPTION 'lease % keeps its person, pool, machine and place', OLD.id
+                USING ERRCODE = 'LL003', HINT = 'End it and open another one.';
+        END IF;
+        NEW.version := OLD.version + 1;
+    END IF;
+    IF TG_OP = 'INSERT' OR NEW.status <> OLD.status THEN
+        NEW := stamp_lease(NEW);
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- When the step that `status` names began, and when it must be over.
+CREATE OR REPLACE FUNCTION stamp_lease(lease leases) RETURNS leases LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    this pools;
+BEGIN
+    SELECT * INTO this FROM pools WHERE name = lease.pool;
+    lease.deadline := NULL;
+    CASE lease.status
+        WHEN 'queued' THEN
+            lease.deadline := clock() + make_interval(secs => this.queue_seconds);
+        WHEN 'assigned' THEN
+            lease.assigned_at := clock();
+            lease.deadline := clock() + make_interval(secs => this.claim_seconds);
+            lease.expires_at := clock() + make_interval(secs => this.lease_seconds);
+        WHEN 'claimed' THEN
+            lease.claimed_at := clock();
+            lease.deadline := clock() + make_interval(secs => this.command_seconds + 30);
+        WHEN 'active' THEN
+            lease.active_at := clock();
+            lease.assigned_at := coalesce(lease.assigned_at, clock());
+        ELSE
+            lease.ended_at := clock();
+    END CASE;
+    RETURN lease;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_guard_trigger BEFORE INSERT OR UPDATE ON leases
+    FOR EACH ROW EXECUTE FUNCTION guard_lease();
+
+-- A live lease cannot be deleted from under its person and machine.
+CREATE OR REPLACE FUNCTION guard_lease_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.live THEN
+        RAISE EXCEPTION 'lease % is %', OLD.id, OLD.status USING ERRCODE = 'LL003',
+            HINT = 'End it first: UPDATE leases SET status = ''cancelled'' (''ended'' once active) WHERE id = …';
+    END IF;
+    RETURN OLD;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_guard_delete_trigger BEFORE DELETE ON leases
+    FOR EACH ROW EXECUTE FUNCTION guard_lease_delete();
+
+CREATE OR REPLACE FUNCTION guard_lease_truncate() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    DELETE FROM leases;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_guard_truncate_trigger BEFORE TRUNCATE ON leases
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_lease_truncate();
+
+-- After leases were added or changed: machines whose lease ended are cleaned, secrets of the ended go, the history grows.
+CREATE OR REPLACE FUNCTION follow_leases() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    over uuid[];
+BEGIN
+    SELECT array_agg(n.id) INTO over FROM new_rows n WHERE NOT n.live;
+    IF over IS NOT NULL THEN
+        DELETE FROM lease_secrets WHERE lease_id = ANY (over);
+        IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (over)) THEN
+            UPDATE vms SET status = 'cleaning' WHERE lease_id = ANY (over);
+        END IF;
+    END IF;
+    PERFORM refuse_disagreement(array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL)) FROM new_rows n;
+    IF TG_OP = 'INSERT' THEN
+        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+        SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_build_object('kind', n.kind) FROM new_rows n;
+    ELSE
+        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+        SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_strip_nulls(jsonb_build_object(
+                   'from', o.status, 'epoch', n.epoch, 'exit_code', n.exit_code, 'failure', n.failure))
+        FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
+        WHERE (n.status, n.exit_code) IS DISTINCT FROM (o.status, o.exit_code);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_follow_update_trigger AFTER UPDATE ON leases
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_leases();
+CREATE OR REPLACE TRIGGER lease_follow_insert_trigger AFTER INSERT ON leases
+    REFERENCING NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_leases();
+
+-- A lease on a machine and that machine's row must name each other, with the same epoch.
+CREATE OR REPLACE FUNCTION refuse_disagreement(p_leases uuid[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    odd leases;
+BEGIN
+    SELECT l.* INTO odd FROM unnest(p_leases) AS u (id) JOIN leases l USING (id)
+    LEFT JOIN vms v ON v.lease_id = l.id AND v.id = l.vm_id AND v.epoch = l.epoch
+    WHERE v.id IS NULL AND l.live LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'lease % says it holds %, but that machine is not lent to it', odd.id, odd.hostname
+            USING ERRCODE = 'LL003',
+            HINT = 'Change the machine, the lease follows: UPDATE vms SET status = ''in-use'', lease_id = … WHERE hostname = …';
+    END IF;
+END $$;
+
+-- Machines p_vms are lent now: their queued leases become assigned; where somebody lent one by hand, a lease is opened.
+CREATE OR REPLACE FUNCTION open_leases(p_vms integer[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    odd text;
+BEGIN
+    IF p_vms IS NULL THEN
+        RETURN;
+    END IF;
+    UPDATE leases l SET status = 'assigned', vm_id = v.id, hostname = v.hostname, epoch = v.epoch
+    FROM vms v WHERE v.id = ANY (p_vms) AND l.id = v.lease_id AND l.status = 'queued';
+    SELECT v.email INTO odd FROM vms v JOIN leases l ON l.live AND lower(l.email) = lower(v.email) AND l.id <> v.lease_id
+    WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'this person has a live lease already' USING ERRCODE = 'LL003',
+            HINT = 'End it first, or give that lease the machine: UPDATE vms SET status = ''in-use'', lease_id = …';
+    END IF;
+    INSERT INTO leases (id, email, status, pool, kind, crd_command, vm_id, hostname, epoch, assigned_at)
+    SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
+           v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' WHEN v.crd_command ~ '(^|[/\s])start-host(\s|$)' THEN 'desktop'
+           ELSE 'job' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
+    FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
+    PERFORM refuse_dead_leases(p_vms);
+END $$;
+
+CREATE OR REPLACE FUNCTION refuse_dead_leases(p_vms integer[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    odd record;
+BEGIN
+    SELECT v.hostname, l.id, l.status INTO odd FROM vms v JOIN leases l ON l.id = v.lease_id
+    WHERE v.id = ANY (p_vms) AND (NOT l.live OR (l.vm_id, l.epoch) IS DISTINCT FROM (v.id, v.epoch)) LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION '% cannot be lent to lease %: it is %', odd.hostname, odd.id, odd.status USING ERRCODE = 'LL003',
+            HINT = 'Only a queued lease can be given a machine; leave lease_id out to open a new one.';
+    END IF;
+END $$;
+
+-- Machines left these leases and became p_vm_status: whoever was active is done, who was not yet is told why.
+CREATE OR REPLACE FUNCTION close_leases(p_leases uuid[], p_vm_status text, p_reason text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    why text := CASE WHEN p_vm_status = 'failed' AND p_reason = 'lost' THEN 'lost'
+                     WHEN p_vm_status = 'failed' THEN 'vm-failed'
+                     WHEN p_vm_status IN ('retired', 'deleted') THEN 'vm-deleted' END;
+BEGIN
+    IF NOT EXISTS (SELECT FROM leases WHERE id = ANY (p_leases) AND live) THEN
+        RETURN;
+    END IF;
+    UPDATE leases SET failure = why,
+           status = CASE WHEN why IS NOT NULL THEN 'failed' WHEN status = 'active' THEN 'ended' ELSE 'cancelled' END
+    WHERE id = ANY (p_leases) AND live;
+END $$;

@@ -1,0 +1,114 @@
+-- What an admin may do with a machine. Each is one UPDATE that psql could do as well; here it has a name and an answer.
+
+-- Changes the status of one machine and returns what it became (an available one is cleaned first).
+CREATE OR REPLACE FUNCTION change_vm(p_hostname text, p_status text, p_reason text DEFAULT NULL)
+RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    became text;
+BEGIN
+    UPDATE vms SET status = p_status, reason = p_reason WHERE hostname = p_hostname RETURNING status INTO became;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no VM %', p_hostname USING ERRCODE = 'LL002', HINT = 'List them: lablink vms list.';
+    END IF;
+    RETURN became;
+END $$;
+
+-- Ends the lease on a machine; it is cleaned and becomes available. A machine that is not lent stays as it is.
+CREATE OR REPLACE FUNCTION release_vm(p_hostname text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    now_is text := (SELECT status FROM vms WHERE hostname = p_hostname FOR UPDATE);
+BEGIN
+    RETURN CASE WHEN now_is IS NULL OR now_is = 'in-use' THEN change_vm(p_hostname, 'cleaning') ELSE now_is END;
+END $$;
+
+-- Takes a machine out of service; its lease fails. Stays until return_vm.
+CREATE OR REPLACE FUNCTION fail_vm(p_hostname text, p_reason text DEFAULT NULL) RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT public.change_vm(p_hostname, 'failed', coalesce(nullif(p_reason, ''), 'held by ' || public.actor()));
+END;
+
+-- Brings a failed machine back: it is cleaned, then available.
+CREATE OR REPLACE FUNCTION return_vm(p_hostname text) RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT public.change_vm(p_hostname, 'available');
+END;
+
+-- The machine is gone for good; its lease fails and its client is no longer heard.
+CREATE OR REPLACE FUNCTION retire_vm(p_hostname text) RETURNS text
+LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT public.change_vm(p_hostname, 'retired');
+END;
+
+-- Makes the pool what the configuration says.
+CREATE OR REPLACE FUNCTION ensure_pool(
+    p_name text, p_desktop boolean, p_programs text[], p_lease_seconds integer, p_command_seconds integer,
+    p_queue_seconds integer) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    INSERT INTO public.pools (name, accepts_desktop, programs, lease_seconds, command_seconds, queue_seconds)
+    VALUES (p_name, p_desktop, p_programs, p_lease_seconds, p_command_seconds, p_queue_seconds)
+    ON CONFLICT (name) DO UPDATE SET accepts_desktop = excluded.accepts_desktop, programs = excluded.programs,
+        lease_seconds = excluded.lease_seconds, command_seconds = excluded.command_seconds,
+        queue_seconds = excluded.queue_seconds;
+END;
+
+-- Invites one machine of that name: whoever brings the token (only its SHA-256 is kept) within the time may enrol once.
+CREATE OR REPLACE FUNCTION invite_vm(p_hostname text, p_pool text, p_token_sha256 bytea, p_ttl_seconds integer DEFAULT 3600)
+RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF NOT EXISTS (SELECT FROM pools WHERE name = p_pool) THEN
+        RAISE EXCEPTION 'there is no pool %', p_pool USING ERRCODE = 'LL005',
+            HINT = (SELECT 'Pools: ' || string_agg(name, ', ' ORDER BY name) FROM pools);
+    END IF;
+    INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at)
+    VALUES (p_token_sha256, p_hostname, p_pool, clock() + make_interval(secs => p_ttl_seconds));
+    PERFORM record_event('vm.invited', NULL, p_hostname, NULL, jsonb_build_object('pool', p_pool));
+END $$;
+
+-- Lets a machine in: its row becomes booting, and a database role of its own is made with the SCRAM verifier of a
+-- password that only the machine knows. The same token with the same verifier again is answered the same.
+CREATE OR REPLACE FUNCTION enrol_vm(p_token_sha256 bytea, p_verifier text)
+RETURNS TABLE (vm_id integer, hostname text, role text) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    token join_tokens;
+BEGIN
+    SELECT * INTO token FROM join_tokens WHERE token_sha256 = p_token_sha256 FOR UPDATE;
+    IF NOT FOUND OR token.expires_at < clock()
+       OR token.verifier_sha256 IS DISTINCT FROM sha256(p_verifier::bytea) AND token.role IS NOT NULL THEN
+        RAISE EXCEPTION 'this join token is unknown, used or expired' USING ERRCODE = 'LL006',
+            HINT = 'Ask an admin to invite the machine again.';
+    ELSIF p_verifier !~ '^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/=]{16,64}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}$' THEN
+        RAISE EXCEPTION 'the verifier is not a SCRAM-SHA-256 verifier' USING ERRCODE = 'LL006',
+            HINT = 'Send the verifier of the password, never the password.';
+    END IF;
+    IF token.role IS NULL THEN
+        token.role := 'lablink_vm_' || left(replace(gen_random_uuid()::text, '-', ''), 16);
+        EXECUTE format('CREATE ROLE %I LOGIN CONNECTION LIMIT 3 PASSWORD %L IN ROLE lablink_client', token.role, p_verifier);
+        INSERT INTO vm_roles (role) VALUES (token.role);
+        UPDATE join_tokens SET role = token.role, verifier_sha256 = sha256(p_verifier::bytea)
+        WHERE token_sha256 = p_token_sha256;
+        PERFORM admit_vm(token.hostname, token.pool, token.role);
+    END IF;
+    RETURN QUERY SELECT v.id, v.hostname::text, v.role::text FROM vms v WHERE v.role = token.role;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'this machine was removed after it had enrolled' USING ERRCODE = 'LL006',
+            HINT = 'Ask an admin to invite the machine again.';
+    END IF;
+END $$;
+
+-- The row of a machine that enrols: a new one, or the old one of that name, retired first so that nobody keeps its lease.
+CREATE OR REPLACE FUNCTION admit_vm(p_hostname text, p_pool text, p_role name) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    UPDATE vms SET status = 'retired' WHERE hostname = p_hostname AND status <> 'retired';
+    UPDATE vms SET status = 'booting', pool = p_pool, role = p_role WHERE hostname = p_hostname;
+    IF NOT FOUND THEN
+        INSERT INTO vms (hostname, status, pool, role) VALUES (p_hostname, 'booting', p_pool, p_role);
+    END IF;
+END $$;

@@ -1,0 +1,155 @@
+-- All that a machine's role may touch. Who calls is session_user, never an argument; every write carries the epoch.
+
+CREATE SCHEMA IF NOT EXISTS client_api;
+REVOKE ALL ON SCHEMA client_api FROM PUBLIC;
+
+-- The caller's own machine, locked when p_lock. Refuses whoever has none.
+CREATE OR REPLACE FUNCTION client_vm(p_lock boolean) RETURNS vms LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm vms;
+BEGIN
+    IF p_lock THEN
+        SELECT * INTO vm FROM vms WHERE role = session_user FOR UPDATE;
+    ELSE
+        SELECT * INTO vm FROM vms WHERE role = session_user;
+    END IF;
+    IF vm.id IS NULL OR vm.status = 'retired' THEN
+        RAISE EXCEPTION 'this machine is not enrolled (any more)' USING ERRCODE = 'LL002',
+            HINT = 'Ask an admin to invite it: lablink vms invite HOSTNAME.';
+    END IF;
+    RETURN vm;
+END $$;
+
+-- Refuses a caller whose epoch is not the machine's: it was cut off and does not know it yet.
+CREATE OR REPLACE FUNCTION check_epoch(vm vms, p_epoch bigint) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_epoch IS DISTINCT FROM vm.epoch THEN
+        RAISE EXCEPTION 'epoch % is not %''s, which is %', p_epoch, vm.hostname, vm.epoch USING ERRCODE = 'LL001',
+            HINT = 'Say hello and do what it answers.';
+    END IF;
+END $$;
+
+-- Sign of life, question for orders and exchange of fences in one. p_epoch and p_lease are the highest the machine remembers.
+CREATE OR REPLACE FUNCTION client_api.hello(p_epoch bigint, p_lease uuid)
+RETURNS TABLE (vm_id integer, hostname text, status text, epoch bigint, lease_id uuid, lease_status text, kind text,
+               period_seconds double precision)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    vm vms := client_vm(false);
+BEGIN
+    INSERT INTO vm_heartbeats (vm_id, seen_at) VALUES (vm.id, clock())
+    ON CONFLICT (vm_id) DO UPDATE SET seen_at = excluded.seen_at;
+    IF p_epoch > vm.epoch OR p_epoch = vm.epoch AND vm.status = 'in-use' AND p_lease <> vm.lease_id
+       OR vm.status = 'booting' OR vm.reason = 'lost' THEN
+        PERFORM welcome_vm(p_epoch, p_lease);
+    END IF;
+    RETURN QUERY SELECT v.id, v.hostname::text, v.status::text, v.epoch, v.lease_id, l.status, l.kind, hello_period()
+    FROM vms v LEFT JOIN leases l ON l.id = v.lease_id WHERE v.id = vm.id;
+END $$;
+
+-- The hellos that change something: first contact, return after being lost, and a machine that remembers more than the
+-- database does (which was restored to an earlier time): then the lease fails and the epoch jumps past all it remembers.
+CREATE OR REPLACE FUNCTION welcome_vm(p_epoch bigint, p_lease uuid) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm vms := client_vm(true);
+BEGIN
+    IF p_epoch > vm.epoch OR p_epoch = vm.epoch AND vm.status = 'in-use' AND p_lease <> vm.lease_id THEN
+        UPDATE leases SET status = 'failed', failure = 'database-restored' WHERE id = vm.lease_id AND live;
+        UPDATE vms SET epoch = p_epoch + 1, status = CASE WHEN status = 'failed' AND reason <> 'lost' THEN status ELSE 'cleaning' END
+        WHERE id = vm.id;
+    ELSIF vm.status = 'booting' THEN
+        UPDATE vms SET status = CASE WHEN cleaned_epoch = epoch THEN 'available' ELSE 'cleaning' END WHERE id = vm.id;
+        PERFORM serve_queue(vm.pool);
+    ELSIF vm.reason = 'lost' THEN
+        UPDATE vms SET status = 'cleaning' WHERE id = vm.id;
+    END IF;
+END $$;
+
+-- Hands the assignment's command to the machine. May be repeated until the command is reported started.
+CREATE OR REPLACE FUNCTION client_api.claim(p_epoch bigint)
+RETURNS TABLE (lease_id uuid, epoch bigint, kind text, command jsonb, secrets jsonb, line text, accepts_desktop boolean,
+               programs text[], limit_seconds double precision)
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+DECLARE
+    vm    vms := client_vm(true);
+    lease leases;
+BEGIN
+    PERFORM check_epoch(vm, p_epoch);
+    SELECT * INTO lease FROM leases WHERE id = vm.lease_id FOR UPDATE;
+    IF lease.status = 'assigned' THEN
+        UPDATE leases SET status = 'claimed' WHERE id = lease.id;
+    ELSIF lease.status IS DISTINCT FROM 'claimed' OR lease.started_at IS NOT NULL THEN
+        RAISE EXCEPTION '% has nothing to claim', vm.hostname USING ERRCODE = 'LL008',
+            HINT = 'Say hello and do what it answers.';
+    END IF;
+    RETURN QUERY SELECT l.id, l.epoch, l.kind, l.command, s.secrets, s.line, p.accepts_desktop, p.programs,
+                        p.command_seconds::double precision
+    FROM leases l JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id WHERE l.id = lease.id;
+END $$;
+
+-- How the command goes: started, exited (with its code), failed (it never ran to an end) or unknown (the machine
+-- stopped meanwhile). Returns the lease's status. May be repeated; once the machine changed hands it is refused as stale.
+CREATE OR REPLACE FUNCTION client_api.report(
+    p_lease uuid, p_epoch bigint, p_outcome text, p_exit_code integer, p_output text, p_failure text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm    vms := client_vm(true);
+    lease leases;
+BEGIN
+    PERFORM check_epoch(vm, p_epoch);
+    SELECT * INTO lease FROM leases WHERE id = vm.lease_id AND id = p_lease AND kind <> 'hold' FOR UPDATE;
+    IF NOT FOUND OR lease.status = 'assigned' THEN
+        RAISE EXCEPTION '% did not claim lease %', vm.hostname, p_lease USING ERRCODE = 'LL008',
+            HINT = 'Say hello and do what it answers.';
+    END IF;
+    DELETE FROM lease_secrets WHERE lease_id = p_lease;
+    lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
+    lease.exit_code := coalesce(lease.exit_code, p_exit_code);
+    lease.output := coalesce(nullif(right(p_output, 65536), ''), lease.output);
+    lease.failure := CASE WHEN p_outcome = 'unknown' THEN 'unknown'
+        WHEN p_outcome = 'failed' OR lease.kind = 'desktop' AND p_outcome = 'exited' AND lease.exit_code <> 0
+        THEN coalesce(p_failure, 'command-failed') END;
+    UPDATE leases SET started_at = lease.started_at, exit_code = lease.exit_code, output = lease.output,
+           failure = lease.failure, status = reported_status(lease, p_outcome)
+    WHERE id = p_lease RETURNING status INTO lease.status;
+    RETURN lease.status;
+END $$;
+
+-- What a report makes of a claimed or active lease. A desktop is active once it exited with 0, a job once it started.
+CREATE OR REPLACE FUNCTION reported_status(lease leases, p_outcome text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN lease.failure IS NOT NULL THEN 'failed'
+    WHEN lease.kind = 'job' AND p_outcome IN ('started', 'exited') THEN 'active'
+    WHEN lease.kind = 'desktop' AND p_outcome = 'exited' THEN 'active'
+    ELSE lease.status END;
+
+-- The machine wiped itself and made its fence durable: it is available, and whoever waits gets it. Returns its status.
+CREATE OR REPLACE FUNCTION client_api.cleaned(p_epoch bigint) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm vms := client_vm(true);
+BEGIN
+    PERFORM check_epoch(vm, p_epoch);
+    IF vm.status = 'cleaning' THEN
+        UPDATE vms SET status = 'available', cleaned_epoch = p_epoch WHERE id = vm.id;
+        PERFORM serve_queue(vm.pool);
+    END IF;
+    RETURN (SELECT status FROM vms WHERE id = vm.id);
+END $$;
+
+-- The machine cannot do its work (it cannot be wiped, its disk fails): it is failed until an admin returns it.
+CREATE OR REPLACE FUNCTION client_api.unhealthy(p_epoch bigint, p_reason text) RETURNS text
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm vms := client_vm(true);
+BEGIN
+    PERFORM check_epoch(vm, p_epoch);
+    IF vm.status <> 'failed' THEN
+        UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || p_reason, 200) WHERE id = vm.id;
+    END IF;
+    RETURN (SELECT status FROM vms WHERE id = vm.id);
+END $$;

@@ -1,0 +1,75 @@
+-- What people and programs read.
+
+-- A lease as its holder sees it: with its place in the queue and an honest guess at the wait. No secret in it.
+CREATE OR REPLACE VIEW lease_views AS
+SELECT l.id, l.email, l.status, l.pool, q.position,
+       CASE WHEN l.status = 'queued' THEN (
+           SELECT greatest(0, ceil(extract(epoch FROM other.expires_at - clock())))::integer FROM leases other
+           WHERE other.live AND other.pool = l.pool AND other.expires_at IS NOT NULL
+           ORDER BY other.expires_at OFFSET q.position - 1 LIMIT 1) END AS eta_seconds,
+       l.vm_id, l.hostname, l.epoch, l.kind, l.crd_command, l.exit_code, l.output, l.failure,
+       l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.version
+FROM leases l
+LEFT JOIN LATERAL (
+    SELECT count(*)::integer AS position FROM leases ahead
+    WHERE l.status = 'queued' AND ahead.status = 'queued' AND ahead.pool = l.pool AND ahead.place <= l.place
+    HAVING l.status = 'queued') q ON true;
+
+-- The lease for whoever brings its token; no row for everybody else.
+CREATE OR REPLACE FUNCTION lease_view(p_lease uuid, p_token_sha256 bytea) RETURNS SETOF lease_views
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT v.* FROM public.lease_views v JOIN public.leases l ON l.id = v.id
+    WHERE l.id = p_lease AND l.token_sha256 = p_token_sha256;
+END;
+
+-- Machines that a request would get at once.
+CREATE OR REPLACE FUNCTION unassigned_vms_count() RETURNS integer
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT count(*)::integer FROM public.vms v JOIN public.vm_heartbeats h ON h.vm_id = v.id
+    WHERE v.status = 'available' AND h.seen_at > public.clock() - public.fresh_for();
+END;
+
+-- Every rule of docs/states.md that a row can break; no row means that all hold. `lablink verify` prints them.
+CREATE OR REPLACE FUNCTION broken_invariants() RETURNS TABLE (rule text, what text)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT 'I1', format('VM %s has %s live leases', vm_id, count(*)) FROM public.leases
+    WHERE live AND vm_id IS NOT NULL GROUP BY vm_id HAVING count(*) > 1
+    UNION ALL
+    SELECT 'I1', format('one person has the live leases %s', string_agg(id::text, ', ')) FROM public.leases
+    WHERE live AND position('@' IN email) > 0 GROUP BY lower(email) HAVING count(*) > 1
+    UNION ALL
+    SELECT 'I3', format('VM %s is available but was not wiped at epoch %s', hostname, epoch) FROM public.vms
+    WHERE status = 'available' AND (cleaned_epoch <> epoch OR num_nonnulls(email, crd_command, lease_id) > 0)
+    UNION ALL
+    SELECT 'I4', format('lease %s is active but its command was not run as it must be', id) FROM public.leases
+    WHERE status = 'active' AND kind <> 'hold'
+      AND (started_at IS NULL OR kind = 'desktop' AND exit_code IS DISTINCT FROM 0)
+    UNION ALL
+    SELECT 'I6', format('VM %s is in-use without a live lease of its epoch', v.hostname) FROM public.vms v
+    LEFT JOIN public.leases l ON l.id = v.lease_id AND l.live AND l.vm_id = v.id AND l.epoch = v.epoch
+    WHERE v.status = 'in-use' AND l.id IS NULL
+    UNION ALL
+    SELECT 'I6', format('lease %s holds VM %s, which is not lent to it', l.id, l.vm_id) FROM public.leases l
+    LEFT JOIN public.vms v ON v.lease_id = l.id AND v.id = l.vm_id AND v.epoch = l.epoch AND v.status = 'in-use'
+    WHERE l.live AND l.vm_id IS NOT NULL AND v.id IS NULL
+    UNION ALL
+    SELECT 'I7', format('VM %s is at epoch %s but once was at %s', v.hostname, v.epoch, e.epoch) FROM public.vms v
+    JOIN (SELECT vm_id, max((detail ->> 'epoch')::bigint) AS epoch FROM public.events WHERE kind LIKE 'vm.%' GROUP BY vm_id) e
+      ON e.vm_id = v.id AND e.epoch > v.epoch
+    UNION ALL
+    SELECT 'I8', format('lease %s became %s without an event', l.id, l.status) FROM public.leases l
+    WHERE NOT EXISTS (SELECT FROM public.events e WHERE e.lease_id = l.id AND e.kind = 'lease.' || l.status)
+    UNION ALL
+    SELECT 'I10', format('lease %s still has its secret', s.lease_id) FROM public.lease_secrets s
+    LEFT JOIN public.leases l ON l.id = s.lease_id
+    WHERE l.live IS DISTINCT FROM true OR l.started_at IS NOT NULL OR s.created_at < public.clock() - interval '11 minutes'
+    UNION ALL
+    SELECT 'L1', format('lease %s is %s past its deadline', id, status) FROM public.leases
+    WHERE live AND deadline < public.clock() - interval '30 seconds'
+    UNION ALL
+    SELECT 'L4', format('VM %s has been cleaning since %s', hostname, updated_at) FROM public.vms
+    WHERE status = 'cleaning' AND updated_at < public.clock() - interval '10 minutes';
+END;

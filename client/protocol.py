@@ -1,0 +1,102 @@
+"""The contract between the allocator and a VM's client: the words they exchange, and nothing that acts on them."""
+
+import json
+from dataclasses import dataclass
+from typing import Literal
+from uuid import UUID
+
+from client.command import Accepts, Command
+
+CHANNEL = "vm_updates"
+"""PostgreSQL channel on which changed rows of `vms` are hinted at."""
+
+LEASE_CHANNEL = "lease_updates"
+"""PostgreSQL channel on which changed leases are hinted at; only allocators listen to it."""
+
+Kind = Literal["desktop", "job", "hold"]
+Outcome = Literal["started", "exited", "failed", "unknown"]
+
+FAILURES: dict[str, str] = {
+    "code-used": "Google refused the code: it was used before or is too old. Ask again with a fresh command.",
+    "code-expired": "The code grew too old while you waited. Ask again with a fresh command.",
+    "command-failed": "The command failed on the machine. Read its output, then ask again.",
+    "timed-out": "The command took too long and was stopped. Ask again; if it happens twice, tell your admin.",
+    "refused": "The machine refused the command. Check the line you pasted, then ask again.",
+    "not-installed": "The program is not installed on the machine. Tell your admin.",
+    "unknown": "The machine stopped while your command ran, so its outcome is unknown. Paste a new code and ask again.",
+    "lost": "The machine stopped answering. Ask again for another one.",
+    "vm-failed": "The machine was taken out of service. Ask again for another one.",
+    "vm-deleted": "The machine was removed. Ask again for another one.",
+    "deadline": "The machine did not start your command in time. Ask again.",
+    "queue-timeout": "No machine came free in time. Ask again later.",
+    "database-restored": "The database was restored to an earlier time, so this lease was ended. Ask again.",
+}
+"""Why a lease failed (`leases.failure`), in words for the person who held it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Hint:
+    """One changed row of `vms`, as a notification tells it: a reason to go and look, never the truth."""
+
+    id: int
+    hostname: str
+    status: str
+    epoch: int
+
+
+@dataclass(frozen=True, slots=True)
+class Memory:
+    """The highest (epoch, lease) that the machine's journal remembers; `(0, None)` on a new machine."""
+
+    epoch: int
+    lease_id: UUID | None
+
+
+@dataclass(frozen=True, slots=True)
+class Orders:
+    """The answer to `hello`: what the database wants of this VM now. `period_seconds` is when to say hello again."""
+
+    vm_id: int
+    hostname: str
+    status: str
+    epoch: int
+    lease_id: UUID | None
+    lease_status: str | None
+    kind: Kind | None
+    period_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Assignment:
+    """The answer to `claim`. Exactly one of `command` and `line` is set; `line` is what an admin typed in psql.
+
+    `limit_seconds` is how long a desktop command may take; a job runs until its lease ends.
+    """
+
+    lease_id: UUID
+    epoch: int
+    command: Command | None
+    line: str | None
+    accepts: Accepts
+    limit_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class Report:
+    """How the command of (lease, epoch) goes. `output` is already redacted; `failure` is a key of FAILURES."""
+
+    lease_id: UUID
+    epoch: int
+    outcome: Outcome
+    exit_code: int | None = None
+    output: str = ""
+    failure: str | None = None
+
+
+def parse_hints(payload: str) -> list[Hint] | None:
+    """The hints in a notification, or None when it cannot be read (anyone may forge one): then go and look."""
+    try:
+        rows = json.loads(payload)
+        return [Hint(int(r["id"]), str(r["hostname"]), str(r["status"]), int(r["epoch"])) for r in rows] or None
+    except (ValueError, TypeError, KeyError, RecursionError):
+        return None
