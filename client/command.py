@@ -79,7 +79,7 @@ class Accepts:
 
 @dataclass(frozen=True, slots=True)
 class DesktopCommand:
-    """Register the machine with Chrome Remote Desktop. The code works once, for minutes; connecting asks for the PIN."""
+    """Register the machine with Chrome Remote Desktop. The code works once; whoever connects is asked for the PIN."""
 
     kind: ClassVar[Literal["desktop"]] = "desktop"
     code: str = field(repr=False)
@@ -113,7 +113,9 @@ class JobCommand:
 
     def __post_init__(self) -> None:
         program = self.argv[0] if self.argv else ""
-        _require(_PROGRAM, program, "A command starts with the plain name of a program, without a path.")
+        _require(
+            _PROGRAM, program, "A command starts with the plain name of a program: no path and no setting before it."
+        )
         text = "".join(self.argv)
         check_length(text, JOB_BYTES)
         check_characters(text)
