@@ -1,0 +1,1 @@
+"""LabLink on one machine: its own PostgreSQL, the service and real clients, under one directory."""

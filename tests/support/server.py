@@ -1,0 +1,71 @@
+"""The PostgreSQL server that tests run against: one given, else local binaries, else a container."""
+
+import os
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from urllib.parse import quote, urlsplit, urlunsplit
+
+import asyncpg
+
+from allocator.local.binaries import ServerFailed, find_binaries
+from allocator.local.postgres import running_server
+
+CLIENTS = 200
+TIME_ZONE = "Asia/Kathmandu"  # +05:45: whatever confuses local time with UTC shows
+
+# Nothing of a test run needs to survive a power cut.
+UNSAFE_AND_FAST = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off", "TimeZone": TIME_ZONE}
+
+
+@dataclass(frozen=True, slots=True)
+class TestServer:
+    """A PostgreSQL and its superuser's DSN."""
+
+    __test__ = False
+
+    superuser_dsn: str
+    version: int
+
+    def dsn(self, database: str, user: str | None = None, password: str = "") -> str:
+        """A DSN for `database`: as `user`, else as the superuser."""
+        parts = urlsplit(self.superuser_dsn)
+        host = parts.netloc.rpartition("@")[2]
+        who = f"{user}:{quote(password, safe='')}@{host}" if user else parts.netloc
+        return urlunsplit((parts.scheme, who, f"/{database}", parts.query, ""))
+
+
+@asynccontextmanager
+async def found_server() -> AsyncIterator[TestServer]:
+    """LABLINK_TEST_DSN's server, else local binaries (of version LABLINK_TEST_PG), else a container of that version."""
+    wanted = os.environ.get("LABLINK_TEST_PG")
+    version = int(wanted) if wanted else None
+    if given := os.environ.get("LABLINK_TEST_DSN"):
+        yield await _described(given)
+    elif _has_binaries(version):
+        with tempfile.TemporaryDirectory(prefix="lablink-tests-") as directory:
+            Path(directory).chmod(0o755)
+            async with running_server(Path(directory), clients=CLIENTS, version=version, settings=UNSAFE_AND_FAST) as own:
+                yield await _described(own.dsn())
+    else:
+        from testcontainers.postgres import PostgresContainer
+
+        with PostgresContainer(f"postgres:{version or 18}", driver=None) as container:
+            yield await _described(container.get_connection_url())
+
+
+def _has_binaries(version: int | None) -> bool:
+    try:
+        return bool(find_binaries(version))
+    except ServerFailed:
+        return False
+
+
+async def _described(dsn: str) -> TestServer:
+    connection = await asyncpg.connect(dsn)
+    try:
+        return TestServer(dsn, connection.get_server_version().major)
+    finally:
+        await connection.close()
