@@ -1,0 +1,274 @@
+"""The transport of a small fleet: one PostgreSQL connection a VM, for LISTEN and for every verb.
+
+PostgreSQL lets anyone who can connect forge a notification, so one is only a reason to say hello, and not too often.
+"""
+
+import asyncio
+import ipaddress
+import json
+import socket
+import ssl
+from contextlib import suppress
+from types import TracebackType
+from typing import TYPE_CHECKING, Any, Literal, Self
+
+import asyncpg
+
+from client.command import Accepts, from_parts
+from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
+from client.settings import DatabaseAddress
+from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
+
+CHECK_SECONDS = 10.0
+CHECK_LIMIT_SECONDS = 5.0
+CONNECT_LIMIT_SECONDS = 10.0
+VERB_LIMIT_SECONDS = 10.0
+
+REFUSED_PATIENCE_SECONDS = 180.0
+"""How long a refused password may be the server's trouble (a restore, a fail-over) before it is taken as the answer."""
+
+_SESSION = {
+    "application_name": "lablink-client",
+    "statement_timeout": "5s",
+    "lock_timeout": "2s",
+    "tcp_keepalives_idle": "10",
+    "tcp_keepalives_interval": "5",
+    "tcp_keepalives_count": "3",
+    "tcp_user_timeout": "15s",
+}
+_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+
+_BUSY = ("55P03", "57014")  # lock_timeout, statement_timeout: the connection itself is well
+_LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+
+class InsecureAddress(Exception):
+    """The database would be reached in a way that others can read or imitate."""
+
+
+class DirectTransport:
+    """A Transport over one asyncpg connection, opened by the first verb and again by the first verb after a loss."""
+
+    def __init__(self, address: DatabaseAddress, *, refused_patience: float = REFUSED_PATIENCE_SECONDS) -> None:
+        self.wake = asyncio.Event()
+        self._address = address
+        self._tls = tls_of(address)
+        self._backoff = Backoff()
+        self._pace = Pace(self.wake)
+        self._vm_id: int | None = None
+        self._connection: Connection | None = None
+        self._refused_patience = refused_patience
+        self._refused_since: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pace.cancel()
+        if self._connection is not None:
+            with suppress(asyncpg.PostgresError, *_LOST):
+                await self._connection.close(timeout=1)
+            self._drop()
+
+    async def hello(self, memory: Memory) -> Orders:
+        row = await self._ask("SELECT * FROM client_api.hello($1, $2)", memory.epoch, memory.lease_id)
+        orders = Orders(**row)
+        self._vm_id = orders.vm_id
+        self._backoff.reset()
+        self._backoff.ceiling = min(60.0, max(30.0, orders.period_seconds))
+        return orders
+
+    async def claim(self, epoch: int) -> Assignment:
+        row = await self._ask("SELECT * FROM client_api.claim($1)", epoch)
+        accepts = Accepts(row["accepts_desktop"], tuple(row["programs"]))
+        return Assignment(
+            lease_id=row["lease_id"],
+            epoch=row["epoch"],
+            command=None if row["line"] is not None else _command(row, accepts),
+            line=row["line"],
+            accepts=accepts,
+            limit_seconds=row["limit_seconds"],
+        )
+
+    async def report(self, report: Report) -> None:
+        await self._ask(
+            "SELECT client_api.report($1, $2, $3, $4, $5, $6)",
+            report.lease_id,
+            report.epoch,
+            report.outcome,
+            report.exit_code,
+            _storable(report.output),
+            report.failure,
+        )
+
+    async def cleaned(self, epoch: int) -> None:
+        await self._ask("SELECT client_api.cleaned($1)", epoch)
+
+    async def unhealthy(self, epoch: int, reason: str) -> None:
+        await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, _storable(reason))
+
+    async def idle(self, seconds: float) -> None:
+        deadline = asyncio.get_running_loop().time() + seconds
+        while self._is_open and not await self._woken(min(CHECK_SECONDS, deadline - _now())):
+            if _now() >= deadline:
+                return
+            await self._check()
+        if not self._is_open:
+            await asyncio.sleep(self._backoff.delay())
+
+    @property
+    def _is_open(self) -> bool:
+        return self._connection is not None and not self._connection.is_closed()
+
+    async def _woken(self, seconds: float) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(seconds):
+                return await self.wake.wait()
+        return False
+
+    async def _check(self) -> None:
+        """Drop a connection that is dead without saying so, or that lost its LISTEN (`DISCARD ALL`, a pooler)."""
+        if self._connection is None:
+            return
+        try:
+            rows = await self._connection.fetch("SELECT pg_listening_channels()", timeout=CHECK_LIMIT_SECONDS)
+        except (asyncpg.PostgresError, *_LOST):
+            rows = []
+        if (CHANNEL,) not in (tuple(row) for row in rows):
+            self._drop()
+
+    async def _ask(self, query: str, *arguments: object) -> dict[str, Any]:
+        connection = await self._connected()
+        try:
+            row = await connection.fetchrow(query, *arguments)
+        except asyncpg.PostgresError as error:
+            raise self._translated(error) from error
+        except _LOST as error:
+            self._drop()
+            raise Unreachable(_words(error)) from error
+        if row is None:
+            raise Refused("there is nothing of this machine to be had")
+        return dict(row)
+
+    def _translated(self, error: asyncpg.PostgresError) -> TransportError:
+        """What an answer of PostgreSQL means. Whatever is not about the verb itself may pass with a new connection."""
+        state = getattr(error, "sqlstate", None) or ""
+        if state.startswith("LL"):
+            return {"LL001": StaleEpoch, "LL002": UnknownVm}.get(state, Refused)(_words(error))
+        if state not in _BUSY:
+            self._drop()
+        return Unreachable(_words(error))
+
+    async def _connected(self) -> Connection:
+        """The connection, opened if need be: it listens before anything is read over it."""
+        if self._connection is None or self._connection.is_closed():
+            self._drop()
+            try:
+                self._connection = await self._connect()
+                await self._connection.add_listener(CHANNEL, self._notified)
+            except asyncpg.InvalidAuthorizationSpecificationError as error:
+                self._drop()
+                raise self._turned_away(error) from error
+            except (asyncpg.PostgresError, *_LOST) as error:
+                self._drop()
+                raise Unreachable(_words(error)) from error
+            self._refused_since = None
+            self._connection.add_termination_listener(self._ended)
+        return self._connection
+
+    async def _connect(self) -> Connection:
+        return await asyncpg.connect(
+            host=self._address.host,
+            port=self._address.port,
+            database=self._address.database,
+            user=self._address.user,
+            password=self._address.password,
+            ssl=self._tls,
+            timeout=CONNECT_LIMIT_SECONDS,
+            command_timeout=VERB_LIMIT_SECONDS,
+            connection_class=_KeptAlive,
+            server_settings=_SESSION,
+        )
+
+    def _turned_away(self, error: Exception) -> TransportError:
+        """The role or its password is not known. That is believed only when it stays so."""
+        self._refused_since = self._refused_since or _now()
+        patient = _now() - self._refused_since < self._refused_patience
+        return Unreachable(_words(error)) if patient else UnknownVm(_words(error))
+
+    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        if not self._pace.pending and self._concerns(str(payload)):
+            self._pace.hint()
+
+    def _concerns(self, payload: str) -> bool:
+        hints = parse_hints(payload)
+        return hints is None or self._vm_id is None or any(hint.id == self._vm_id for hint in hints)
+
+    def _ended(self, _connection: object) -> None:
+        self.wake.set()
+
+    def _drop(self) -> None:
+        if self._connection is not None:
+            self._connection.terminate()
+            self._connection = None
+
+
+class _KeptAlive(Connection):
+    """A connection that notices within seconds when the other side is gone: asyncpg leaves the kernel's two hours."""
+
+    def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:
+        super().__init__(protocol, transport, *others)
+        keep_alive(transport.get_extra_info("socket"))
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have the kernel probe an idle connection, and give up in 15 to 25 s on one that nobody acknowledges."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in _KEEPALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def tls_of(address: DatabaseAddress) -> ssl.SSLContext | Literal["disable"]:
+    """How the connection is protected: not at all on this machine, else verify-full. Raises InsecureAddress."""
+    if address.tls == "verify-full":
+        return ssl.create_default_context(cadata=address.ca_pem)
+    if address.tls == "loopback" and is_loopback(address.host):
+        return "disable"
+    raise InsecureAddress(
+        f"The database at {address.host} is not on this machine, so it must be reached with TLS verify-full, but the "
+        f"credential says {address.tls!r}. Set the allocator's database.tls to verify-full and enrol again."
+    )
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a connection to `host` stays on this machine: a Unix socket's directory, localhost, 127.0.0.0/8, ::1."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.startswith("/")
+
+
+def _command(row: dict[str, Any], accepts: Accepts) -> Any:
+    return from_parts(row["kind"], json.loads(row["command"] or "{}"), json.loads(row["secrets"] or "null"), accepts)
+
+
+def _storable(text: str) -> str:
+    """Text that PostgreSQL can keep: no NUL, no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
+def _words(error: Exception) -> str:
+    return str(error).splitlines()[0] if str(error) else type(error).__name__
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -1,0 +1,119 @@
+"""What a VM's client is told: the state directory's files, as typed values."""
+
+import json
+import os
+from collections.abc import Mapping
+from dataclasses import dataclass, field, fields
+from pathlib import Path
+from typing import Any, Literal
+
+START_HOST = "/opt/google/chrome-remote-desktop/start-host"
+_ENVIRONMENT = "LABLINK_"
+
+
+class SettingsError(Exception):
+    """A file in the state directory says something impossible. The message says which, and what to do."""
+
+
+@dataclass(frozen=True, slots=True)
+class StateDir:
+    """Where the client keeps what it must remember; it survives restarts of the machine."""
+
+    root: Path
+
+    @property
+    def lock(self) -> Path:
+        """Locked by the one client that runs."""
+        return self.root / "lock"
+
+    @property
+    def settings(self) -> Path:
+        """Written by whoever set up the machine."""
+        return self.root / "settings.json"
+
+    @property
+    def enrolment(self) -> Path:
+        """The password of an enrolment that has not been answered yet."""
+        return self.root / "enrolment.json"
+
+    @property
+    def credential(self) -> Path:
+        """Who this machine is to the allocator. Secret."""
+        return self.root / "credential.json"
+
+    @property
+    def journal(self) -> Path:
+        """What was started on this machine."""
+        return self.root / "journal"
+
+    @property
+    def session(self) -> Path:
+        """The leased command's directory, which a wipe empties."""
+        return self.root / "session"
+
+
+@dataclass(frozen=True, slots=True)
+class Settings:
+    """What is set per machine, in settings.json or as LABLINK_<NAME> in the environment, which wins."""
+
+    allocator_url: str | None = None
+    join_token_file: Path | None = None
+    start_host: str = START_HOST
+    session_user: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """Where the database is and who this machine is to it."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    tls: Literal["verify-full", "loopback"]
+    password: str = field(repr=False)
+    ca_pem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Credential:
+    """What enrolment gave the machine. `transport` is "direct": the only one there is so far."""
+
+    vm_id: int
+    hostname: str
+    transport: str
+    database: DatabaseAddress
+
+
+def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
+    """The machine's settings; a missing file means the defaults. Raises SettingsError, also for an unknown key."""
+    given = _object(path) if path.exists() else {}
+    known = {known.name for known in fields(Settings)}
+    if unknown := sorted(given.keys() - known):
+        raise SettingsError(f"{path}: there is no setting {unknown[0]!r}. Known are {', '.join(sorted(known))}.")
+    given |= {name: environment[key] for name in known if (key := _ENVIRONMENT + name.upper()) in environment}
+    for name, value in given.items():
+        if not isinstance(value, str | None):
+            raise SettingsError(f"{path}: {name} must be text.")
+    token_file = given.pop("join_token_file", None)
+    given = {name: value for name, value in given.items() if value is not None}
+    return Settings(**given, join_token_file=path.parent / token_file if token_file else None)
+
+
+def load_credential(path: Path) -> Credential:
+    """Who this machine is. Raises SettingsError when the file is not what enrolment wrote."""
+    given = _object(path)
+    try:
+        return Credential(**given | {"database": DatabaseAddress(**given["database"])})
+    except (TypeError, KeyError) as error:
+        raise SettingsError(f"{path} is not a credential. Remove it and enrol the machine again.") from error
+
+
+def _object(path: Path) -> dict[str, Any]:
+    try:
+        given = json.loads(path.read_text())
+    except (OSError, ValueError) as error:
+        raise SettingsError(f"{path} cannot be read: {error}. Mend or remove it.") from error
+    if not isinstance(given, dict):
+        raise SettingsError(f"{path} must hold a JSON object.")
+    return given
