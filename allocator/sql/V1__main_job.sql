@@ -83,7 +83,7 @@ CREATE TABLE vms (
     CONSTRAINT vms_only_in_use_has_a_person CHECK (status = 'in-use' OR (email IS NULL AND crd_command IS NULL)),
     CONSTRAINT vms_failed_has_a_reason CHECK ((status = 'failed') = (reason IS NOT NULL))
 );
-CREATE INDEX vms_free ON vms (pool, id) WHERE status = 'available';
+CREATE INDEX vms_free ON vms (pool, updated_at, id) WHERE status = 'available';
 COMMENT ON TABLE vms IS 'One machine. epoch fences its client: it rises whenever the machine changes hands or is cut off.';
 COMMENT ON COLUMN vms.crd_command IS 'The command with its code and PIN blotted out; the secrets live in lease_secrets.';
 COMMENT ON COLUMN vms.cleaned_epoch IS 'The epoch at which the machine last confirmed its wipe.';

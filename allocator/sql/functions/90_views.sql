@@ -70,6 +70,11 @@ BEGIN ATOMIC
     SELECT 'L1', format('lease %s is %s past its deadline', id, status) FROM public.leases
     WHERE live AND deadline < public.clock() - interval '30 seconds'
     UNION ALL
+    SELECT 'L2', format('pool %s has a free VM and somebody who waits since %s', l.pool, min(l.created_at)) FROM public.leases l
+    JOIN public.vms v ON v.pool = l.pool AND v.status = 'available' AND v.updated_at < public.clock() - interval '15 seconds'
+    JOIN public.vm_heartbeats h ON h.vm_id = v.id AND h.seen_at > public.clock() - public.fresh_for()
+    WHERE l.status = 'queued' AND l.created_at < public.clock() - interval '15 seconds' GROUP BY l.pool
+    UNION ALL
     SELECT 'L4', format('VM %s has been cleaning since %s', hostname, updated_at) FROM public.vms
     WHERE status = 'cleaning' AND updated_at < public.clock() - interval '10 minutes';
 END;
