@@ -4,23 +4,7 @@ from collections.abc import Mapping
 
 import asyncpg
 
-try:
-    from client.scram import verifier
-except ImportError:
-
-    def verifier(password: str) -> str:
-        import base64
-        import hashlib
-        import hmac
-        import os
-
-        salt = os.urandom(16)
-        salted = hashlib.pbkdf2_hmac("sha256", password.encode(), salt, 4096)
-        stored = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
-        server = hmac.digest(salted, b"Server Key", "sha256")
-        b64 = lambda raw: base64.b64encode(raw).decode()  # noqa
-        return f"SCRAM-SHA-256$4096:{b64(salt)}${b64(stored)}:{b64(server)}"
-
+from client.scram import verifier
 
 OWNER = "lablink"
 SERVICE = "lablink_app"

@@ -1,0 +1,156 @@
+"""Composes `conf/` once, checks every value, and hands out typed settings that never change."""
+
+import re
+from collections.abc import Sequence
+from pathlib import Path
+from typing import Annotated, Literal
+
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints, ValidationError, ValidationInfo, field_validator
+
+from allocator.conf_files import ConfigError, compose_conf, kept_overrides, problems
+
+__all__ = ["ConfigError", "Settings", "load_settings"]
+
+DAY = 86_400
+
+
+def _reference(value: str) -> str:
+    if not re.match(r"(env|file|aws):.", value):
+        raise ValueError("a secret is not written here but pointed to, as env:NAME, file:PATH or aws:NAME")
+    return value
+
+
+Port = Annotated[int, Field(ge=1, le=65535)]
+Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+Program = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
+Secret = Annotated[str, AfterValidator(_reference)]
+
+
+class _Group(BaseModel):
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
+
+
+class Server(_Group):
+    """The web side."""
+
+    host: str
+    """Address to listen on."""
+    port: Port
+    public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#\s]+$")] | None
+    """What people type, where it is not http://host:port: behind a proxy or with a name of its own."""
+    body_limit: Annotated[int, Field(ge=1024, le=1_048_576)]
+    """Bytes that one request's body may have."""
+
+    @property
+    def url(self) -> str:
+        """Where people and machines find the service, without a slash at the end."""
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return self.public_url or f"http://{host}:{self.port}"
+
+
+class Login(_Group):
+    """A database role and where its password is."""
+
+    user: Name
+    password: Secret
+
+
+class Database(_Group):
+    """PostgreSQL: where it is and who we are there."""
+
+    host: Annotated[str, StringConstraints(min_length=1)]
+    port: Port
+    name: Name
+    vm_host: str | None
+    """What machines connect to, where that differs from `host`."""
+    vm_port: Port | None
+    tls: Literal["loopback", "verify-full"]
+    """`loopback`: no TLS, and only on this machine. `verify-full`: certificate and name are checked."""
+    ca_file: Path | None
+    """The certificate authority of the server, needed for verify-full."""
+    service: Login
+    owner: Login
+    connections: Annotated[int, Field(ge=2, le=500)]
+    """The most that one service process opens, its listener aside."""
+
+    @field_validator("tls")
+    @classmethod
+    def _keeps_the_network_out(cls, tls: str, info: ValidationInfo) -> str:
+        far = [host for host in (info.data.get("host"), info.data.get("vm_host")) if host and not _is_loopback(host)]
+        if tls == "loopback" and far:
+            raise ValueError(f"must be verify-full, because {far[0]} is not this machine")
+        return tls
+
+    @field_validator("ca_file")
+    @classmethod
+    def _is_there(cls, ca_file: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("tls") == "verify-full" and not (ca_file and ca_file.is_file()):
+            raise ValueError("must name a file with the certificate authority of the database, for tls verify-full")
+        return ca_file
+
+
+class Pool(_Group):
+    """What kind of machine is lent, and for how long."""
+
+    name: Name
+    desktop: bool
+    """Whether it runs Chrome Remote Desktop's start-host."""
+    programs: tuple[Program, ...]
+    """Other programs that a person may run on it."""
+    lease_seconds: Annotated[int, Field(ge=1, le=365 * DAY)]
+    command_seconds: Annotated[int, Field(ge=1, le=DAY)]
+    queue_seconds: Annotated[int, Field(ge=1, le=30 * DAY)]
+
+
+class Access(_Group):
+    """Who may ask for a machine."""
+
+    mode: Literal["open"]
+
+
+class Transport(_Group):
+    """How machines hear of their work."""
+
+    mode: Literal["direct"]
+
+
+class Sweeps(_Group):
+    """The periodic duties."""
+
+    period_seconds: Annotated[float, Field(ge=0.1, le=60)]
+
+
+class Log(_Group):
+    """What the service writes to standard error."""
+
+    level: Literal["debug", "info", "warning", "error"]
+    format: Literal["json", "console"]
+
+
+class Settings(_Group):
+    """Everything that can be set."""
+
+    server: Server
+    database: Database
+    pool: Pool
+    access: Access
+    transport: Transport
+    sweeps: Sweeps
+    log: Log
+
+
+def load_settings(overrides: Sequence[str] = (), data_dir: Path | None = None) -> Settings:
+    """The settings of `conf/`, changed by those kept in `data_dir`, changed by `overrides` (`key=value` each).
+
+    Raises ConfigError.
+    """
+    kept = kept_overrides(data_dir) if data_dir else []
+    composed = compose_conf([*kept, *overrides])
+    try:
+        return Settings.model_validate(composed)
+    except ValidationError as error:
+        raise ConfigError("\n".join(problems(error, Settings))) from None
+
+
+def _is_loopback(host: str) -> bool:
+    return host in ("localhost", "::1") or host.startswith(("127.", "/"))
