@@ -1,0 +1,266 @@
+"""The loop of a VM's client: wake, say hello, do what the answer asks for. The journal decides what may start.
+
+Each look compares what the database wants (Orders), what the journal knows (Entry) and what runs here (Work), and does
+the next thing, so it does not matter which answer was lost, or where the client died and came back.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from typing import NoReturn
+
+from client import runner
+from client.command import Command, CommandRefused, parse
+from client.journal import Fenced, Journal, JournalError
+from client.processes import ProcessesRemain, kill_remains
+from client.protocol import Assignment, Orders, Outcome, Report
+from client.records import Entry, Key, State
+from client.runner import CannotStart, Finished, Programs, Running
+from client.session import Session, SessionNotClean, WipeFailed
+from client.transport import Refused, Transport, Unreachable
+
+_OUTCOME: dict[State, Outcome] = {"intent": "started", "done": "exited", "failed": "failed", "unknown": "unknown"}
+_SOON_SECONDS = 1.0
+_PERIOD_SECONDS = 10.0
+
+log = logging.getLogger("lablink.client")
+
+
+@dataclass(frozen=True, slots=True)
+class Work:
+    """The command that was started for a key, and the task that waits for its end."""
+
+    key: Key
+    running: Running
+    ending: asyncio.Task[None]
+
+    async def stop(self) -> None:
+        """End it and all that it started; what the journal says of it stays as it is. Raises ProcessesRemain."""
+        self.ending.cancel()
+        await asyncio.wait([self.ending])
+        await self.running.stop()
+
+
+class Agent:
+    """One machine's client. `checkpoint` is told each step, for tests that end the process there."""
+
+    def __init__(
+        self,
+        transport: Transport,
+        journal: Journal,
+        session: Session,
+        programs: Programs,
+        checkpoint: Callable[[str], None] = lambda step: None,
+    ) -> None:
+        self._transport = transport
+        self._journal = journal
+        self._session = session
+        self._programs = programs
+        self._checkpoint = checkpoint
+        self._work: Work | None = None
+        self._told: tuple[Key, Outcome] | None = None
+        self._heard: Orders | None = None
+        self._reachable = True
+
+    async def run(self) -> NoReturn:
+        """Serve until cancelled, or until UnknownVm is raised. Whatever still runs then is stopped.
+
+        A command that is stopped so leaves its intent open, just as in a crash: its lease fails as unknown.
+        """
+        try:
+            while True:
+                await self._transport.idle(await self.look())
+        finally:
+            if self._work is not None and not self._work.ending.done():
+                await self._work.stop()
+
+    async def look(self) -> float:
+        """Say hello once and do what it answers. Returns how many seconds may pass before the next look."""
+        self._transport.wake.clear()
+        period = _PERIOD_SECONDS
+        if self._work is not None and self._work.ending.done():
+            self._work.ending.result()
+        try:
+            trouble = await self._mend()
+            orders = await self._transport.hello(self._journal.memory)
+            period = orders.period_seconds * random.uniform(0.8, 1.0)
+            self._note(orders)
+            await (self._give_up(orders, trouble) if trouble else self._obey(orders))
+        except Unreachable as error:
+            self._note_unreachable(error)
+        except (Refused, JournalError, Fenced) as error:
+            log.warning("refused", extra={"reason": str(error)})
+            return _SOON_SECONDS
+        return period
+
+    async def _mend(self) -> str | None:
+        """Read the journal if it is not trusted: at the start, and after a failed write. Returns what is wrong with it.
+
+        It is read before the first hello, so every command that a crash interrupted is unknown by then, and is killed.
+        """
+        if self._journal.trusted:
+            return None
+        try:
+            await self._stop()
+            await self._reload()
+            if self._journal.has_unknown:
+                await kill_remains(self._session.belongings)
+        except (JournalError, WipeFailed, ProcessesRemain) as error:
+            return str(error)
+        self._checkpoint("recovered")
+        return None
+
+    async def _reload(self) -> None:
+        try:
+            self._journal.reload()
+        except JournalError:
+            await self._session.wipe()  # it may be what fills the disk, and no lease survives this anyway
+            self._journal.reload()
+
+    async def _obey(self, orders: Orders) -> None:
+        key = _key(orders)
+        try:
+            if self._journal.damaged:
+                await self._rebuild(orders, key)
+            if self._work is not None and self._work.key != key:
+                await self._stop()
+            if orders.status == "cleaning":
+                await self._clean(orders)
+            elif key is not None:
+                await self._serve(orders, key)
+        except (WipeFailed, ProcessesRemain) as error:
+            await self._give_up(orders, str(error))
+
+    async def _give_up(self, orders: Orders, reason: str) -> None:
+        """Take no work, and say so, until an admin has returned the machine."""
+        if orders.status != "failed":
+            log.error("unhealthy", extra={"reason": reason})
+            await self._transport.unhealthy(orders.epoch, reason)
+
+    async def _rebuild(self, orders: Orders, key: Key | None) -> None:
+        """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
+        log.error("journal damaged", extra={"epoch": orders.epoch})
+        await self._stop()
+        await self._session.wipe()
+        self._journal.rebuild(orders.epoch, key.lease_id if key else None)
+        self._checkpoint("rebuilt")
+
+    async def _clean(self, orders: Orders) -> None:
+        """The fence comes before the first file goes: from then on nothing can make this machine resume the lease."""
+        await self._stop()
+        self._checkpoint("stopped")
+        self._journal.fence_off(orders.epoch)
+        self._checkpoint("fenced")
+        await self._session.wipe()
+        self._checkpoint("wiped")
+        await self._transport.cleaned(orders.epoch)
+        self._checkpoint("cleaned")
+
+    async def _serve(self, orders: Orders, key: Key) -> None:
+        if self._journal.entry(key) is None and orders.lease_status in ("assigned", "claimed"):
+            await self._begin(orders, key)
+        if entry := self._journal.entry(key):
+            await self._tell(entry, orders)
+
+    async def _begin(self, orders: Orders, key: Key) -> None:
+        try:
+            assignment = await self._transport.claim(orders.epoch)
+            command = _command(assignment)
+        except CommandRefused as refused:
+            self._journal.conclude(Entry(key, "failed", output=str(refused), failure="refused"))
+            return
+        self._checkpoint("claimed")
+        try:
+            self._journal.intend(key)
+        except Fenced:
+            await self._transport.report(Report(*key, "failed", failure="database-restored"))
+            raise
+        self._checkpoint("intent")
+        await self._start(key, command, orders.hostname, assignment.limit_seconds)
+
+    async def _start(self, key: Key, command: Command, name: str, limit_seconds: float) -> None:
+        await self._open_session()
+        try:
+            running = await runner.start(command, self._session, self._programs, name=name, limit_seconds=limit_seconds)
+        except CannotStart as error:
+            self._journal.conclude(_ending(key, error.finished, started=False))
+            return
+        self._checkpoint("started")
+        log.info("started", extra={"lease": key.lease_id, "epoch": key.epoch, "kind": command.kind})
+        self._work = Work(key, running, asyncio.create_task(self._await_end(key, running)))
+
+    async def _open_session(self) -> None:
+        try:
+            self._session.open()
+        except SessionNotClean:
+            await self._session.wipe()
+            self._session.open()
+        except OSError as error:
+            raise WipeFailed(f"The session's directory cannot be made: {error.strerror}") from error
+
+    async def _await_end(self, key: Key, running: Running) -> None:
+        """Record how the command ended. When that cannot be written, the next look finds the journal untrusted."""
+        try:
+            finished = await running.wait()
+        except ProcessesRemain:
+            finished = Finished(None, "", failure="timed-out")
+        self._checkpoint("exited")
+        with suppress(JournalError):
+            self._journal.conclude(_ending(key, finished, started=True))
+        self._checkpoint("done")
+        log.info("exited", extra={"lease": key.lease_id, "epoch": key.epoch, "exit_code": finished.exit_code})
+        self._transport.wake.set()
+
+    async def _tell(self, entry: Entry, orders: Orders) -> None:
+        """Report the command's state until that was answered. A refusal is an answer too."""
+        told = entry.key, _OUTCOME[entry.state]
+        if told == self._told:
+            return
+        if orders.lease_status == "assigned":
+            with suppress(CommandRefused):
+                await self._transport.claim(orders.epoch)  # only what was claimed can be reported
+        try:
+            await self._transport.report(Report(*told[0], told[1], entry.exit_code, entry.output, entry.failure))
+        except Refused:
+            self._told = told
+            raise
+        self._told = told
+        self._checkpoint(f"reported {told[1]}")
+
+    async def _stop(self) -> None:
+        if self._work is not None:
+            await self._work.stop()
+            self._work = None
+
+    def _note(self, orders: Orders) -> None:
+        if orders != self._heard or not self._reachable:
+            fields = {"status": orders.status, "epoch": orders.epoch, "lease": orders.lease_id}
+            log.info("orders", extra=fields | {"lease_status": orders.lease_status})
+        self._heard, self._reachable = orders, True
+
+    def _note_unreachable(self, error: Unreachable) -> None:
+        if self._reachable:
+            log.warning("unreachable", extra={"reason": str(error)})
+        self._reachable = False
+
+
+def _key(orders: Orders) -> Key | None:
+    """The lease that the machine is to serve, if any. A machine that an admin holds by hand serves none."""
+    if orders.status != "in-use" or orders.lease_id is None or orders.kind == "hold":
+        return None
+    return Key(orders.lease_id, orders.epoch)
+
+
+def _command(assignment: Assignment) -> Command:
+    """The command of an assignment, checked on this machine whoever stored it. Raises CommandRefused."""
+    if assignment.command is not None:
+        return assignment.command
+    return parse(assignment.line or "", assignment.accepts)
+
+
+def _ending(key: Key, finished: Finished, *, started: bool) -> Entry:
+    failure = finished.failure or (None if started else "command-failed")
+    return Entry(key, "failed" if failure else "done", finished.exit_code, finished.output, failure)

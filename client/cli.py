@@ -1,0 +1,181 @@
+"""`lablink-client`: enrols a machine in a pool, and serves the pool from it."""
+
+import argparse
+import asyncio
+import fcntl
+import logging
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator, Sequence
+from contextlib import contextmanager
+from pathlib import Path
+
+from client.agent import Agent
+from client.direct import DirectTransport, InsecureAddress
+from client.enrol import EnrolmentError, Invitation, TokenRefused, enrol, forget
+from client.journal import Journal
+from client.logs import log_to_stderr
+from client.processes import adopt_orphans
+from client.runner import Programs
+from client.session import Account, Session, SessionError
+from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
+from client.transport import UnknownVm
+
+STOPPED = 0
+FAILED = 1
+NOT_ENROLLED = 77
+"""The machine needs a new join token; whoever supervises it may invite it anew."""
+
+Checkpoint = Callable[[str], None]
+
+log = logging.getLogger("lablink.client")
+
+
+class AlreadyServed(Exception):
+    """Another client holds this state directory."""
+
+
+class NotEnrolled(Exception):
+    """There is no credential here, and no join token to get one with."""
+
+
+def main(arguments: Sequence[str] | None = None, checkpoint: Checkpoint = lambda step: None) -> None:
+    """Run one command and exit. `checkpoint` is for tests, which end the process at a step."""
+    log_to_stderr()
+    given = _parser().parse_args(arguments)
+    sys.exit(_run(given, StateDir(given.state_dir.absolute()), checkpoint))
+
+
+def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> int:
+    try:
+        settings = load_settings(state.settings)
+        with _only_client(state):
+            if given.command == "enrol":
+                _enrol_anew(state, _invitation(given, settings))
+            else:
+                credential = _credential(state, settings)
+                asyncio.run(_serve(state, settings, credential, checkpoint))
+    except (NotEnrolled, TokenRefused, UnknownVm) as error:
+        return _say(error, NOT_ENROLLED)
+    except (AlreadyServed, EnrolmentError, InsecureAddress, SessionError, SettingsError) as error:
+        return _say(error, FAILED)
+    except OSError as error:
+        return _say(SettingsError(f"The state directory {state.root} cannot be used: {error}."), FAILED)
+    except KeyboardInterrupt:
+        pass
+    return STOPPED
+
+
+async def _serve(state: StateDir, settings: Settings, credential: Credential, checkpoint: Checkpoint) -> None:
+    """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
+    account = Account.named(settings.session_user) if settings.session_user else None
+    session = Session(state.session, account)
+    programs = Programs(start_host=settings.start_host)
+    adopt_orphans()
+    async with DirectTransport(credential.database) as transport:
+        agent = Agent(transport, Journal(state.journal), session, programs, checkpoint)
+        try:
+            await _until_stopped(agent)
+        except UnknownVm:
+            await session.wipe()
+            checkpoint("left")
+            forget(state)
+            raise
+    log.info("stopped")
+
+
+async def _until_stopped(agent: Agent) -> None:
+    serving = asyncio.ensure_future(agent.run())
+    for number in (signal.SIGTERM, signal.SIGINT):
+        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+    await asyncio.wait([serving])
+    if not serving.cancelled():
+        serving.result()
+
+
+def _credential(state: StateDir, settings: Settings) -> Credential:
+    """Who this machine is; it enrols first when it is nobody yet and was given a token."""
+    if state.credential.exists():
+        return load_credential(state.credential)
+    if settings.allocator_url is None or settings.join_token_file is None or not settings.join_token_file.exists():
+        raise NotEnrolled("This machine is not enrolled and has no join token. Invite it: lablink vms invite HOSTNAME.")
+    return _enrol(state, _invitation_from(settings.allocator_url, settings.join_token_file))
+
+
+def _enrol_anew(state: StateDir, invitation: Invitation) -> None:
+    if state.credential.exists():
+        raise EnrolmentError(f"This machine is enrolled already. To enrol it anew, remove {state.credential} first.")
+    _enrol(state, invitation)
+
+
+def _enrol(state: StateDir, invitation: Invitation) -> Credential:
+    credential = enrol(state, invitation, lambda words: log.warning("waiting", extra={"reason": words}))
+    log.info("enrolled", extra={"vm": credential.vm_id, "hostname": credential.hostname})
+    return credential
+
+
+def _invitation(given: argparse.Namespace, settings: Settings) -> Invitation:
+    url = given.url or settings.allocator_url
+    if url is None:
+        raise EnrolmentError("Where is the allocator? Give --url https://…")
+    if given.token:
+        return Invitation(url, given.token)
+    file = given.token_file or settings.join_token_file
+    if file is None:
+        raise EnrolmentError("Give the join token with --token or, better, --token-file.")
+    return _invitation_from(url, file)
+
+
+def _invitation_from(url: str, file: Path) -> Invitation:
+    try:
+        return Invitation(url, file.read_text().strip(), file)
+    except OSError as error:
+        raise EnrolmentError(f"The join token cannot be read from {file}: {error.strerror}.") from error
+
+
+@contextmanager
+def _only_client(state: StateDir) -> Iterator[None]:
+    """Hold the state directory's lock, which the kernel lets go of whatever ends this process."""
+    state.root.mkdir(mode=0o711, parents=True, exist_ok=True)
+    with open(os.open(state.lock, os.O_RDWR | os.O_CREAT | os.O_CLOEXEC, 0o600)) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError:
+            raise AlreadyServed(
+                f"Another lablink-client already runs on {state.root}; there can be only one."
+            ) from None
+        yield
+
+
+def _say(error: Exception, code: int) -> int:
+    log.error("ended", extra={"reason": str(error), "exit_code": code})
+    return code
+
+
+def _parser() -> argparse.ArgumentParser:
+    parser = argparse.ArgumentParser(
+        prog="lablink-client",
+        description="Lends this machine to people: enrols it in a LabLink pool and runs what they ask for.",
+        epilog="Exit codes: 0 stopped by a signal, 1 it said why, 77 the machine needs a new join token.",
+    )
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    run = commands.add_parser("run", help="serve until stopped; enrols first if settings.json names a join token")
+    join = commands.add_parser("enrol", help="enrol this machine with a join token, and end")
+    for command in (run, join):
+        command.add_argument(
+            "--state-dir",
+            type=Path,
+            default=Path("/var/lib/lablink"),
+            metavar="DIR",
+            help="what this machine remembers: settings.json, credential, journal, session (default: %(default)s)",
+        )
+    join.add_argument("--url", metavar="URL", help="the allocator, for example https://lablink.example.org")
+    token = join.add_mutually_exclusive_group()
+    token.add_argument("--token", help="the join token itself (other users may see it in the list of processes)")
+    token.add_argument("--token-file", type=Path, metavar="FILE", help="a file with the join token; removed afterwards")
+    return parser
+
+
+if __name__ == "__main__":
+    main()

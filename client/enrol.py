@@ -1,0 +1,145 @@
+"""How a machine becomes one of the pool: it shows its join token once, and keeps a password that only it knows.
+
+The password is on the disk before anything is sent, and only its verifier is sent; so an enrolment whose answer was
+lost is simply repeated, with the same words, and gets the same answer.
+"""
+
+import json
+import time
+from collections.abc import Callable
+from dataclasses import asdict, dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import urlsplit
+
+from client import durable
+from client.direct import is_loopback, tls_of
+from client.journal import Journal
+from client.scram import new_password, verifier
+from client.settings import Credential, DatabaseAddress, StateDir
+from client.transport import Backoff
+
+_ANSWER_BYTES = 1_000_000
+_LIMIT_SECONDS = 10
+
+
+class EnrolmentError(Exception):
+    """The machine could not be enrolled. The message says why and what to do."""
+
+
+class TokenRefused(EnrolmentError):
+    """The join token is unknown, used or expired: only an admin can help."""
+
+
+class AllocatorAway(EnrolmentError):
+    """The allocator does not answer, or not sensibly: it may answer later."""
+
+
+@dataclass(frozen=True, slots=True)
+class Invitation:
+    """Where to enrol and the join token to show there; `token_file` goes once the token has done its work."""
+
+    allocator_url: str
+    token: str
+    token_file: Path | None = None
+
+
+def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]) -> Credential:
+    """Enrol this machine, trying until the allocator answers. Raises EnrolmentError when trying again cannot help.
+
+    `notice` is told, once, that the allocator is away.
+    """
+    _require_private(invitation.allocator_url)
+    password = _durable_password(state)
+    request = {"token": invitation.token, "verifier": password["verifier"]}
+    credential = _credential(_answer(invitation.allocator_url, request, notice), password["password"])
+    tls_of(credential.database)
+    Journal.create(state.journal)
+    durable.replace(state.credential, json.dumps(asdict(credential), indent=1).encode())
+    durable.remove(state.enrolment)
+    if invitation.token_file is not None:
+        durable.remove(invitation.token_file)
+    return credential
+
+
+def forget(state: StateDir) -> None:
+    """Be nobody again. The journal goes first: a credential without a journal trusts nothing on the machine."""
+    durable.remove(state.journal)
+    durable.remove(state.enrolment)
+    durable.remove(state.credential)
+
+
+def _durable_password(state: StateDir) -> dict[str, str]:
+    """The password of an enrolment that was begun, else a new one, which is on the disk now."""
+    if not state.enrolment.exists():
+        password = new_password()
+        begun = {"password": password, "verifier": verifier(password)}
+        durable.replace(state.enrolment, json.dumps(begun).encode())
+    kept: dict[str, str] = json.loads(state.enrolment.read_text())
+    return kept
+
+
+def _answer(url: str, request: dict[str, str], notice: Callable[[str], None]) -> dict[str, Any]:
+    backoff = Backoff(ceiling=15.0)
+    while True:
+        try:
+            return _post(f"{url.rstrip('/')}/api/v1/enrolments", request)
+        except AllocatorAway as away:
+            notice(str(away))
+            notice = _silent
+            time.sleep(backoff.delay())
+
+
+def _post(url: str, request: dict[str, str]) -> dict[str, Any]:
+    """One try. urllib and what it needs are loaded here: a machine that is enrolled never pays for them."""
+    from urllib.error import HTTPError
+    from urllib.request import Request, urlopen
+
+    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    try:
+        with urlopen(Request(url, json.dumps(request).encode(), headers), timeout=_LIMIT_SECONDS) as answer:
+            given = json.loads(answer.read(_ANSWER_BYTES))
+    except HTTPError as error:
+        with error:
+            raise _refusal(url, error.code, error.read(_ANSWER_BYTES)) from None
+    except (OSError, ValueError) as error:
+        raise AllocatorAway(f"The allocator at {url} does not answer ({error}). Trying again until it does.") from error
+    return _object(given)
+
+
+def _refusal(url: str, status: int, body: bytes) -> EnrolmentError:
+    if status == 429 or status >= 500:
+        return AllocatorAway(f"The allocator at {url} answers {status}. Trying again until it can.")
+    try:
+        detail = str(_object(json.loads(body)).get("detail", ""))
+    except ValueError:
+        detail = ""
+    if status in (404, 405):
+        return EnrolmentError(f"There is no allocator at {url} (it answers {status}). Check allocator_url.")
+    return TokenRefused(detail or f"The allocator at {url} refuses the join token ({status}). Ask for a new one.")
+
+
+def _credential(given: dict[str, Any], password: str) -> Credential:
+    try:
+        place = {name: given["database"][name] for name in ("host", "port", "database", "user", "tls", "ca_pem")}
+        address = DatabaseAddress(**place, password=password)
+        return Credential(given["vm_id"], given["hostname"], given["transport"], address)
+    except (TypeError, KeyError) as error:
+        raise EnrolmentError(f"The allocator's answer is not one this client understands ({error}).") from error
+
+
+def _object(given: object) -> dict[str, Any]:
+    return given if isinstance(given, dict) else {}
+
+
+def _require_private(url: str) -> None:
+    parts = urlsplit(url)
+    if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
+        return
+    raise EnrolmentError(
+        f"The join token is only sent over https, or to this machine itself; allocator_url is {url!r}. Change it."
+    )
+
+
+def _silent(_words: str) -> None:
+    return
