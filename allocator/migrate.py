@@ -115,7 +115,8 @@ async def _record_failure(dsn: str, sentence: str) -> None:
     connection = await asyncpg.connect(dsn)
     try:
         await connection.execute(
-            "INSERT INTO operations (kind, status, finished_at, error) VALUES ('migrate', 'failed', clock(), $1)", sentence
+            "INSERT INTO operations (kind, status, finished_at, error) VALUES ('migrate', 'failed', clock(), $1)",
+            sentence,
         )
     except asyncpg.UndefinedTableError:
         pass

