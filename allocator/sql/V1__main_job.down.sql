@@ -1,7 +1,7 @@
 -- Back to an empty database: every table, view and function of LabLink goes.
 DROP SCHEMA IF EXISTS client_api CASCADE;
 DROP VIEW IF EXISTS lease_views CASCADE;
-DROP TABLE operations, events, lease_secrets, leases, join_tokens, vm_roles, vm_heartbeats, vms,
+DROP TABLE sweeps, operations, events, lease_secrets, leases, join_tokens, vm_roles, vm_heartbeats, vms,
     lease_transitions, vm_transitions, pools CASCADE;
 DO $$
 DECLARE

@@ -103,7 +103,7 @@ COMMENT ON TABLE vm_roles IS 'Database roles made for machines of this database;
 
 CREATE TABLE join_tokens (
     token_sha256    bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
-    hostname        varchar(255) NOT NULL,
+    hostname        varchar(255) NOT NULL CHECK (hostname <> ''),
     pool            text NOT NULL REFERENCES pools (name),
     created_at      timestamptz NOT NULL DEFAULT clock(),
     expires_at      timestamptz NOT NULL,
@@ -192,6 +192,12 @@ CREATE TABLE events (
 CREATE INDEX events_of_lease ON events (lease_id, id) WHERE lease_id IS NOT NULL;
 CREATE INDEX events_of_vm ON events (vm_id, id) WHERE vm_id IS NOT NULL;
 COMMENT ON TABLE events IS 'What happened, who did it and why; written by triggers in the transaction of the change, never changed.';
+
+CREATE TABLE sweeps (
+    name text PRIMARY KEY
+);
+COMMENT ON TABLE sweeps IS 'The periodic duties; whoever runs one holds its row''s lock.';
+INSERT INTO sweeps (name) VALUES ('lost'), ('deadlines'), ('queue'), ('secrets'), ('roles');
 
 CREATE TABLE operations (
     id          bigint GENERATED ALWAYS AS IDENTITY PRIMARY KEY,

@@ -13,6 +13,11 @@ BEGIN ATOMIC
     SELECT greatest(10.0, c.reltuples / 50) FROM pg_catalog.pg_class c WHERE c.oid = 'public.vm_heartbeats'::regclass;
 END;
 
+-- No machine gets beyond this epoch except by steps of one, so that it can always rise once more. A thousand changes of
+-- hands a second would take 30,000 years.
+CREATE OR REPLACE FUNCTION highest_epoch() RETURNS bigint LANGUAGE sql IMMUTABLE
+RETURN 1000000000000000;
+
 -- A machine is fresh, so may be lent, when it said hello this recently: two periods and some slack.
 CREATE OR REPLACE FUNCTION fresh_for() RETURNS interval LANGUAGE sql STABLE
 RETURN make_interval(secs => 2 * hello_period() + 5);

@@ -11,7 +11,7 @@ BEGIN
             SELECT hint, at, sum(octet_length(hint) + 1) OVER (ORDER BY at) AS bytes
             FROM unnest(p_hints) WITH ORDINALITY AS h (hint, at)
         )
-        SELECT '[' || string_agg(hint, ',' ORDER BY at) || ']' FROM sized GROUP BY bytes / 6500 ORDER BY min(at)
+        SELECT '[' || string_agg(hint, ',' ORDER BY at) || ']' FROM sized GROUP BY bytes / 6000 ORDER BY min(at)
     LOOP
         PERFORM pg_notify(p_channel, batch);
     END LOOP;

@@ -8,13 +8,18 @@ DECLARE
     rule text := '=';
 BEGIN
     IF TG_OP = 'INSERT' THEN
+        IF NEW.epoch > highest_epoch() THEN
+            RAISE EXCEPTION 'no machine was ever at epoch %', NEW.epoch USING ERRCODE = 'LL003',
+                HINT = 'Leave the epoch out of the INSERT.';
+        END IF;
         NEW.epoch := CASE WHEN NEW.status = 'in-use' THEN greatest(NEW.epoch, 1) ELSE NEW.epoch END;
         NEW.lease_id := NULL;
         NEW := settle_vm(NEW, true);
         RETURN NEW;
     END IF;
     PERFORM guard_vm_identity(OLD, NEW);
-    IF NEW.status = 'available' AND OLD.status IN ('in-use', 'failed', 'cleaning') AND NEW.cleaned_epoch <> OLD.epoch THEN
+    IF NEW.status = 'available' AND OLD.status IN ('booting', 'in-use', 'failed', 'cleaning')
+       AND NEW.cleaned_epoch <> OLD.epoch THEN
         NEW.status := 'cleaning';
         PERFORM say_once('a machine that was lent or failed is cleaned first, then it becomes available by itself');
     END IF;
@@ -48,8 +53,9 @@ BEGIN
     IF new.id <> old.id THEN
         RAISE EXCEPTION 'the id of % cannot change', old.hostname USING ERRCODE = 'LL003',
             HINT = 'Delete the row and enrol the machine again.';
-    ELSIF new.epoch < old.epoch THEN
-        RAISE EXCEPTION 'the epoch of % cannot fall from % to %', old.hostname, old.epoch, new.epoch
+    ELSIF new.epoch < old.epoch OR new.epoch > greatest(old.epoch + 1, highest_epoch())
+          OR new.epoch <> old.epoch AND new.status = old.status AND old.status IN ('available', 'in-use') THEN
+        RAISE EXCEPTION 'the epoch of % cannot go from % to %', old.hostname, old.epoch, new.epoch
             USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
     ELSIF new.cleaned_epoch <> old.cleaned_epoch AND (old.status, new.status) <> ('cleaning', 'available') THEN
         RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', old.hostname USING ERRCODE = 'LL003',
@@ -71,17 +77,26 @@ BEGIN ATOMIC
     FROM public.vm_transitions WHERE from_status = p_status;
 END;
 
--- Fills in what the status implies: a reason for failed, a lease for in-use, nobody for all others.
+-- Fills in what the status implies: a reason for failed, nobody for all but in-use, and for in-use a lease: the one that
+-- was named, with its person and command, or a new one.
 CREATE OR REPLACE FUNCTION settle_vm(vm vms, p_entered boolean) RETURNS vms LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    lease leases;
 BEGIN
     vm.reason := CASE WHEN vm.status = 'failed' THEN coalesce(vm.reason, 'held by ' || session_user) END;
     IF vm.status <> 'in-use' THEN
         vm.email := NULL;
         vm.crd_command := NULL;
         vm.lease_id := NULL;
-    ELSIF p_entered AND vm.lease_id IS NULL THEN
-        vm.lease_id := gen_random_uuid();
+    ELSIF p_entered THEN
+        SELECT * INTO lease FROM leases WHERE id = vm.lease_id;
+        IF FOUND THEN
+            vm.email := lease.email;
+            vm.crd_command := lease.crd_command;
+            RETURN vm;
+        END IF;
+        vm.lease_id := coalesce(vm.lease_id, gen_random_uuid());
         IF vm.crd_command IS NOT NULL THEN
             INSERT INTO lease_secrets (lease_id, line) VALUES (vm.lease_id, vm.crd_command);
             vm.crd_command := blot_out(vm.crd_command);

@@ -20,6 +20,7 @@ BEGIN
         END IF;
         NEW.version := OLD.version + 1;
     END IF;
+    NEW.crd_command := blot_out(NEW.crd_command);
     IF TG_OP = 'INSERT' OR NEW.status <> OLD.status THEN
         NEW := stamp_lease(NEW);
     END IF;
@@ -79,15 +80,16 @@ END $$;
 CREATE OR REPLACE TRIGGER lease_guard_truncate_trigger BEFORE TRUNCATE ON leases
     FOR EACH STATEMENT EXECUTE FUNCTION guard_lease_truncate();
 
--- After leases were added or changed: machines whose lease ended are cleaned, secrets of the ended go, the history grows.
+-- After leases were added or changed: secrets that were used or are useless go, machines whose lease ended are cleaned, the history
+-- grows.
 CREATE OR REPLACE FUNCTION follow_leases() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     over uuid[];
 BEGIN
+    DELETE FROM lease_secrets s USING new_rows n WHERE s.lease_id = n.id AND (NOT n.live OR n.started_at IS NOT NULL);
     SELECT array_agg(n.id) INTO over FROM new_rows n WHERE NOT n.live;
     IF over IS NOT NULL THEN
-        DELETE FROM lease_secrets WHERE lease_id = ANY (over);
         IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (over)) THEN
             UPDATE vms SET status = 'cleaning' WHERE lease_id = ANY (over);
         END IF;

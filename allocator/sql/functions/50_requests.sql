@@ -41,7 +41,8 @@ BEGIN
         END IF;
         RETURN QUERY SELECT found_lease.id, 'repeated', found_lease.token_salt;
     ELSE
-        RETURN QUERY SELECT l.id, 'live', NULL::bytea FROM leases l WHERE l.live AND lower(l.email) = lower(p_email);
+        RETURN QUERY SELECT l.id, 'live', NULL::bytea FROM leases l
+        WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email);
         IF NOT FOUND THEN
             RAISE EXCEPTION 'the lease in the way ended at this moment' USING ERRCODE = 'serialization_failure',
                 HINT = 'Try again.';
@@ -59,8 +60,8 @@ BEGIN
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no pool %', p_pool USING ERRCODE = 'LL005',
             HINT = (SELECT 'Pools: ' || string_agg(name, ', ' ORDER BY name) FROM pools);
-    ELSIF p_kind = 'desktop' AND NOT this.accepts_desktop
-          OR p_kind = 'job' AND NOT p_command -> 'argv' ->> 0 = ANY (this.programs) THEN
+    ELSIF NOT coalesce(CASE p_kind WHEN 'desktop' THEN this.accepts_desktop
+                                   WHEN 'job' THEN p_command -> 'argv' ->> 0 = ANY (this.programs) END, false) THEN
         RAISE EXCEPTION 'pool % does not accept this command', p_pool USING ERRCODE = 'LL005',
             HINT = format('It accepts: %s', array_to_string(this.programs
                 || CASE WHEN this.accepts_desktop THEN ARRAY['Chrome Remote Desktop''s start-host'] END, ', '));
@@ -86,8 +87,7 @@ BEGIN
         SELECT * INTO lease FROM leases l WHERE l.pool = p_pool AND l.status = 'queued'
         ORDER BY l.place LIMIT 1 FOR UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;
-        UPDATE vms SET status = 'in-use', email = lease.email, crd_command = lease.crd_command, lease_id = lease.id
-        WHERE id = vm;
+        UPDATE vms SET status = 'in-use', lease_id = lease.id WHERE id = vm;
         n := n + 1;
         EXIT WHEN lease.id = p_until;
     END LOOP;
@@ -98,12 +98,17 @@ END $$;
 CREATE OR REPLACE FUNCTION end_lease(p_lease uuid) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    lease leases;
+    lease          leases;
+    machine_locked boolean;
 BEGIN
     PERFORM FROM vms WHERE lease_id = p_lease FOR UPDATE;
+    machine_locked := FOUND;
     SELECT * INTO lease FROM leases WHERE id = p_lease FOR UPDATE;
     IF NOT FOUND THEN
         RAISE EXCEPTION 'there is no lease %', p_lease USING ERRCODE = 'LL004', HINT = 'List them: lablink leases list.';
+    ELSIF lease.live AND lease.vm_id IS NOT NULL AND NOT machine_locked THEN
+        RAISE EXCEPTION 'the lease got its machine at this moment' USING ERRCODE = 'serialization_failure',
+            HINT = 'Try again.';
     ELSIF NOT lease.live THEN
         RETURN lease.status;
     END IF;

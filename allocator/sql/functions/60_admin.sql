@@ -30,12 +30,14 @@ BEGIN ATOMIC
     SELECT public.change_vm(p_hostname, 'failed', coalesce(nullif(p_reason, ''), 'held by ' || public.actor()));
 END;
 
--- Brings a failed machine back: it is cleaned, then available.
-CREATE OR REPLACE FUNCTION return_vm(p_hostname text) RETURNS text
-LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-BEGIN ATOMIC
-    SELECT public.change_vm(p_hostname, 'available');
-END;
+-- Brings a failed machine back: it is cleaned, then available. A machine that is not failed stays as it is.
+CREATE OR REPLACE FUNCTION return_vm(p_hostname text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    now_is text := (SELECT status FROM vms WHERE hostname = p_hostname FOR UPDATE);
+BEGIN
+    RETURN CASE WHEN coalesce(now_is, 'retired') IN ('failed', 'retired') THEN change_vm(p_hostname, 'cleaning') ELSE now_is END;
+END $$;
 
 -- The machine is gone for good; its lease fails and its client is no longer heard.
 CREATE OR REPLACE FUNCTION retire_vm(p_hostname text) RETURNS text
@@ -83,7 +85,7 @@ BEGIN
        OR token.verifier_sha256 IS DISTINCT FROM sha256(p_verifier::bytea) AND token.role IS NOT NULL THEN
         RAISE EXCEPTION 'this join token is unknown, used or expired' USING ERRCODE = 'LL006',
             HINT = 'Ask an admin to invite the machine again.';
-    ELSIF p_verifier !~ '^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/=]{16,64}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}$' THEN
+    ELSIF coalesce(p_verifier, '') !~ '^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/=]{16,64}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}$' THEN
         RAISE EXCEPTION 'the verifier is not a SCRAM-SHA-256 verifier' USING ERRCODE = 'LL006',
             HINT = 'Send the verifier of the password, never the password.';
     END IF;

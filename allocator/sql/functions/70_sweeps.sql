@@ -1,8 +1,12 @@
--- Periodic duties. Any number of allocators may run them: each takes an advisory lock and leaves when another has it.
--- Each returns how many rows it changed.
+-- Periodic duties. Any number of allocators may run them: each locks its row of `sweeps` and leaves when another has it
+-- (an advisory lock would not do: any machine's role may take one and keep it). Each returns how many rows it changed.
 
-CREATE OR REPLACE FUNCTION sweep_begins(p_name text) RETURNS boolean LANGUAGE sql
-RETURN pg_try_advisory_xact_lock(hashtextextended('lablink sweep ' || p_name, 0));
+CREATE OR REPLACE FUNCTION sweep_begins(p_name text) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM FROM sweeps WHERE name = p_name FOR UPDATE SKIP LOCKED;
+    RETURN FOUND;
+END $$;
 
 -- Machines that were silent too long are failed. Silence counts from the latest of the last hello, the start of
 -- PostgreSQL and the moment p_contact_seconds ago when the caller last regained the database. When more than a fifth
@@ -10,17 +14,20 @@ RETURN pg_try_advisory_xact_lock(hashtextextended('lablink sweep ' || p_name, 0)
 CREATE OR REPLACE FUNCTION sweep_lost(p_contact_seconds double precision) RETURNS integer LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
+    silence timestamptz := clock() - lost_after();
     silent  integer[];
     already integer;
     fleet   integer;
 BEGIN
-    IF NOT sweep_begins('lost') OR greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds))
-                                   > clock() - lost_after() THEN
+    IF NOT sweep_begins('lost')
+       OR greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds)) > silence THEN
         RETURN 0;
     END IF;
-    SELECT array_agg(v.id) INTO silent FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
-    WHERE v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < clock() - lost_after();
-    IF silent IS NULL THEN
+    silent := ARRAY(
+        SELECT v.id FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
+        WHERE v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < silence
+        ORDER BY v.id FOR UPDATE SKIP LOCKED);
+    IF cardinality(silent) = 0 THEN
         RETURN 0;
     END IF;
     SELECT count(*), count(*) FILTER (WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes')
@@ -66,16 +73,15 @@ BEGIN
     RETURN n + cardinality(due);
 END $$;
 
--- Locks these leases in the order that every writer keeps (machine first, then lease); skips those that somebody holds.
+-- Locks these leases in the order that every writer keeps (machine first, then lease); skips a lease when somebody holds
+-- it or its machine.
 CREATE OR REPLACE FUNCTION lock_leases(p_leases uuid[]) RETURNS uuid[] LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    reachable uuid[];
+    machines integer[] := ARRAY(SELECT id FROM vms WHERE lease_id = ANY (p_leases) ORDER BY id FOR UPDATE SKIP LOCKED);
 BEGIN
-    PERFORM FROM vms WHERE lease_id = ANY (p_leases) ORDER BY id FOR UPDATE SKIP LOCKED;
-    SELECT coalesce(array_agg(s.id), '{}') INTO reachable
-    FROM (SELECT id FROM leases WHERE id = ANY (p_leases) AND live ORDER BY id FOR UPDATE SKIP LOCKED) s;
-    RETURN reachable;
+    RETURN ARRAY(SELECT id FROM leases WHERE id = ANY (p_leases) AND live AND (vm_id IS NULL OR vm_id = ANY (machines))
+                 ORDER BY id FOR UPDATE SKIP LOCKED);
 END $$;
 
 -- Free machines go to those who wait: the net under serve_queue's calls at every hello, wipe and request.
@@ -88,7 +94,7 @@ BEGIN
     RETURN (SELECT coalesce(sum(serve_queue(p.name)), 0) FROM pools p);
 END $$;
 
--- A code or PIN that was not delivered within ten minutes is forgotten, and its lease fails: the code is too old anyway.
+-- A code or PIN that is ten minutes old is forgotten. A lease that waits for its delivery fails: the code is too old anyway.
 CREATE OR REPLACE FUNCTION sweep_secrets() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -99,12 +105,14 @@ BEGIN
     END IF;
     due := lock_leases(ARRAY(SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes'));
     IF cardinality(due) > 0 THEN
-        UPDATE leases SET status = 'failed', failure = 'code-expired' WHERE id = ANY (due);
+        DELETE FROM lease_secrets WHERE lease_id = ANY (due);
+        UPDATE leases SET status = 'failed', failure = 'code-expired'
+        WHERE id = ANY (due) AND status IN ('queued', 'assigned');
     END IF;
     RETURN cardinality(due);
 END $$;
 
--- Database roles of machines that are no more are cut off and dropped.
+-- Database roles of machines that are no more are cut off and dropped; so are sessions that machines may not have.
 CREATE OR REPLACE FUNCTION sweep_roles() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -114,15 +122,48 @@ BEGIN
     IF NOT sweep_begins('roles') THEN
         RETURN 0;
     END IF;
+    PERFORM cut_sessions(10);
     FOR gone IN
         SELECT r.role FROM vm_roles r
         WHERE NOT EXISTS (SELECT FROM vms v WHERE v.role = r.role AND v.status <> 'retired') FOR UPDATE SKIP LOCKED
     LOOP
-        PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = gone;
-        EXECUTE format('DROP ROLE IF EXISTS %I', gone);
-        DELETE FROM vm_roles WHERE role = gone;
-        UPDATE vms SET role = NULL WHERE role = gone;
-        n := n + 1;
+        n := n + drop_role(gone)::integer;
     END LOOP;
     RETURN n;
+END $$;
+
+-- Cuts off and drops one role with all that it made (anybody may make large objects). Says whether it could.
+CREATE OR REPLACE FUNCTION drop_role(p_role name) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = p_role;
+    IF EXISTS (SELECT FROM pg_roles WHERE rolname = p_role) THEN
+        EXECUTE format('GRANT %I TO CURRENT_USER', p_role);
+        EXECUTE format('DROP OWNED BY %I', p_role);
+        EXECUTE format('DROP ROLE %I', p_role);
+    END IF;
+    DELETE FROM vm_roles WHERE role = p_role;
+    UPDATE vms SET role = NULL WHERE role = p_role;
+    RETURN true;
+EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
+    EXECUTE format('ALTER ROLE %I NOLOGIN', p_role);
+    RETURN false;
+END $$;
+
+-- Ends the sessions of machines that keep a transaction open this long, for it may hold the queue, and the sessions of
+-- roles that were dropped while somebody logged in. A client never does the one nor has the other. Returns how many
+-- were ended: none where the owner may not (it needs pg_signal_backend and pg_monitor).
+CREATE OR REPLACE FUNCTION cut_sessions(p_seconds double precision) RETURNS integer LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    cut integer;
+BEGIN
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) INTO cut
+    FROM pg_stat_activity a LEFT JOIN vm_roles r ON r.role = a.usename
+    WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
+      AND (r.role IS NOT NULL AND a.xact_start < clock_timestamp() - make_interval(secs => p_seconds)
+           OR a.usename IS NULL AND a.usesysid IS NOT NULL);
+    RETURN cut;
+EXCEPTION WHEN insufficient_privilege THEN
+    RETURN 0;
 END $$;

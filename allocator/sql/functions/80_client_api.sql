@@ -41,12 +41,23 @@ DECLARE
 BEGIN
     INSERT INTO vm_heartbeats (vm_id, seen_at) VALUES (vm.id, clock())
     ON CONFLICT (vm_id) DO UPDATE SET seen_at = excluded.seen_at;
-    IF p_epoch > vm.epoch OR p_epoch = vm.epoch AND vm.status = 'in-use' AND p_lease <> vm.lease_id
-       OR vm.status = 'booting' OR vm.reason = 'lost' THEN
+    IF remembers_more(vm, p_epoch, p_lease) OR vm.status = 'booting' OR vm.reason = 'lost' THEN
         PERFORM welcome_vm(p_epoch, p_lease);
     END IF;
     RETURN QUERY SELECT v.id, v.hostname::text, v.status::text, v.epoch, v.lease_id, l.status, l.kind, hello_period()
     FROM vms v LEFT JOIN leases l ON l.id = v.lease_id WHERE v.id = vm.id;
+END $$;
+
+-- Whether the machine knows of something later than this row: the database was restored to an earlier time.
+CREATE OR REPLACE FUNCTION remembers_more(vm vms, p_epoch bigint, p_lease uuid) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF p_epoch > vm.epoch AND p_epoch >= highest_epoch() THEN
+        RAISE EXCEPTION 'no machine was ever at epoch %', p_epoch USING ERRCODE = 'LL001',
+            HINT = 'Its journal is damaged: start it again with an empty state directory and a new join token.';
+    END IF;
+    RETURN coalesce(p_epoch > vm.epoch, false)
+        OR coalesce(p_epoch = vm.epoch, false) AND vm.status = 'in-use' AND p_lease IS DISTINCT FROM vm.lease_id;
 END $$;
 
 -- The hellos that change something: first contact, return after being lost, and a machine that remembers more than the
@@ -56,7 +67,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     vm vms := client_vm(true);
 BEGIN
-    IF p_epoch > vm.epoch OR p_epoch = vm.epoch AND vm.status = 'in-use' AND p_lease <> vm.lease_id THEN
+    IF remembers_more(vm, p_epoch, p_lease) THEN
         UPDATE leases SET status = 'failed', failure = 'database-restored' WHERE id = vm.lease_id AND live;
         UPDATE vms SET epoch = p_epoch + 1, status = CASE WHEN status = 'failed' AND reason <> 'lost' THEN status ELSE 'cleaning' END
         WHERE id = vm.id;
@@ -105,8 +116,11 @@ BEGIN
     IF NOT FOUND OR lease.status = 'assigned' THEN
         RAISE EXCEPTION '% did not claim lease %', vm.hostname, p_lease USING ERRCODE = 'LL008',
             HINT = 'Say hello and do what it answers.';
+    ELSIF coalesce(p_outcome, '') NOT IN ('started', 'exited', 'failed', 'unknown')
+          OR p_outcome = 'exited' AND p_exit_code IS NULL THEN
+        RAISE EXCEPTION 'a report says started, exited (with its exit code), failed or unknown; not %', p_outcome
+            USING ERRCODE = 'LL003', HINT = 'Update the client on this machine.';
     END IF;
-    DELETE FROM lease_secrets WHERE lease_id = p_lease;
     lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
     lease.exit_code := coalesce(lease.exit_code, p_exit_code);
     lease.output := coalesce(nullif(right(p_output, 65536), ''), lease.output);
@@ -149,7 +163,7 @@ DECLARE
 BEGIN
     PERFORM check_epoch(vm, p_epoch);
     IF vm.status <> 'failed' THEN
-        UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || p_reason, 200) WHERE id = vm.id;
+        UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || blot_out(coalesce(p_reason, 'no reason given')), 200) WHERE id = vm.id;
     END IF;
     RETURN (SELECT status FROM vms WHERE id = vm.id);
 END $$;

@@ -28,7 +28,7 @@ CREATE OR REPLACE FUNCTION unassigned_vms_count() RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT count(*)::integer FROM public.vms v JOIN public.vm_heartbeats h ON h.vm_id = v.id
-    WHERE v.status = 'available' AND h.seen_at > public.clock() - public.fresh_for();
+    WHERE v.status = 'available' AND h.seen_at > (SELECT public.clock() - public.fresh_for());
 END;
 
 -- Every rule of docs/states.md that a row can break; no row means that all hold. `lablink verify` prints them.
@@ -57,8 +57,11 @@ BEGIN ATOMIC
     WHERE l.live AND l.vm_id IS NOT NULL AND v.id IS NULL
     UNION ALL
     SELECT 'I7', format('VM %s is at epoch %s but once was at %s', v.hostname, v.epoch, e.epoch) FROM public.vms v
-    JOIN (SELECT vm_id, max((detail ->> 'epoch')::bigint) AS epoch FROM public.events WHERE kind LIKE 'vm.%' GROUP BY vm_id) e
-      ON e.vm_id = v.id AND e.epoch > v.epoch
+    JOIN LATERAL (
+        SELECT max((e.detail ->> 'epoch')::bigint) AS epoch FROM public.events e
+        WHERE e.vm_id = v.id AND e.kind LIKE 'vm.%' AND e.id > (
+            SELECT coalesce(max(gone.id), 0) FROM public.events gone WHERE gone.vm_id = v.id AND gone.kind = 'vm.deleted')
+    ) e ON e.epoch > v.epoch
     UNION ALL
     SELECT 'I8', format('lease %s became %s without an event', l.id, l.status) FROM public.leases l
     WHERE NOT EXISTS (SELECT FROM public.events e WHERE e.lease_id = l.id AND e.kind = 'lease.' || l.status)
