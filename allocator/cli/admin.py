@@ -1,0 +1,141 @@
+"""What an admin asks of the database from the command line: one function a question, each one statement."""
+
+import hashlib
+import secrets
+from collections.abc import Sequence
+from datetime import datetime
+from typing import TYPE_CHECKING, Any, TypeVar
+from uuid import UUID
+
+import asyncpg
+
+from allocator.cli.failures import CommandFailed, NotThere
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+Row = dict[str, Any]
+T = TypeVar("T")
+
+VM = """
+    SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
+           v.epoch, h.seen_at, v.updated_at, v.created_at, v.id
+    FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
+"""
+
+LEASE = """
+    SELECT l.id, l.email, l.status, l.hostname, l.crd_command, l.kind, l.pool, l.exit_code, l.failure, l.output,
+           l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.vm_id, l.epoch
+    FROM leases l
+"""
+
+EVENT = "SELECT e.id, e.at, e.actor, e.db_role, e.kind, e.hostname, e.lease_id, e.detail FROM events e"
+
+
+async def clock(connection: Connection) -> datetime:
+    """The database's time, which every other time is told against."""
+    return await _value(connection, datetime, "SELECT clock()")
+
+
+async def vms(connection: Connection, *, retired: bool = False) -> list[Row]:
+    """Every machine by name; the retired ones only when asked for."""
+    query = f"{VM} WHERE $1 OR v.status <> 'retired' ORDER BY length(v.hostname), v.hostname"
+    return await _rows(connection, query, retired)
+
+
+async def vm(connection: Connection, hostname: str) -> Row:
+    """The machine of that name; raises NotThere."""
+    found = await _rows(connection, f"{VM} WHERE v.hostname = $1", hostname)
+    if not found:
+        raise NotThere(f"There is no VM {hostname}. See which there are: lablink vms list --all")
+    return found[0]
+
+
+async def fail_vm(connection: Connection, hostname: str, reason: str) -> str:
+    """Take a machine out of service; its lease fails. Returns the machine's new status."""
+    return await _value(connection, str, "SELECT fail_vm($1, $2)", hostname, reason)
+
+
+async def return_vm(connection: Connection, hostname: str) -> str:
+    """Put a failed machine back into service, by way of a cleaning. Returns the machine's new status."""
+    return await _value(connection, str, "SELECT return_vm($1)", hostname)
+
+
+async def release_vm(connection: Connection, hostname: str) -> str:
+    """End the lease on a machine, whoever holds it. Returns the machine's new status."""
+    return await _value(connection, str, "SELECT release_vm($1)", hostname)
+
+
+async def retire_vm(connection: Connection, hostname: str) -> str:
+    """Take a machine out for good. Returns the machine's new status."""
+    return await _value(connection, str, "SELECT retire_vm($1)", hostname)
+
+
+async def invite_vm(connection: Connection, hostname: str, pool: str, seconds: int) -> str:
+    """Let a machine of that name enrol once within `seconds`; returns the join token, of which only a hash is kept."""
+    token = secrets.token_urlsafe(32)
+    digest = hashlib.sha256(token.encode()).digest()
+    await connection.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, pool, digest, seconds)
+    return token
+
+
+async def leases(connection: Connection, *, everything: bool, limit: int) -> list[Row]:
+    """The live leases, those that wait first; or the newest `limit` of all."""
+    if everything:
+        return await _rows(connection, f"{LEASE} ORDER BY l.place DESC LIMIT $1", limit)
+    return await _rows(connection, f"{LEASE} WHERE l.live ORDER BY l.status = 'queued' DESC, l.place LIMIT $1", limit)
+
+
+async def lease(connection: Connection, name: str) -> Row:
+    """The one lease whose id begins with `name`, or that the person of that e-mail holds; raises NotThere."""
+    query = f"{LEASE} WHERE starts_with(l.id::text, lower($1)) OR (l.live AND lower(l.email) = lower($1)) LIMIT 2"
+    found = await _rows(connection, query, name)
+    if not found:
+        raise NotThere(f"There is no lease {name}. See which there are: lablink leases list --all")
+    if len(found) > 1:
+        raise CommandFailed(f"More than one lease is meant by {name}: give more of its id.")
+    return found[0]
+
+
+async def end_lease(connection: Connection, lease: UUID) -> str:
+    """End a lease, whatever step it is at. Returns its new status."""
+    return await _value(connection, str, "SELECT end_lease($1)", lease)
+
+
+async def newest_events(
+    connection: Connection, limit: int, *, hostname: str | None = None, lease_id: UUID | None = None
+) -> list[Row]:
+    """The last `limit` events, oldest first; of one machine or one lease when given."""
+    query = f"""
+        SELECT * FROM ({EVENT} WHERE ($2::text IS NULL OR e.hostname = $2) AND ($3::uuid IS NULL OR e.lease_id = $3)
+                       ORDER BY e.id DESC LIMIT $1) AS newest ORDER BY id
+    """
+    return await _rows(connection, query, limit, hostname, lease_id)
+
+
+async def last_event(connection: Connection) -> int:
+    """The highest id of an event; 0 when nothing has happened yet."""
+    return await _value(connection, int, "SELECT coalesce(max(id), 0) FROM events")
+
+
+async def events_after(connection: Connection, last: int, missing: Sequence[int] = ()) -> list[Row]:
+    """At most 1,000 events after id `last`, and those of the ids `missing` that are there by now; lowest id first."""
+    query = f"{EVENT} WHERE e.id > $1 OR e.id = ANY ($2) ORDER BY e.id LIMIT 1000"
+    return await _rows(connection, query, last, missing)
+
+
+async def broken_invariants(connection: Connection) -> list[Row]:
+    """Every rule of the design that does not hold at this moment, and where."""
+    return await _rows(connection, "SELECT rule, what FROM broken_invariants() ORDER BY rule, what")
+
+
+async def _rows(connection: Connection, query: str, *arguments: object) -> list[Row]:
+    return [dict(row) for row in await connection.fetch(query, *arguments)]
+
+
+async def _value(connection: Connection, kind: type[T], query: str, *arguments: object) -> T:
+    value = await connection.fetchval(query, *arguments)
+    assert isinstance(value, kind)
+    return value

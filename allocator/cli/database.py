@@ -1,0 +1,103 @@
+"""Finds the database that a command means, and opens it as the owner."""
+
+import asyncio
+import json
+import os
+import shutil
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from pathlib import Path
+from typing import TYPE_CHECKING, NoReturn
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+import asyncpg
+
+from allocator.cli.admin import Connection
+from allocator.cli.failures import CommandFailed, explained
+from allocator.config import load_settings
+from allocator.local.place import nearest
+from allocator.secrets import dsn
+
+if TYPE_CHECKING:
+    from allocator.migrate import Step
+
+CONNECT_SECONDS = 5.0
+STATEMENT_SECONDS = 30.0
+
+NO_PSQL = """There is no psql on this machine. Install it (Debian, Ubuntu: apt install postgresql-client; macOS: brew \
+install libpq), or give `lablink db url` to any other PostgreSQL program."""
+
+
+def settings_place(data_dir: Path | None, settings: Sequence[str]) -> Path | None:
+    """The data directory that is meant: the one given, or the one we are in unless settings were given instead."""
+    return data_dir or (None if settings else nearest())
+
+
+def owner_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:
+    """Where to connect as the owner."""
+    database = load_settings(settings, settings_place(data_dir, settings)).database
+    return asyncio.run(dsn(database, database.owner))
+
+
+def versions(data_dir: Path | None, settings: Sequence[str]) -> "list[Step]":
+    """Every version of the database, oldest first, and whether this one has it."""
+    from allocator.migrate import history
+
+    url = owner_dsn(data_dir, settings)
+    with explained():
+        return asyncio.run(history(url))
+
+
+@asynccontextmanager
+async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIterator[Connection]:
+    """A connection as the owner, whose changes the history ascribes to `cli`; failures come with words."""
+    database = load_settings(settings, settings_place(data_dir, settings)).database
+    url = await dsn(database, database.owner)
+    with explained():
+        connection = await asyncpg.connect(
+            url,
+            timeout=CONNECT_SECONDS,
+            command_timeout=STATEMENT_SECONDS,
+            server_settings={"lablink.actor": "cli", "application_name": "lablink cli"},
+        )
+        try:
+            await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
+            yield connection
+        finally:
+            connection.terminate()
+
+
+def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:
+    """Replace this process by psql, connected to `url`; the password goes where `ps` does not see it."""
+    psql = shutil.which("psql") or _psql_of_server()
+    if psql is None:
+        raise CommandFailed(NO_PSQL)
+    os.execvpe(psql, [psql, *arguments], os.environ | psql_environment(url))
+
+
+def psql_environment(url: str) -> dict[str, str]:
+    """What libpq reads instead of a connection string."""
+    parts = urlsplit(url)
+    options = dict(parse_qsl(parts.query))
+    given = {
+        "PGHOST": options.get("host") or parts.hostname,
+        "PGPORT": str(parts.port or 5432),
+        "PGUSER": parts.username,
+        "PGPASSWORD": unquote(parts.password or ""),
+        "PGDATABASE": parts.path.lstrip("/"),
+        "PGSSLMODE": options.get("sslmode"),
+        "PGSSLROOTCERT": options.get("sslrootcert"),
+        "PGAPPNAME": "lablink db shell",
+    }
+    return {name: value for name, value in given.items() if value}
+
+
+def _psql_of_server() -> str | None:
+    """The psql beside the server that `lablink up` runs, if it has one."""
+    from allocator.local.binaries import ServerFailed, find_binaries
+
+    try:
+        psql = find_binaries().directory / "psql"
+    except ServerFailed:
+        return None
+    return str(psql) if psql.exists() else None

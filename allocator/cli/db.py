@@ -1,0 +1,97 @@
+"""`lablink db`: the database itself: how to reach it, which version it has."""
+
+import asyncio
+from typing import Annotated
+
+import typer
+
+from allocator.cli.options import CONTEXT, DataDir, Json, Settings
+
+app = typer.Typer(help="Reach the database with psql; bring it to a version.", **CONTEXT)
+
+COLUMNS = {"version": "Version", "description": "What it brought", "applied": "Applied"}
+
+
+@app.command("url")
+def print_url(data_dir: DataDir = None, settings: Settings = None) -> None:
+    """Print the owner's connection string. It holds the password: keep it out of logs and shared screens.
+
+    Example: `psql "$(lablink db url)"`
+    """
+    from allocator.cli.database import owner_dsn
+
+    print(owner_dsn(data_dir, settings or []))
+
+
+@app.command("shell", context_settings={"ignore_unknown_options": True})
+def open_shell(
+    arguments: Annotated[list[str] | None, typer.Argument(metavar="[PSQL-ARGUMENTS]", help="For psql itself.")] = None,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Open psql as the owner. Illegal changes are refused with a hint; legal ones do all that the web page would do.
+
+    Examples:
+
+    - `lablink db shell`
+    - `lablink db shell -c "SELECT hostname, status FROM vms"`
+    """
+    from allocator.cli.database import become_psql, owner_dsn
+
+    become_psql(owner_dsn(data_dir, settings or []), arguments or [])
+
+
+@app.command("migrate")
+def migrate(
+    version: Annotated[str, typer.Argument(help="The version to stop at.")] = "head",
+    sql: Annotated[bool, typer.Option("--sql", help="Only print the statements, for running them by hand.")] = False,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Bring the database to the newest version and renew its functions. May be repeated; all of it happens or nothing.
+
+    Example: `lablink db migrate --sql > migration.sql`
+    """
+    from allocator import migrate as migrations
+    from allocator.cli.database import owner_dsn
+    from allocator.cli.output import say
+
+    if sql:
+        return print(migrations.offline_sql(version))
+    reached = asyncio.run(migrations.upgrade(owner_dsn(data_dir, settings or []), version))
+    say(f"The database is at version {reached}.")
+
+
+@app.command("downgrade")
+def downgrade(
+    version: Annotated[str, typer.Argument(help='Where to go; "-1" is one back, "base" an empty database.')],
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask.")] = False,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Go back to an earlier version. What only the later ones can hold is lost: make a backup first.
+
+    Example: `lablink db downgrade -- -1`
+    """
+    from allocator import migrate as migrations
+    from allocator.cli.database import owner_dsn
+    from allocator.cli.output import say
+
+    dsn = owner_dsn(data_dir, settings or [])
+    if not yes:
+        typer.confirm(f"Go back to version {version}, and lose what only later versions hold?", abort=True)
+    reached = asyncio.run(migrations.downgrade(dsn, version))
+    say(f"The database is at version {reached}." if reached else "The database is empty.")
+
+
+@app.command("history")
+def history(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
+    """Every version of the database, oldest first, and whether this one has it."""
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from allocator.cli import output
+    from allocator.cli.database import versions
+
+    rows = [asdict(step) for step in versions(data_dir, settings or [])]
+    output.show_rows(rows, COLUMNS, now=datetime.now(UTC), empty="There is no version yet.", as_json=as_json)

@@ -1,0 +1,93 @@
+"""How a command can fail: each failure is one sentence for standard error and an exit code.
+
+CommandFailed      1   it was refused, or did not work
+├── Misused        2   the command line or the configuration is wrong
+├── Unreachable    3   the database does not answer
+└── NotThere       4   there is no such machine, lease …
+"""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+import asyncpg
+
+
+class CommandFailed(Exception):
+    """The command did not do what was asked; the message says why and what to do."""
+
+    exit_code = 1
+
+
+class Misused(CommandFailed):
+    """The command line or the configuration is wrong."""
+
+    exit_code = 2
+
+
+class Unreachable(CommandFailed):
+    """The database does not answer, or does not let us in."""
+
+    exit_code = 3
+
+
+class NotThere(CommandFailed):
+    """There is no such thing."""
+
+    exit_code = 4
+
+
+NO_SUCH_THING = ("LL002", "LL004", "LL005")
+"""SQLSTATEs of our functions that mean that what was named is not there."""
+
+DOWN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
+REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedColumnError)
+
+
+@contextmanager
+def explained() -> Iterator[None]:
+    """What goes wrong with the database inside the block, in words and with the right exit code."""
+    try:
+        yield
+    except NOT_MIGRATED as error:
+        raise CommandFailed(
+            f"The database is not at this version of LabLink ({error}). Migrate it: lablink db migrate"
+        ) from error
+    except REFUSED as error:
+        raise Unreachable(f"The database does not let us in: {error}. Check user and password.") from error
+    except DOWN as error:
+        raise Unreachable(f"The database does not answer ({_short(error)}). Is it running? {WHERE}") from error
+    except asyncpg.PostgresError as error:
+        kind = NotThere if error.sqlstate in NO_SUCH_THING else CommandFailed
+        raise kind(sentence(error)) from error
+
+
+WHERE = "For one started by `lablink up`, give its --data-dir."
+
+
+def sentence(error: asyncpg.PostgresError) -> str:
+    """What the database said, with its hint, as sentences."""
+    said = str(error.args[0] if error.args else error).strip()
+    hint = getattr(error, "hint", None)
+    return f"{said[:1].upper()}{said[1:].rstrip('.')}." + (f" {hint}" if hint else "")
+
+
+def _short(error: BaseException) -> str:
+    return str(error).strip() or type(error).__name__
+
+
+EXPECTED = {
+    "allocator.conf_files.ConfigError": Misused.exit_code,
+    "allocator.secrets.SecretMissing": Misused.exit_code,
+    "allocator.local.binaries.ServerFailed": CommandFailed.exit_code,
+    "allocator.local.place.UpFailed": CommandFailed.exit_code,
+    "allocator.migrations.MigrationFailed": CommandFailed.exit_code,
+}
+"""Failures of the parts that commands are made of, by name: importing them all would make every command slow."""
+
+
+def exit_code_of(error: Exception) -> int | None:
+    """What the process ends with after `error`; None for one that nobody expected."""
+    if isinstance(error, CommandFailed):
+        return error.exit_code
+    return EXPECTED.get(f"{type(error).__module__}.{type(error).__qualname__}")

@@ -1,0 +1,166 @@
+"""What the commands print: a table for people, JSON for programs; nothing a person needs is ever cut off."""
+
+import json
+import sys
+from collections.abc import Iterable, Mapping, Sequence
+from datetime import datetime, timedelta
+from typing import Any, TextIO
+
+from rich.console import Console
+from rich.table import Table
+from rich.text import Text
+
+Row = Mapping[str, Any]
+
+PAGE_WIDTH = 32_000
+"""Columns of a table that goes to a file or a pipe: wide enough that a row stays on one line."""
+
+STATUS_STYLES = {
+    "available": "green",
+    "active": "green",
+    "in-use": "cyan",
+    "assigned": "cyan",
+    "claimed": "cyan",
+    "queued": "yellow",
+    "booting": "yellow",
+    "cleaning": "yellow",
+    "failed": "red",
+}
+
+NOTHING: tuple[object, ...] = (None, "", {}, [])
+
+EVENT_COLUMNS = {
+    "id": "Id",
+    "at": "When",
+    "kind": "What",
+    "hostname": "VM",
+    "lease_id": "Lease",
+    "actor": "Who",
+    "detail": "Detail",
+}
+
+STEPS = ((60, "s"), (60, "min"), (24, "h"), (365, "day"))
+
+
+def console(stream: TextIO | None = None) -> Console:
+    """A console on `stream` (standard output) that neither guesses colours nor folds text for a machine."""
+    stream = stream or sys.stdout
+    return Console(file=stream, width=None if stream.isatty() else PAGE_WIDTH, highlight=False, markup=False)
+
+
+def say(text: str) -> None:
+    """Print a sentence for the person."""
+    console().print(text, soft_wrap=True)
+
+
+def complain(text: str) -> None:
+    """Print a sentence about something that went wrong, on standard error."""
+    console(sys.stderr).print(text, soft_wrap=True)
+
+
+def dump(value: object) -> str:
+    """`value` as one line of JSON, times in ISO 8601."""
+    return json.dumps(value, default=_plain, ensure_ascii=False)
+
+
+def print_json(value: object) -> None:
+    """Print `value` as JSON: laid out for a terminal, on one line for a pipe; flushed, so that a follower sees it."""
+    indent = 2 if sys.stdout.isatty() else None
+    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=indent), flush=True)
+
+
+def print_json_lines(rows: Iterable[Row]) -> None:
+    """Print each row of a stream as a line of JSON, at once."""
+    for row in rows:
+        print(dump(dict(row)), flush=True)
+
+
+def show_rows(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime, empty: str, as_json: bool) -> None:
+    """Print rows as a table of the keys in `columns`, or `empty` when there is none; or all of them as JSON."""
+    listed = [dict(row) for row in rows]
+    if as_json:
+        print_json(listed)
+    elif listed:
+        console().print(table(listed, columns, now=now))
+    else:
+        say(empty)
+
+
+def show_thing(thing: Row, titles: Mapping[str, str], events: Sequence[Row], *, now: datetime, as_json: bool) -> None:
+    """Print one machine or lease with its last events; or both as one JSON object."""
+    if as_json:
+        return print_json(dict(thing) | {"events": [dict(event) for event in events]})
+    console().print(facts(thing, titles, now=now))
+    if events:
+        console().print()
+        console().print(table(events, EVENT_COLUMNS, now=now))
+
+
+def show_change(change: Row, sentence: str, *, as_json: bool) -> None:
+    """Print what a command changed, as a sentence or as JSON."""
+    if as_json:
+        return print_json(dict(change))
+    say(sentence)
+
+
+def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> Table:
+    """Rows under titles; long values are folded, never shortened, and a column in which nothing stands is left out."""
+    listed = list(rows)
+    used = {key: title for key, title in columns.items() if any(row[key] not in NOTHING for row in listed)}
+    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
+    for title in used.values():
+        made.add_column(title, overflow="fold")
+    for row in listed:
+        made.add_row(*(cell(row[key], now) for key in used))
+    return made
+
+
+def facts(thing: Row, titles: Mapping[str, str], *, now: datetime) -> Table:
+    """One thing as lines of title and value, leaving out what is not set."""
+    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made.add_column(style="bold", no_wrap=True)
+    made.add_column(overflow="fold")
+    for key, title in titles.items():
+        if thing[key] not in NOTHING:
+            made.add_row(title, cell(thing[key], now))
+    return made
+
+
+def cell(value: object, now: datetime) -> Text:
+    """A value as a person reads it: times relative to `now`, statuses coloured, nothing as a dash."""
+    if value is None:
+        return Text("–", style="dim")
+    if isinstance(value, datetime):
+        return Text(ago(value, now))
+    if isinstance(value, dict):
+        return Text(", ".join(f"{key}={_word(item)}" for key, item in value.items()))
+    text = str(value)
+    return Text(text, style=STATUS_STYLES.get(text, ""))
+
+
+def ago(at: datetime, now: datetime) -> str:
+    """`at` as seen from `now`: "just now", "40 s ago", "3 min ago", "in 2 h", "5 days ago"."""
+    seconds = (now - at) / timedelta(seconds=1)
+    if abs(seconds) < 1:
+        return "just now"
+    text = duration(abs(seconds))
+    return f"{text} ago" if seconds > 0 else f"in {text}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time in its largest whole unit: "40 s", "3 min", "2 h", "5 days"."""
+    amount = seconds
+    for size, unit in STEPS:
+        if amount < size or unit == "day":
+            break
+        amount /= size
+    count = int(amount)
+    return f"{count} {unit}{'s' if unit == 'day' and count != 1 else ''}"
+
+
+def _word(item: object) -> str:
+    return item if isinstance(item, str) else dump(item)
+
+
+def _plain(value: object) -> object:
+    return value.isoformat() if isinstance(value, datetime) else str(value)

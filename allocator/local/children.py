@@ -1,0 +1,140 @@
+"""Keeps the child processes of `lablink up` alive, and ends them in order."""
+
+import asyncio
+import os
+import signal
+import sys
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from pathlib import Path
+from typing import BinaryIO
+
+Say = Callable[[str], None]
+
+FIRST_PAUSE = 0.2
+LONGEST_PAUSE = 10.0
+STEADY_SECONDS = 30.0
+"""A child that ran this long is forgiven its earlier deaths."""
+
+LOG_BYTES = 10_000_000
+
+
+@dataclass
+class BackOff:
+    """How long to wait before a child is started again: twice as long after each early death."""
+
+    pause: float = FIRST_PAUSE
+
+    def after(self, ran_seconds: float) -> float:
+        """The pause after a run of `ran_seconds`."""
+        if ran_seconds >= STEADY_SECONDS:
+            self.pause = FIRST_PAUSE
+        pause, self.pause = self.pause, min(2 * self.pause, LONGEST_PAUSE)
+        return pause
+
+
+async def always(code: int) -> bool:
+    """Whether a child that ended with `code` is started again: most are, whatever they ended with."""
+    return True
+
+
+@dataclass
+class Child:
+    """A program that runs as long as the block of `kept_running` does. `user` is whom root becomes for it."""
+
+    name: str
+    command: Sequence[str]
+    log: Path
+    environment: Mapping[str, str]
+    user: str = ""
+    sockets: Sequence[int] = ()
+    worth_starting: Callable[[int], Awaitable[bool]] = always
+    process: asyncio.subprocess.Process | None = field(default=None, init=False)
+
+    async def start(self) -> asyncio.subprocess.Process:
+        """Start the program once, in a session of its own, so that Ctrl-C reaches only its supervisor."""
+        with _opened(self.log) as log:
+            self.process = await asyncio.create_subprocess_exec(
+                sys.executable,
+                *("-P", "-m", "allocator.local.child", str(os.getpid()), self.user, *self.command),
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=log,
+                stderr=log,
+                env=dict(self.environment),
+                pass_fds=self.sockets,
+                start_new_session=True,
+            )
+        return self.process
+
+    async def keep_running(self, say: Say) -> None:
+        """Start the program, and again whenever it ends and that is worth it, until cancelled; says so each time."""
+        back_off = BackOff()
+        while True:
+            began = time.monotonic()
+            code = await self._once(say)
+            pause = back_off.after(time.monotonic() - began)
+            if not await self.worth_starting(code):
+                return
+            say(f"{self.name} {how_it_ended(code)}; starting it again. Its log: {self.log}")
+            await asyncio.sleep(pause)
+
+    async def _once(self, say: Say) -> int:
+        try:
+            return await (await self.start()).wait()
+        except OSError as error:  # no memory, no room for the log: worth another try
+            say(f"{self.name} cannot be started: {error}")
+            return os.EX_OSERR
+
+    async def stop(self, hurry: asyncio.Event, grace_seconds: float) -> None:
+        """Ask the program to end; make it end when `grace_seconds` have passed or there is a hurry."""
+        if self.process is None or self.process.returncode is not None:
+            return
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+            self.process.send_signal(signal.SIGCONT)  # one that was frozen hears nothing until it goes on
+        ended = asyncio.create_task(self.process.wait())
+        if not await ended_before(ended, hurry, grace_seconds):
+            with suppress(ProcessLookupError):
+                os.killpg(self.process.pid, signal.SIGKILL)
+        await ended
+
+
+@asynccontextmanager
+async def kept_running(
+    children: Sequence[Child], say: Say, hurry: asyncio.Event, *, grace_seconds: float = 8.0
+) -> AsyncIterator[None]:
+    """All `children` running for the time of the block, stopped side by side at its end."""
+    tasks = [asyncio.create_task(child.keep_running(say), name=child.name) for child in children]
+    try:
+        yield
+    finally:
+        for task in tasks:
+            task.cancel()
+        await asyncio.gather(*tasks, return_exceptions=True)
+        await asyncio.gather(*(child.stop(hurry, grace_seconds) for child in children))
+
+
+async def ended_before(ended: "asyncio.Task[int]", hurry: asyncio.Event, seconds: float) -> bool:
+    """True when `ended` is done before `seconds` have passed and before somebody is in a hurry."""
+    hurried = asyncio.create_task(hurry.wait())
+    try:
+        await asyncio.wait((ended, hurried), timeout=seconds, return_when=asyncio.FIRST_COMPLETED)
+    finally:
+        hurried.cancel()
+    return ended.done()
+
+
+def how_it_ended(code: int) -> str:
+    """An exit code in words."""
+    if code < 0:
+        return f"was killed ({signal.Signals(-code).name})"
+    return f"ended with exit code {code}"
+
+
+def _opened(log: Path) -> BinaryIO:
+    """The log to append to; a long one is put aside first, so that two files is all there ever is."""
+    if log.exists() and log.stat().st_size > LOG_BYTES:
+        log.replace(log.with_name(f"{log.name}.1"))
+    return log.open("ab")

@@ -1,0 +1,91 @@
+"""What one data directory holds besides the data: who may log in, what the allocator is told, how it is started."""
+
+import os
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from allocator import bootstrap
+from allocator.conf_files import KEPT, override
+from allocator.local.children import Child
+from allocator.local.postgres import Server, kept_secret
+
+ROLES = (bootstrap.OWNER, bootstrap.SERVICE, bootstrap.READER)
+
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONWARNINGS")
+"""What children see of the environment: no settings and no secrets that were meant for something else."""
+
+
+@dataclass(frozen=True, slots=True)
+class Installation:
+    """A data directory whose PostgreSQL runs, and the port of its web page."""
+
+    data_dir: Path
+    port: int
+    server: Server
+
+    @property
+    def url(self) -> str:
+        """The web page, as people and machines reach it."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def logs(self) -> Path:
+        """Where each child's output goes."""
+        return self.data_dir / "logs"
+
+    @property
+    def owner_dsn(self) -> str:
+        """Where to connect as the owner of the database."""
+        return self.server.dsn(bootstrap.OWNER, kept_secret(self.data_dir, bootstrap.OWNER), bootstrap.DATABASE)
+
+    @asynccontextmanager
+    async def owner(self) -> AsyncIterator[asyncpg.Connection]:
+        """A connection as the owner; the history will say that `up` did it."""
+        connection = await asyncpg.connect(self.owner_dsn, server_settings={"lablink.actor": "up"}, timeout=10)
+        try:
+            yield connection
+        finally:
+            await connection.close(timeout=2)
+
+    async def prepare_database(self) -> str | None:
+        """Make roles and database, bring it to the newest version; returns that version."""
+        from allocator import migrate  # takes a third of a second, so it was loaded while PostgreSQL started
+
+        passwords = {role: kept_secret(self.data_dir, role) for role in ROLES}
+        await bootstrap.prepare(self.server.dsn(), passwords)
+        return await migrate.upgrade(self.owner_dsn)
+
+    def write_settings(self) -> None:
+        """Keep what `lablink … --data-dir` must know in the data directory."""
+        settings = {
+            "server.port": str(self.port),
+            "database.port": str(self.server.port),
+            "database.owner.password": self._secret(bootstrap.OWNER),
+            "database.service.password": self._secret(bootstrap.SERVICE),
+        }
+        lines = ["database=local", "pool=local", *(override(key, value) for key, value in settings.items())]
+        self.logs.mkdir(exist_ok=True)
+        (self.data_dir / KEPT).write_text("\n".join(lines) + "\n")
+
+    def allocator(self, listener: socket.socket) -> Child:
+        """The allocator as a child that accepts on `listener`."""
+        return Child(
+            "The allocator",
+            ["lablink", "serve", f"--data-dir={self.data_dir}", f"--fd={listener.fileno()}"],
+            self.logs / "allocator.log",
+            environment(),
+            sockets=[listener.fileno()],
+        )
+
+    def _secret(self, role: str) -> str:
+        return f"file:{self.data_dir / 'secrets' / role}"
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a child."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | more

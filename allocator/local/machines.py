@@ -1,0 +1,163 @@
+"""The machines of `lablink up`: which there shall be, and what the client of each finds in its state directory."""
+
+import hashlib
+import json
+import os
+import re
+import secrets
+import shutil
+import sys
+from collections.abc import Iterable, Sequence
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from allocator.local import start_host
+from allocator.local.binaries import Account, reachable
+from allocator.local.children import Child, Say
+from allocator.local.installation import Installation, environment
+from allocator.local.place import account_of_machines, home_of_machines
+
+POOL = "default"
+NAME = re.compile(r"vm-([1-9][0-9]*)")
+INVITATION = "join-token"
+NOT_ENROLLED = 77
+PRESENT = "SELECT hostname, lease_id IS NOT NULL AS lent FROM vms WHERE pool = $1 AND status <> 'retired'"
+SHEBANG_BYTES = 120
+TOKEN_SECONDS = 600
+"""Longer than any start takes; a client that comes later is invited anew."""
+
+
+def choose(present: Sequence[tuple[str, bool]], wanted: int) -> tuple[list[str], list[str]]:
+    """Which machines to run and which to retire, given (name, lent now) of those that are in the database.
+
+    Whoever holds a machine keeps it as long as there is room; missing ones get the lowest free numbers.
+    """
+    ours = [(not lent, int(match[1]), name) for name, lent in present if (match := NAME.fullmatch(name))]
+    ranked = [name for _, _, name in sorted(ours)]
+    keep, surplus = ranked[:wanted], ranked[wanted:]
+    number = 0
+    while len(keep) < wanted:
+        number += 1
+        if (name := f"vm-{number}") not in ranked:
+            keep.append(name)
+    return sorted(keep, key=lambda name: int(name[3:])), surplus
+
+
+@dataclass(frozen=True, slots=True)
+class Machines:
+    """The machines of one installation: where they live and whom they belong to (None: ourselves)."""
+
+    installation: Installation
+    home: Path
+    account: Account | None
+    say: Say
+
+    @classmethod
+    def of(cls, installation: Installation, say: Say) -> "Machines":
+        """The machines of an installation; makes the directory that they live in."""
+        account = account_of_machines()
+        return cls(installation, home_of_machines(installation.data_dir, account), account, say)
+
+    async def settle(self, wanted: int) -> list[str]:
+        """Make the database know `wanted` machines, retiring and inviting; returns their names."""
+        async with self.installation.owner() as connection:
+            rows = await connection.fetch(PRESENT, POOL)
+            keep, surplus = choose([(row["hostname"], row["lent"]) for row in rows], wanted)
+            for hostname in surplus:
+                await connection.execute("SELECT retire_vm($1)", hostname)
+                shutil.rmtree(self.home / hostname, ignore_errors=True)
+            known = {row["hostname"] for row in rows}
+            for hostname in keep:
+                if hostname not in known or not self._enrolled(hostname):
+                    await self._invite(connection, hostname)
+        return keep
+
+    def clients(self, hostnames: Iterable[str]) -> list[Child]:
+        """A client for each machine, as a child whose settings are written."""
+        start_host = self._install_start_host()
+        return [self._client(hostname, start_host) for hostname in hostnames]
+
+    def _client(self, hostname: str, start_host: Path) -> Child:
+        directory = self.home / hostname
+        settings = {
+            "allocator_url": self.installation.url,
+            "join_token_file": INVITATION,
+            "start_host": str(start_host),
+            "session_user": None,
+        }
+        self._write(directory / "settings.json", json.dumps(settings, indent=2) + "\n")
+        return Child(
+            hostname,
+            ["lablink-client", "run", "--state-dir", str(directory)],
+            self.installation.logs / f"{hostname}.log",
+            environment(HOME=str(directory)),
+            user=self.account.name if self.account else "",
+            worth_starting=lambda code: self._invited_anew(hostname, code),
+        )
+
+    def _install_start_host(self) -> Path:
+        """The stand-in for Google's start-host, where the machines' user can run it."""
+        directory = self.home / "stand-in"
+        directory.mkdir(mode=0o755, exist_ok=True)
+        program = directory / "start-host"
+        _, _, body = Path(start_host.__file__).read_text().partition("\n")
+        program.write_text(f"#!{self._python()}\n{body}")
+        program.chmod(0o755)
+        (directory / "used-codes").touch(mode=0o600)
+        if self.account:
+            os.chown(directory / "used-codes", self.account.uid, self.account.gid)
+        return program
+
+    def _python(self) -> str:
+        """An interpreter for a script's first line: ours if the machines' user can reach it."""
+        ours = Path(sys.executable)
+        usable = reachable(ours, self.account) and len(str(ours)) < SHEBANG_BYTES and " " not in str(ours)
+        return str(ours) if usable else "/usr/bin/env python3"
+
+    async def _invited_anew(self, hostname: str, code: int) -> bool:
+        """Whether to start a client that ended: one whose machine was deleted is invited first, a retired one stays."""
+        if code != NOT_ENROLLED:
+            return True
+        try:
+            async with self.installation.owner() as connection:
+                status = await connection.fetchval("SELECT status FROM vms WHERE hostname = $1", hostname)
+                if status == "retired":
+                    self.say(f"{hostname} was retired; the next `lablink up` brings it back.")
+                    return False
+                await self._invite(connection, hostname)
+                self.say(f"{hostname} is not enrolled any more; it is invited again.")
+        except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
+            self.say(f"{hostname} is not enrolled any more and cannot be invited yet: {error}")
+        return True
+
+    async def _invite(self, connection: asyncpg.Connection, hostname: str) -> None:
+        """Give the machine a join token, as an admin would."""
+        token = secrets.token_urlsafe(32)
+        digest = hashlib.sha256(token.encode()).digest()
+        await connection.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, POOL, digest, TOKEN_SECONDS)
+        self._write(self.home / hostname / INVITATION, f"{token}\n")
+
+    def _enrolled(self, hostname: str) -> bool:
+        """True when the machine has a credential for the database where it is now."""
+        try:
+            credential = json.loads((self.home / hostname / "credential.json").read_text())
+            return bool(credential["database"]["port"] == self.installation.server.port)
+        except (OSError, ValueError, KeyError, TypeError):
+            return False
+
+    def _write(self, path: Path, text: str) -> None:
+        """A file that only the machines' user can read, there in full or not at all.
+
+        That user may have put anything into the directory, and we may be root: no link is followed.
+        """
+        path.parent.mkdir(mode=0o700, exist_ok=True)
+        staging = path.with_name(f"{path.name}.new")
+        staging.unlink(missing_ok=True)
+        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+            file.write(text)
+            if self.account:
+                os.fchown(file.fileno(), self.account.uid, self.account.gid)
+                os.chown(path.parent, self.account.uid, self.account.gid, follow_symlinks=False)
+        staging.replace(path)

@@ -1,0 +1,105 @@
+"""`lablink up`: PostgreSQL, the allocator and real clients as processes on this machine, until somebody stops them."""
+
+import asyncio
+import importlib
+import signal
+import socket
+import time
+from collections.abc import Coroutine
+from contextlib import suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+from allocator.local.children import kept_running
+from allocator.local.installation import Installation
+from allocator.local.machines import Machines
+from allocator.local.place import claimed, listening
+from allocator.local.progress import Progress
+from allocator.local.readiness import all_seen, page_ready
+from allocator.local.server import kept_server
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """What `lablink up` was asked for."""
+
+    data_dir: Path
+    vms: int
+    port: int
+
+
+async def up(plan: Plan, progress: Progress) -> None:
+    """Start everything, say when it is ready, and keep it running until Ctrl-C, SIGTERM or SIGHUP.
+
+    Raises UpFailed or ServerFailed with a sentence when it cannot start. A second signal makes the end quicker.
+    """
+    hurry = asyncio.Event()
+    with claimed(plan.data_dir), listening(plan.port) as listener:
+        await _until_signalled(Up(plan, progress, hurry, listener).run(), progress, hurry)
+
+
+@dataclass(frozen=True, slots=True)
+class Up:
+    """One run of `lablink up`: what is started first is stopped last."""
+
+    plan: Plan
+    progress: Progress
+    hurry: asyncio.Event
+    listener: socket.socket
+
+    async def run(self) -> None:
+        """Start and keep running until cancelled."""
+        began, say = time.monotonic(), self.progress.say
+        loading = asyncio.create_task(asyncio.to_thread(importlib.import_module, "allocator.migrate"))
+        async with kept_server(self.plan.data_dir, self.plan.vms, say, self.hurry) as coming:
+            with self.progress.step("PostgreSQL") as step:
+                server = await coming
+                step.detail = f"version {server.version} on port {server.port}"
+            installation = Installation(self.plan.data_dir, self.plan.port, server)
+            installation.write_settings()
+            async with kept_running([installation.allocator(self.listener)], say, self.hurry):
+                with self.progress.step("Database") as step:
+                    await loading
+                    step.detail = f"version {await installation.prepare_database()}"
+                machines = Machines.of(installation, say)
+                hostnames = await machines.settle(self.plan.vms)
+                async with kept_running(machines.clients(hostnames), say, self.hurry):
+                    await self._ready(installation, hostnames)
+                    self._present(installation, time.monotonic() - began)
+                    await asyncio.Event().wait()
+
+    async def _ready(self, installation: Installation, hostnames: list[str]) -> None:
+        with self.progress.step("Allocator") as step:
+            await page_ready(installation.port)
+            step.detail = installation.url
+        with self.progress.step("Machines") as step:
+            async with installation.owner() as connection:
+                step.detail = await all_seen(connection, hostnames)
+
+    def _present(self, installation: Installation, seconds: float) -> None:
+        self.progress.show(
+            f"Ready in {seconds:.1f} s.",
+            {
+                "Page": installation.url,
+                "psql": f"lablink db shell --data-dir {self.plan.data_dir}",
+                "Stop": "Ctrl-C; the data stays for the next time",
+            },
+        )
+
+
+async def _until_signalled(work: Coroutine[None, None, None], progress: Progress, hurry: asyncio.Event) -> None:
+    """Run `work` until it ends or a signal asks for its end; what it opened is closed either way."""
+    stop = asyncio.Event()
+    loop = asyncio.get_running_loop()
+    for sign in (signal.SIGINT, signal.SIGTERM, signal.SIGHUP):
+        loop.add_signal_handler(sign, lambda: (hurry if stop.is_set() else stop).set())
+    task, stopped = asyncio.create_task(work), asyncio.create_task(stop.wait())
+    await asyncio.wait({task, stopped}, return_when=asyncio.FIRST_COMPLETED)
+    stopped.cancel()
+    if task.done():
+        return task.result()
+    with progress.step("Stopping") as step:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
+        step.detail = "machines, allocator, PostgreSQL"
