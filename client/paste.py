@@ -19,9 +19,9 @@ _HOSTNAME = re.compile(
     r"\$\(hostname\)|`hostname`|\$\{?HOSTNAME\b\}?|\$\{?Env:COMPUTERNAME\b\}?|%COMPUTERNAME%", re.IGNORECASE
 )
 
-_LOOKALIKES = {'"': "“”„‟″«»", "'": "‘’‚‛′", "-": "‐‑−", "": "\u200b\u200c\u200d\u2060\ufeff"}  # noqa: RUF001
+_LOOKALIKES = {'"': "“”„‟″«»", "'": "‘’‚‛′", "-": "‐‑−", "": "\u200b\u200c\u200d\u2060\ufeff"}
 _PLAIN = str.maketrans({odd: plain for plain, all_odd in _LOOKALIKES.items() for odd in all_odd})
-_LONG_DASH = re.compile(r"(?<!\S)[–—]-?(?=[a-z])")  # noqa: RUF001
+_LONG_DASH = re.compile(r"(?<!\S)[–—]-?(?=[a-z])")
 _ODD_SPACE = re.compile("[\u00a0\u1680\u2000-\u200a\u202f\u205f\u3000]")
 
 _GAP = re.compile(r"(?:\s|[\\^`][ \t]*\n)*")  # a line may be continued the way bash, cmd or PowerShell do

@@ -38,13 +38,13 @@ PASTED_WITHOUT_PIN = {
     "a bracketed prompt": f"[ada@lab-7 work]$ {GOOGLE}",
     "curly quotes": GOOGLE.replace('"', "”").replace("=”", "=“"),
     "single quotes": GOOGLE.replace('"', "'"),
-    "curly single quotes": GOOGLE.replace('"', "’"),  # noqa: RUF001
+    "curly single quotes": GOOGLE.replace('"', "’"),
     "no quotes": GOOGLE.replace('"', ""),
     "non-breaking spaces": GOOGLE.replace(" ", "\u00a0"),
     "zero-width characters": GOOGLE.replace(" --", " \u200b--"),
     "long dashes": GOOGLE.replace("--", "—"),
-    "long dash and hyphen": GOOGLE.replace("--", "–-"),  # noqa: RUF001
-    "non-breaking hyphens": GOOGLE.replace("--redirect-url", "‑‑redirect‑url"),  # noqa: RUF001
+    "long dash and hyphen": GOOGLE.replace("--", "–-"),
+    "non-breaking hyphens": GOOGLE.replace("--redirect-url", "‑‑redirect‑url"),
     "a line break before each switch": GOOGLE.replace(" --", "\n--"),
     "line breaks as Windows writes them": GOOGLE.replace(" --", "\r\n    --"),
     "backslash and line break": GOOGLE.replace(" --", " \\\n  --"),

@@ -1,0 +1,161 @@
+"""Nothing that a command started may outlive its lease: marking processes, adopting orphans, finding and killing all.
+
+A process belongs to a session when its environment carries the session's mark, when it runs as the account that only
+sessions use, or, once this process adopts orphans, when it descends from this process. Everything here is Linux; on
+other systems (a developer's laptop) the functions do less and say so.
+"""
+
+import asyncio
+import ctypes
+import os
+import signal
+import sys
+from collections.abc import Callable, Iterator
+from dataclasses import dataclass
+
+MARK = "LABLINK_SESSION"
+"""Name of the environment variable that marks a session's processes; its value is the session's directory."""
+
+_PATIENCE_SECONDS = 5.0
+_SET_PDEATHSIG = 1  # linux/prctl.h
+_SET_CHILD_SUBREAPER = 36
+_GET_CHILD_SUBREAPER = 37
+
+
+class ProcessesRemain(Exception):
+    """Something the session started cannot be killed (a process stuck in the kernel). Take the machine out of use."""
+
+
+@dataclass(frozen=True, slots=True)
+class Belongings:
+    """How to recognise a session's processes: their mark, and an account that nothing else uses (None: no such)."""
+
+    mark: str
+    uid: int | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Process:
+    pid: int
+    parent: int
+    uid: int
+    zombie: bool
+
+
+def adopt_orphans() -> None:
+    """Become the parent of every orphan below this process; from then on all that is below it is the session's.
+
+    For a process that runs nothing but commands: call it once at start. No effect outside Linux.
+    """
+    if sys.platform == "linux":
+        _libc().prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
+
+
+def die_with_parent() -> Callable[[], None] | None:
+    """What a child calls between fork and exec so that the kernel kills it when this process is gone."""
+    if sys.platform != "linux":
+        return None
+    prctl, parent = _libc().prctl, os.getpid()  # looked up now: between fork and exec no lock may be taken
+
+    def arrange() -> None:
+        prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
+        if os.getppid() != parent:  # it died before the line above
+            os._exit(128 + signal.SIGKILL)
+
+    return arrange
+
+
+def signal_group(leader: int, number: signal.Signals) -> None:
+    """Signal a whole process group; one that is gone already is fine."""
+    try:
+        os.killpg(leader, number)
+    except (ProcessLookupError, PermissionError):  # macOS says "permission" of a group of zombies
+        return
+
+
+async def kill_remains(of: Belongings) -> None:
+    """Kill whatever is left of the session, however far it has daemonised. Raises ProcessesRemain after 5 s."""
+    loop = asyncio.get_running_loop()
+    give_up = loop.time() + _PATIENCE_SECONDS
+    while remains := find_remains(of):
+        for pid in remains:
+            _kill(pid)
+        if loop.time() > give_up:
+            raise ProcessesRemain(f"{len(remains)} processes of the session cannot be killed")
+        await asyncio.sleep(0.01)  # a killed process takes a moment to leave; nothing announces it
+
+
+def find_remains(of: Belongings) -> list[int]:
+    """Ids of the session's living processes. Dead ones that this process adopted are reaped on the way."""
+    processes = {process.pid: process for process in _all_processes()}
+    below = _descendants(processes) if _adopts_orphans() else set()
+    living = []
+    for process in processes.values():
+        if process.zombie:
+            _reap(process, below)
+        elif process.pid in below or process.uid == of.uid or _carries(process.pid, of.mark):
+            living.append(process.pid)
+    return living
+
+
+def _all_processes() -> Iterator[_Process]:
+    names = os.listdir("/proc") if sys.platform == "linux" else []
+    for name in names:
+        if name.isdecimal() and int(name) != os.getpid() and (process := _read(int(name))):
+            yield process
+
+
+def _read(pid: int) -> _Process | None:
+    try:
+        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
+            fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
+        return _Process(pid, int(fields["PPid"]), int(fields["Uid"].split()[0]), fields["State"][0] in "ZX")
+    except (OSError, KeyError):  # it ended while we looked
+        return None
+
+
+def _descendants(processes: dict[int, _Process]) -> set[int]:
+    children: dict[int, list[int]] = {}
+    for process in processes.values():
+        children.setdefault(process.parent, []).append(process.pid)
+    found: set[int] = set()
+    fresh = children.get(os.getpid(), [])
+    while fresh:
+        found.update(fresh)
+        fresh = [child for pid in fresh for child in children.get(pid, [])]
+    return found
+
+
+def _carries(pid: int, mark: str) -> bool:
+    try:
+        with open(f"/proc/{pid}/environ", "rb") as environ:
+            return os.fsencode(f"{MARK}={mark}") in environ.read().split(b"\0")
+    except OSError:  # gone, or somebody else's
+        return False
+
+
+def _reap(process: _Process, below: set[int]) -> None:
+    if process.pid in below and process.parent == os.getpid():
+        try:
+            os.waitpid(process.pid, os.WNOHANG)
+        except ChildProcessError:
+            return
+
+
+def _kill(pid: int) -> None:
+    try:
+        os.kill(pid, signal.SIGKILL)
+    except (ProcessLookupError, PermissionError):
+        return
+
+
+def _adopts_orphans() -> bool:
+    if sys.platform != "linux":
+        return False
+    adopts = ctypes.c_int()
+    _libc().prctl(_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
+    return bool(adopts.value)
+
+
+def _libc() -> ctypes.CDLL:
+    return ctypes.CDLL(None, use_errno=True)

@@ -1,0 +1,164 @@
+"""The place on the machine that one lease gets: its HOME and working directory, and the end of all that it left."""
+
+import asyncio
+import os
+import pwd
+import secrets
+import stat
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from itertools import islice
+from pathlib import Path
+
+from client.durable import sync_directory
+from client.processes import Belongings, ProcessesRemain, kill_remains
+
+_SHARED_DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # only ever cleaned
+_BATCH = 1000
+
+
+class SessionError(Exception):
+    """Base of what can go wrong with a session's place on the machine."""
+
+
+class SessionNotClean(SessionError):
+    """Something of an earlier lease is still there. Wipe first."""
+
+
+class WipeFailed(SessionError):
+    """The machine cannot be cleaned: it must not be lent again before somebody has looked at it."""
+
+
+class AccountUnusable(SessionError):
+    """The configured `session_user` does not exist, or this process may not switch to it."""
+
+
+@dataclass(frozen=True, slots=True)
+class Account:
+    """The unprivileged account that commands run as. Nothing else on the machine may use it: a wipe kills all of it."""
+
+    name: str
+    uid: int
+    gid: int
+    groups: tuple[int, ...]
+
+    @classmethod
+    def named(cls, name: str) -> "Account":
+        """The account of that name. Raises AccountUnusable."""
+        try:
+            entry = pwd.getpwnam(name)
+        except KeyError:
+            raise AccountUnusable(f"There is no account {name!r}: create it, or change session_user.") from None
+        if os.geteuid() != 0 or entry.pw_uid == 0:
+            raise AccountUnusable(
+                f"session_user {name!r} needs a client that runs as root, and an account that is not."
+            )
+        return cls(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
+
+
+@dataclass(frozen=True, slots=True)
+class Session:
+    """STATE/session, for `account` (None: commands run as whoever runs the client)."""
+
+    directory: Path
+    account: Account | None = None
+
+    @property
+    def belongings(self) -> Belongings:
+        """How to recognise the session's processes."""
+        return Belongings(str(self.directory), self.account.uid if self.account else None)
+
+    @property
+    def temporary(self) -> Path:
+        """TMPDIR of the session, so that temporary files go the way of all others."""
+        return self.directory / "tmp"
+
+    def open(self) -> None:
+        """Make the place, empty and private. Raises SessionNotClean when there is anything in it already."""
+        self._remove_if_empty()
+        for directory in (self.directory, self.temporary):
+            directory.mkdir(mode=0o700)
+            if self.account:
+                os.chown(directory, self.account.uid, self.account.gid)
+
+    async def wipe(self) -> None:
+        """Kill all of the session's processes, remove all of its files, durably. Raises WipeFailed. May be repeated."""
+        try:
+            await kill_remains(self.belongings)
+            await asyncio.to_thread(self._remove_files)
+        except (OSError, ProcessesRemain) as error:
+            raise WipeFailed(f"The machine could not be cleaned: {error}") from error
+
+    def _remove_if_empty(self) -> None:
+        try:
+            for directory in (self.temporary, self.directory):
+                directory.rmdir()
+        except FileNotFoundError:
+            return
+        except OSError as error:
+            raise SessionNotClean(f"{self.directory} still holds an earlier lease's files: wipe it first.") from error
+
+    def _remove_files(self) -> None:
+        remove(self.directory)
+        sync_directory(self.directory.parent)
+        for path in self._strays():
+            remove(path)
+
+    def _strays(self) -> list[Path]:
+        """What the session's own account left in directories that everybody may write to."""
+        if self.account is None:
+            return []
+        entries = (entry for shared in _SHARED_DIRECTORIES if os.path.isdir(shared) for entry in os.scandir(shared))
+        return [Path(entry) for entry in entries if entry.stat(follow_symlinks=False).st_uid == self.account.uid]
+
+
+def remove(path: Path) -> None:
+    """Remove a file or a tree. No link is followed, closed directories are opened, no depth or number is too much."""
+    try:
+        is_directory = stat.S_ISDIR(path.lstat().st_mode)
+    except FileNotFoundError:
+        return
+    if not is_directory:
+        path.unlink()
+        return
+    with _opened(str(path)) as top:
+        for entry in _entries(top):
+            if entry.is_dir(follow_symlinks=False):
+                _dissolve(entry.name, top)
+            else:
+                os.unlink(entry.name, dir_fd=top)
+    path.rmdir()
+
+
+def _dissolve(name: str, top: int) -> None:
+    """Remove a directory of `top` after moving its subdirectories beside it: depth costs nothing then."""
+    with _opened(name, top) as directory:
+        for entry in _entries(directory):
+            if entry.is_dir(follow_symlinks=False):
+                os.chmod(entry.name, 0o700, dir_fd=directory)  # moving a directory writes to it
+                os.rename(entry.name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
+            else:
+                os.unlink(entry.name, dir_fd=directory)
+    os.rmdir(name, dir_fd=top)
+
+
+def _entries(directory: int) -> Iterator[os.DirEntry[str]]:
+    """All that is in the directory, a batch at a time: each entry must be gone when the next is asked for."""
+    while batch := _batch(directory):
+        yield from batch
+
+
+def _batch(directory: int) -> list[os.DirEntry[str]]:
+    with os.scandir(directory) as entries:
+        return list(islice(entries, _BATCH))
+
+
+@contextmanager
+def _opened(name: str, parent: int | None = None) -> Iterator[int]:
+    os.chmod(name, 0o700, dir_fd=parent)
+    descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
+    try:
+        yield descriptor
+    finally:
+        os.close(descriptor)
