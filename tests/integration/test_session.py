@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed, remove
+from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed
 
 
 @pytest.fixture
