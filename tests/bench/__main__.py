@@ -1,0 +1,70 @@
+"""`python -m tests.bench`: measures, shows a table, and writes the same as JSON."""
+
+import asyncio
+import sys
+from functools import partial
+from pathlib import Path
+from typing import Annotated
+
+import typer
+from rich.console import Console
+from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
+
+from tests.bench import claim, delivery
+from tests.bench.figures import Section
+from tests.bench.ground import ground
+from tests.bench.options import Options
+from tests.bench.show import Facts, facts, show, write
+
+
+def main(
+    quick: Annotated[bool, typer.Option("--quick", help="At most a minute, and less sure.")] = False,
+    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there too.")] = None,
+    clients: Annotated[int, typer.Option(min=1, max=200, help="Machines on each side.")] = 100,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="Requests a second.")] = 20.0,
+    seconds: Annotated[float, typer.Option(min=1, max=60, help="How long each side is under load.")] = 15.0,
+    postgres: Annotated[int | None, typer.Option(metavar="VERSION", help="PostgreSQL's major version.")] = None,
+) -> None:
+    """Measure LabLink beside the naive way: how fast a request becomes a running command, and what a claim costs."""
+    options = Options(clients=clients, rate=rate, seconds=seconds, postgres=postgres)
+    if quick:
+        options = options.quick()
+    console = Console(width=None if sys.stdout.isatty() else 150)
+    try:
+        about, sections = asyncio.run(_bounded(options))
+    except TimeoutError:
+        sys.exit(
+            f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick."
+        )
+    except KeyboardInterrupt:
+        sys.exit(130)
+    show(console, about, sections)
+    if json:
+        write(json, about, sections)
+
+
+async def _bounded(options: Options) -> tuple[Facts, list[Section]]:
+    async with asyncio.timeout(options.bound_seconds):
+        return await _run(options)
+
+
+async def _run(options: Options) -> tuple[Facts, list[Section]]:
+    about = facts()
+    with _progress() as bar:
+        server = bar.add_task("PostgreSQL", total=1)
+        claims, deliveries = bar.add_task("Claims", total=1), bar.add_task("Delivery", total=1)
+        async with ground(options.clients, options.postgres) as own:
+            bar.update(server, completed=1)
+            claimed = await claim.measure(own, options, partial(bar.advance, claims))
+            moved = partial(bar.advance, deliveries)
+            delivered = await delivery.measure(own, options, moved, bar.console.print)
+            return {"postgresql": await own.version()} | about, [*delivered, claimed]
+
+
+def _progress() -> Progress:
+    title, share = TextColumn("{task.description:<11}"), TextColumn("{task.percentage:3.0f} %")
+    return Progress(title, BarColumn(), share, TimeElapsedColumn(), console=Console(stderr=True))
+
+
+if __name__ == "__main__":
+    typer.run(main)

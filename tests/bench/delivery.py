@@ -1,0 +1,106 @@
+"""Times a request on its whole way, from the person's POST to the command that runs, on both sides in turn."""
+
+import asyncio
+from collections.abc import Callable
+from contextlib import AsyncExitStack
+
+from tests.bench.figures import Count, Row, Section, figure
+from tests.bench.ground import Ground
+from tests.bench.load import Asked, Side, come, poisson
+from tests.bench.naive import Naive, naive
+from tests.bench.options import Options
+from tests.bench.ours import MACHINES_A_PROCESS, Ours, ours
+from tests.bench.trips import Trip, double_bookings, lost, refused, repeated, spans
+
+WARM_UP = 10
+SETTLE_SECONDS = 1.0
+STEADY, BURST = 10_000, 20_000
+"""Numbers of requests from which on they belong to the load, and to the burst; below is the warm-up."""
+
+Progress = Callable[[float], None]
+
+
+async def measure(own: Ground, options: Options, progress: Progress, say: Callable[[str], None]) -> list[Section]:
+    """The sections about delivery: people who come one by one, and many who come at once."""
+    async with AsyncExitStack() as opened:
+        both = await opened.enter_async_context(naive(own, options.clients))
+        progress(0.1)
+        system = await opened.enter_async_context(ours(own, options.clients, say))
+        progress(0.1)
+        asked = await _load((system, both), options, progress)
+        broken = await system.broken_rules()
+        trips = await system.trips(asked[0]), await both.trips(asked[1])
+    return [_steady(options, *_only(trips, STEADY, BURST), broken), _burst(options, *_only(trips, BURST, 2 * BURST))]
+
+
+async def _load(sides: tuple[Ours, Naive], options: Options, progress: Progress) -> tuple[list[Asked], list[Asked]]:
+    """Warm-up, slices of load, then the burst; the sides take turns, the first one changing."""
+    asked: tuple[list[Asked], list[Asked]] = ([], [])
+    slices = [poisson(options.rate, options.seconds / options.slices, seed) for seed in range(options.slices)]
+    phases = [([n / options.rate for n in range(WARM_UP)], 0)]
+    phases += [(moments, STEADY + 1000 * n) for n, moments in enumerate(slices)]
+    phases += [([0.0] * options.burst, BURST)]
+    for number, (moments, first) in enumerate(phases):
+        for which in (0, 1) if number % 2 else (1, 0):
+            side: Side = sides[which]
+            asked[which].extend(await come(side, moments, first))
+            await asyncio.sleep(SETTLE_SECONDS)  # the last machines are being cleaned
+        progress(0.8 / len(phases))
+    return asked
+
+
+def _only(trips: tuple[list[Trip], list[Trip]], first: int, last: int) -> tuple[list[Trip], list[Trip]]:
+    one, other = ([trip for trip in side if first <= trip.asked.number < last] for side in trips)
+    return one, other
+
+
+def _steady(options: Options, mine: list[Trip], theirs: list[Trip], broken: int) -> Section:
+    section = Section(f"{options.clients} machines, {options.rate:g} requests a second")
+    section.rows.append(_row("commit → client woke", mine, theirs, "committed", "woke"))
+    section.rows.append(_row("POST → answer", mine, theirs, "sent", "answered"))
+    section.rows.append(_row("POST → command started", mine, theirs, "sent", "started", "p50 ≤ 25, p99 ≤ 100"))
+    section.rows += [_row(f"  … {name}", mine, [], begin, end) for name, begin, end in STAGES]
+    section.counts += _counts(mine, theirs)
+    section.counts.append(Count("invariants broken", broken, "–", "0"))
+    section.remarks += _remarks(options, mine, theirs)
+    return section
+
+
+STAGES = (
+    ("POST → commit", "sent", "committed"),
+    ("client woke → hello answered", "woke", "hello"),
+    ("hello → claim answered", "hello", "claim"),
+    ("claim → intent on disk", "claim", "intent"),
+    ("intent → command started", "intent", "started"),
+)
+
+
+def _burst(options: Options, mine: list[Trip], theirs: list[Trip]) -> Section:
+    section = Section(f"{options.burst} people at the same moment")
+    section.rows.append(_row("POST → answer", mine, theirs, "sent", "answered"))
+    section.rows.append(_row("POST → command started", mine, theirs, "sent", "started"))
+    section.counts += _counts(mine, theirs)
+    return section
+
+
+def _row(what: str, mine: list[Trip], theirs: list[Trip], begin: str, end: str, aim: str = "") -> Row:
+    return Row(what, figure(spans(mine, begin, end)), figure(spans(theirs, begin, end)), aim)
+
+
+def _counts(mine: list[Trip], theirs: list[Trip]) -> list[Count]:
+    return [
+        Count("requests", len(mine), len(theirs)),
+        Count("not accepted", str(refused(mine) or 0), str(refused(theirs) or 0), "0"),
+        Count("machines given to two at once", double_bookings(mine), double_bookings(theirs), "0"),
+        Count("commands lost", lost(mine), lost(theirs), "0"),
+        Count("commands run twice", repeated(mine), repeated(theirs), "0"),
+    ]
+
+
+def _remarks(options: Options, mine: list[Trip], theirs: list[Trip]) -> list[str]:
+    late = figure([trip.asked.late for trip in (*mine, *theirs)])
+    return [
+        f"{MACHINES_A_PROCESS} machines share a process, and all share cores and disk with the people.",
+        "PostgreSQL times its commits (track_commit_timestamp: before the flush), commands time themselves (date).",
+        f"People came at most {late.p99:g} ms late (p99)." if late else "Nobody came.",
+    ]

@@ -1,0 +1,99 @@
+"""The server of a run: PostgreSQL of our own in a temporary directory, safe as in production, and its databases."""
+
+import tempfile
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import TYPE_CHECKING
+
+import asyncpg
+
+from allocator import bootstrap, migrate
+from allocator.local.installation import ROLES
+from allocator.local.postgres import Server, kept_secret, running_server
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
+
+HERE = Path(__file__).parent
+TEMPLATE = "bench_template"
+SETTINGS = {"track_commit_timestamp": "on"}  # so that the moment of a commit can be asked for afterwards
+
+
+@dataclass(frozen=True, slots=True)
+class Ground:
+    """A running server, LabLink's roles on it and a migrated database to clone."""
+
+    directory: Path
+    server: Server
+    passwords: dict[str, str]
+
+    def dsn(self, role: str, database: str) -> str:
+        """Where `role` (or `postgres`, the superuser) connects to `database`."""
+        return self.server.dsn(role, self.passwords.get(role), database)
+
+    async def connect(self, role: str, database: str) -> Connection:
+        """A connection; whoever asks closes it."""
+        return await asyncpg.connect(self.dsn(role, database))
+
+    async def clone(self, database: str) -> None:
+        """A fresh LabLink database of that name."""
+        await self._make(f"CREATE DATABASE {database} OWNER lablink TEMPLATE {TEMPLATE}")
+        await self._make(bootstrap.access_to(database))
+
+    async def naive(self, database: str, hosts: int) -> None:
+        """The guide's database, with that many available machines."""
+        await self._make(f"CREATE DATABASE {database} OWNER lablink")
+        owner = await self.connect("lablink", database)
+        try:
+            await owner.execute((HERE / "naive.sql").read_text())
+            await owner.execute("ALTER TABLE vms DISABLE TRIGGER vm_update_trigger")
+            await owner.execute(
+                "INSERT INTO vms (hostname, status) SELECT 'vm-' || g, 'available' FROM generate_series(1, $1) g", hosts
+            )
+            await owner.execute("ALTER TABLE vms ENABLE TRIGGER vm_update_trigger")
+            await owner.execute("VACUUM ANALYZE vms")
+        finally:
+            await owner.close()
+
+    async def fill(self, database: str, hosts: int) -> None:
+        """That many free machines in a LabLink database, beside the triggers."""
+        superuser = await self.connect("postgres", database)
+        try:
+            await superuser.execute((HERE / "fill.sql").read_text().replace(":n", str(hosts)))
+            for table in ("vms", "vm_heartbeats"):
+                await superuser.execute(f"VACUUM ANALYZE {table}")
+        finally:
+            await superuser.close()
+
+    async def version(self) -> str:
+        """PostgreSQL's version in full."""
+        superuser = await self.connect("postgres", "postgres")
+        try:
+            return str(await superuser.fetchval("SHOW server_version"))
+        finally:
+            await superuser.close()
+
+    async def _make(self, statements: str) -> None:
+        superuser = await self.connect("postgres", "postgres")
+        try:
+            await superuser.execute(statements)
+        finally:
+            await superuser.close()
+
+
+@asynccontextmanager
+async def ground(clients: int, version: int | None) -> AsyncIterator[Ground]:
+    """A server with room for `clients` machines on each side, gone with its data at the end of the block."""
+    with tempfile.TemporaryDirectory(prefix="lablink-bench-") as name:
+        directory = Path(name)
+        directory.chmod(0o755)
+        async with running_server(directory, clients=2 * clients, version=version, settings=SETTINGS) as server:
+            passwords = {role: kept_secret(directory, role) for role in ROLES}
+            own = Ground(directory, server, passwords)
+            await bootstrap.prepare(server.dsn(), passwords, TEMPLATE)
+            await migrate.upgrade(own.dsn("lablink", TEMPLATE))
+            yield own

@@ -1,0 +1,81 @@
+"""The naive side of the comparison: the guide's table and trigger, machines that read every row, SELECT-then-UPDATE."""
+
+import asyncio
+from collections import defaultdict
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+
+import httpx
+
+from tests.bench.ground import Ground
+from tests.bench.load import HOLD_SECONDS, Asked, now
+from tests.bench.options import command_of, started
+from tests.bench.ours import MACHINES_A_PROCESS
+from tests.bench.trips import Trip
+from tests.bench.workers import Worker, dealt, worker, workers
+
+DATABASE = "bench_naive"
+COMMITS = """
+    SELECT x, (extract(epoch FROM pg_xact_commit_timestamp(x::xid)) * 1000000000)::bigint AS moment
+    FROM unnest($1::text[]) x
+"""
+
+
+@dataclass(frozen=True, slots=True)
+class Naive:
+    """A running naive system; `ask` is what a person's program does."""
+
+    ground: Ground
+    http: httpx.AsyncClient
+    machines: list[Worker]
+
+    async def ask(self, number: int, late: int) -> Asked:
+        """Ask, keep the machine for a moment, give it back."""
+        sent = now()
+        request = {"email": f"person-{number}@bench.test", "crd_command": command_of(number)}
+        answer = await self.http.post("/api/request_vm", json=request)
+        answered = now()
+        if answer.status_code != 200:
+            return Asked(number, sent, answered, answer.status_code, None, "", answered, late)
+        given = answer.json()
+        await asyncio.sleep(HOLD_SECONDS)
+        held_until = now()
+        await self.http.post(f"/api/release/{given['hostname']}")
+        return Asked(number, sent, answered, 200, given["hostname"], given["transaction"], held_until, late)
+
+    async def trips(self, asked: Sequence[Asked]) -> list[Trip]:
+        """What became of the requests. The machines stop."""
+        ran: dict[int, list[tuple[int, int]]] = defaultdict(list)
+        for machine in self.machines:
+            for woke, output in await machine.finish():
+                if told := started(output):
+                    ran[told[0]].append((told[1], woke))
+        superuser = await self.ground.connect("postgres", DATABASE)
+        try:
+            rows = await superuser.fetch(COMMITS, [each.key for each in asked if each.key])
+        finally:
+            await superuser.close()
+        commits = {row["x"]: row["moment"] for row in rows}
+        trips = []
+        for each in asked:
+            mine = sorted(ran[each.number])
+            steps = {"woke": mine[0][1]} if mine else {}
+            trips.append(Trip(each, each.hostname, commits.get(each.key), [moment for moment, _ in mine], steps))
+        return trips
+
+
+@asynccontextmanager
+async def naive(own: Ground, clients: int) -> AsyncIterator[Naive]:
+    """A naive system with that many machines, all of them available."""
+    await own.naive(DATABASE, clients)
+    dsn, log, directory = own.dsn("lablink", DATABASE), own.directory / "naive.log", own.directory / "naive"
+    directory.mkdir()
+    groups = dealt([f"vm-{n + 1}" for n in range(clients)], MACHINES_A_PROCESS)
+    tasks = [{"dsn": dsn, "directory": str(directory), "hostnames": group} for group in groups]
+    async with (
+        workers("tests.bench.naive_fleet", tasks, log) as machines,
+        worker("tests.bench.naive_service", {"dsn": dsn}, log) as service,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{await service.ready()}", timeout=30) as http,
+    ):
+        yield Naive(own, http, machines)

@@ -1,0 +1,42 @@
+"""What one run of the bench does, and how large it is."""
+
+from dataclasses import dataclass, replace
+
+BOUND_SECONDS = 180.0
+QUICK_BOUND_SECONDS = 60.0
+PROGRAM = "date"
+"""What every request runs: it prints its request's number and the moment at which it runs, by itself."""
+
+
+@dataclass(frozen=True, slots=True)
+class Options:
+    """The sizes of a run. `seconds` is the load on each side; `rounds` how often each claim is timed."""
+
+    clients: int = 100
+    rate: float = 20.0
+    seconds: float = 15.0
+    slices: int = 3
+    sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
+    rounds: int = 300
+    bound_seconds: float = BOUND_SECONDS
+    postgres: int | None = None
+
+    @property
+    def burst(self) -> int:
+        """How many people come at the same moment: as many as the machines can serve twice over."""
+        return min(50, self.clients // 2)
+
+    def quick(self) -> "Options":
+        """The same within a minute, which says less surely."""
+        return replace(self, seconds=min(self.seconds, 4.0), slices=2, rounds=60, bound_seconds=QUICK_BOUND_SECONDS)
+
+
+def command_of(number: int) -> str:
+    """The command line of request `number`; its output is read by `started`."""
+    return f"{PROGRAM} +{number}:%s%N"
+
+
+def started(output: str) -> tuple[int, int] | None:
+    """The request and the moment (nanoseconds since 1970) that the output of its command tells."""
+    number, colon, moment = output.strip().partition(":")
+    return (int(number), int(moment)) if colon and number.isdigit() and moment.isdigit() else None

@@ -1,0 +1,139 @@
+"""LabLink's side of the comparison: the service that `lablink serve` is, its clients, and people who use its API."""
+
+import asyncio
+import hashlib
+import json
+import secrets
+from collections import defaultdict
+from collections.abc import AsyncIterator, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+import httpx
+
+from allocator.bootstrap import DATABASE
+from allocator.conf_files import KEPT
+from allocator.local.children import kept_running
+from allocator.local.installation import Installation
+from allocator.local.place import listening
+from allocator.local.readiness import page_ready
+from tests.bench.fleet import Steps
+from tests.bench.ground import Ground
+from tests.bench.load import HOLD_SECONDS, Asked, now
+from tests.bench.options import PROGRAM, command_of, started
+from tests.bench.trips import Trip
+from tests.bench.workers import Worker, dealt, workers
+
+START_LIMIT_SECONDS = 10.0
+MACHINES_A_PROCESS = 10
+RECORDS = """
+    SELECT l.id::text, l.hostname, l.epoch, l.output, (
+        SELECT (extract(epoch FROM pg_xact_commit_timestamp(e.xmin)) * 1000000000)::bigint
+        FROM events e WHERE e.lease_id = l.id AND e.kind = 'vm.in-use') AS committed
+    FROM leases l
+"""
+
+
+@dataclass(slots=True)
+class Ours:
+    """A running LabLink; `ask` is what a person's program does."""
+
+    ground: Ground
+    http: httpx.AsyncClient
+    machines: list[Worker]
+    active: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
+
+    async def ask(self, number: int, late: int) -> Asked:
+        """Ask, wait until the lease is active, hold it a moment, end it."""
+        sent = now()
+        request = {"email": f"person-{number}@bench.test", "crd_command": command_of(number)}
+        answer = await self.http.post("/api/v1/leases", json=request)
+        answered = now()
+        if answer.status_code != 201:
+            return Asked(number, sent, answered, answer.status_code, None, "", answered, late)
+        lease = answer.json()
+        with suppress(TimeoutError):
+            async with asyncio.timeout(START_LIMIT_SECONDS):
+                await self.active[lease["id"]].wait()
+        await asyncio.sleep(HOLD_SECONDS)
+        held_until = now()
+        await self.http.delete(f"/api/v1/leases/{lease['id']}", headers={"Authorization": f"Bearer {lease['token']}"})
+        return Asked(number, sent, answered, 201, lease["hostname"], lease["id"], held_until, late)
+
+    def notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
+        """A lease changed: whoever waits for it to be active goes on."""
+        for hint in json.loads(str(payload)):
+            if hint["status"] in ("active", "failed"):
+                self.active[hint["id"]].set()
+
+    async def trips(self, asked: Sequence[Asked]) -> list[Trip]:
+        """What became of the requests. The machines stop."""
+        diaries: dict[str, dict[str, Steps]] = {}
+        for machine in self.machines:
+            diaries |= await machine.finish()
+        superuser = await self.ground.connect("postgres", DATABASE)
+        try:
+            rows = {row["id"]: row for row in await superuser.fetch(RECORDS)}
+        finally:
+            await superuser.close()
+        trips = []
+        for each in asked:
+            row = rows.get(each.key)
+            if row is None:
+                trips.append(Trip(each, None, None, ()))
+                continue
+            told = started(row["output"] or "")
+            steps = diaries.get(row["hostname"], {}).get(str(row["epoch"]), {})
+            ran = (told[1],) if told and told[0] == each.number else ()
+            trips.append(Trip(each, row["hostname"], row["committed"], ran, steps))
+        return trips
+
+    async def broken_rules(self) -> int:
+        """How many of LabLink's invariants do not hold."""
+        owner = await self.ground.connect("lablink", DATABASE)
+        try:
+            return len(await owner.fetch("SELECT * FROM broken_invariants()"))
+        finally:
+            await owner.close()
+
+
+@asynccontextmanager
+async def ours(own: Ground, clients: int, say: Callable[[str], None]) -> AsyncIterator[Ours]:
+    """A LabLink with that many machines, all of them available."""
+    await own.clone(DATABASE)
+    async with AsyncExitStack() as opened:
+        listener = opened.enter_context(listening(0))
+        installation = Installation(own.directory, listener.getsockname()[1], own.server)
+        installation.write_settings()
+        with open(own.directory / KEPT, "a") as settings:
+            settings.write(f"pool.programs=[{PROGRAM}]\n")
+        await opened.enter_async_context(kept_running([installation.allocator(listener)], say, asyncio.Event()))
+        await page_ready(installation.port)
+        tasks = _tasks(own, installation.url, await _invite(own, clients))
+        machines = await opened.enter_async_context(workers("tests.bench.fleet", tasks, own.directory / "fleet.log"))
+        http = await opened.enter_async_context(httpx.AsyncClient(base_url=installation.url, timeout=30))
+        system = Ours(own, http, machines)
+        owner = await own.connect("lablink", DATABASE)
+        opened.push_async_callback(owner.close)
+        await owner.add_listener("lease_updates", system.notified)
+        yield system
+
+
+def _tasks(own: Ground, url: str, tokens: dict[str, str]) -> list[dict[str, object]]:
+    """What each process of machines is told."""
+    directory = str(own.directory / "vms")
+    groups = dealt(list(tokens), MACHINES_A_PROCESS)
+    return [{"url": url, "directory": directory, "tokens": {name: tokens[name] for name in group}} for group in groups]
+
+
+async def _invite(own: Ground, clients: int) -> dict[str, str]:
+    """A join token for every machine, as an admin makes them."""
+    tokens = {f"vm-{n + 1}": secrets.token_urlsafe(32) for n in range(clients)}
+    owner = await own.connect("lablink", DATABASE)
+    try:
+        for hostname, token in tokens.items():
+            digest = hashlib.sha256(token.encode()).digest()
+            await owner.execute("SELECT invite_vm($1, 'default', $2, 600)", hostname, digest)
+    finally:
+        await owner.close()
+    return tokens
