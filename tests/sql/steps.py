@@ -1,0 +1,143 @@
+"""What tests of the rules say again and again: ask for a machine, be a machine, be refused."""
+
+import hashlib
+import json
+from collections.abc import Iterator
+from contextlib import contextmanager
+from dataclasses import dataclass
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.support.database import Database, Vm
+
+ADA, BOB, CYD = "ada@example.org", "bob@example.org", "cyd@example.org"
+CODE, PIN = "4/0AVG7fiQcodecodecode", "123456"
+REDIRECT = "https://remotedesktop.google.com/_/oauthredirect"
+LINE = f'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="{CODE}" --redirect-url="{REDIRECT}" --pin={PIN}'
+SUMMARY = f"start-host --code=*** --redirect-url={REDIRECT} --pin=***"
+SALT = b"salt"
+
+
+def sha256(text: str) -> bytes:
+    return hashlib.sha256(text.encode()).digest()
+
+
+def token_of(email: str) -> bytes:
+    """The SHA-256 of the token that `ask` gives this person."""
+    return sha256("token of " + email)
+
+
+@contextmanager
+def refused(sqlstate: str) -> Iterator[None]:
+    """The statements inside are refused with this SQLSTATE, and the refusal says what to do next."""
+    with pytest.raises(asyncpg.PostgresError) as refusal:
+        yield
+    assert refusal.value.sqlstate == sqlstate, refusal.value
+    assert getattr(refusal.value, "hint", None), refusal.value
+
+
+async def ask(
+    service: asyncpg.Connection,
+    email: str = ADA,
+    *,
+    argv: list[str] | None = None,
+    key: str | None = None,
+    request: str = "the request",
+    pool: str = "default",
+) -> asyncpg.Record:
+    """request_vm's answer to this person's desktop command, or to the job `argv`."""
+    command = {"argv": argv} if argv else {"redirect_url": REDIRECT}
+    answer = await service.fetchrow(
+        "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+        email,
+        "job" if argv else "desktop",
+        json.dumps(command),
+        None if argv else json.dumps({"code": CODE, "pin": PIN}),
+        " ".join(argv) if argv else SUMMARY,
+        token_of(email),
+        SALT,
+        key and sha256(key),
+        key and sha256(request),
+        pool,
+    )
+    assert answer is not None
+    return answer
+
+
+async def lease_of(owner: asyncpg.Connection, lease_id: UUID) -> asyncpg.Record:
+    row = await owner.fetchrow("SELECT * FROM leases WHERE id = $1", lease_id)
+    assert row is not None
+    return row
+
+
+async def row_of(owner: asyncpg.Connection, hostname: str = "vm-1") -> asyncpg.Record:
+    row = await owner.fetchrow("SELECT * FROM vms WHERE hostname = $1", hostname)
+    assert row is not None
+    return row
+
+
+@dataclass(slots=True)
+class Machine:
+    """A machine's side: its connection, with one method for each verb of client_api."""
+
+    vm: Vm
+    connection: asyncpg.Connection
+
+    @property
+    def hostname(self) -> str:
+        return self.vm.hostname
+
+    async def hello(self, epoch: int | None = 0, lease: UUID | None = None) -> asyncpg.Record:
+        orders = await self.connection.fetchrow("SELECT * FROM client_api.hello($1, $2)", epoch, lease)
+        assert orders is not None
+        return orders
+
+    async def claim(self, epoch: int) -> asyncpg.Record:
+        assignment = await self.connection.fetchrow("SELECT * FROM client_api.claim($1)", epoch)
+        assert assignment is not None
+        return assignment
+
+    async def report(
+        self,
+        lease: UUID,
+        epoch: int,
+        outcome: str | None,
+        exit_code: int | None = None,
+        output: str | None = "",
+        failure: str | None = None,
+    ) -> str:
+        return str(
+            await self.connection.fetchval(
+                "SELECT client_api.report($1, $2, $3, $4, $5, $6)", lease, epoch, outcome, exit_code, output, failure
+            )
+        )
+
+    async def cleaned(self, epoch: int) -> str:
+        return str(await self.connection.fetchval("SELECT client_api.cleaned($1)", epoch))
+
+    async def unhealthy(self, epoch: int, reason: str | None) -> str:
+        return str(await self.connection.fetchval("SELECT client_api.unhealthy($1, $2)", epoch, reason))
+
+    async def clean(self) -> None:
+        """Does what `cleaning` asks for."""
+        orders = await self.hello(None)
+        assert orders["status"] == "cleaning"
+        assert await self.cleaned(orders["epoch"]) in ("available", "in-use")
+
+    async def run(self, exit_code: int = 0) -> UUID:
+        """Claims what it is given and reports that it ran to its end."""
+        orders = await self.hello(None)
+        assignment = await self.claim(orders["epoch"])
+        lease = assignment["lease_id"]
+        assert isinstance(lease, UUID)
+        await self.report(lease, assignment["epoch"], "started")
+        await self.report(lease, assignment["epoch"], "exited", exit_code, "Host started successfully.")
+        return lease
+
+
+async def machine(database: Database, hostname: str = "vm-1", status: str = "available", pool: str = "default") -> Machine:
+    """A machine that enrolled, with its connection."""
+    vm = await database.vm(hostname, status, pool)
+    return Machine(vm, await vm.connect())
