@@ -2,6 +2,7 @@
 
 import asyncio
 import sys
+from dataclasses import replace
 from functools import partial
 from pathlib import Path
 from typing import Annotated
@@ -23,19 +24,20 @@ def main(
     clients: Annotated[int, typer.Option(min=1, max=200, help="Machines on each side.")] = 100,
     rate: Annotated[float, typer.Option(min=0.1, max=500, help="Requests a second.")] = 20.0,
     seconds: Annotated[float, typer.Option(min=1, max=60, help="How long each side is under load.")] = 15.0,
+    size: Annotated[list[int] | None, typer.Option(min=1, help="VMs of a fleet to time claims in; repeat it.")] = None,
     postgres: Annotated[int | None, typer.Option(metavar="VERSION", help="PostgreSQL's major version.")] = None,
 ) -> None:
     """Measure LabLink beside the naive way: how fast a request becomes a running command, and what a claim costs."""
     options = Options(clients=clients, rate=rate, seconds=seconds, postgres=postgres)
+    if size:
+        options = replace(options, sizes=tuple(size))
     if quick:
         options = options.quick()
     console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         about, sections = asyncio.run(_bounded(options))
     except TimeoutError:
-        sys.exit(
-            f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick."
-        )
+        sys.exit(f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick.")
     except KeyboardInterrupt:
         sys.exit(130)
     show(console, about, sections)

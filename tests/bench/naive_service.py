@@ -49,6 +49,7 @@ async def serve(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None
     """Serve until told to stop; says the port once it listens."""
     async with asyncpg.create_pool(task["dsn"], min_size=CONNECTIONS, max_size=CONNECTIONS) as pool:
         with socket.create_server(("127.0.0.1", 0)) as listener:
+            listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # asyncio does it only where proto is given
             config = uvicorn.Config(naive_app(pool), log_level="warning", access_log=False, lifespan="off")
             server = uvicorn.Server(config)
             serving = asyncio.create_task(server.serve(sockets=[listener]))
