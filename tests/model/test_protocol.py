@@ -1,0 +1,52 @@
+"""The protocol keeps its promises in every state it can reach, and needs each of its rules for that.
+
+`pytest -s tests/model` also prints how many states there are, and the shortest run that breaks each switched rule.
+"""
+
+from dataclasses import fields
+
+import pytest
+
+from .client import Step
+from .explore import explore
+from .journal import fenced
+from .promises import PROMISES, broken_by, broken_in
+from .scenarios import BREAKS, WORLDS, World
+from .state import ACTIVE, DESKTOP, ENDED, IN_USE, Database, Faults, Journal, Lease, Rules, first_state
+
+RULES = [rule.name for rule in fields(Rules)]
+
+
+@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
+def test_every_promise_is_kept_in_every_state_when_the_machine_may_be(world: World) -> None:
+    result = explore(Rules(), *world)
+    print(f"\n{result.states:,} states, {world}")
+    assert result.counterexample is None, str(result.counterexample)
+    assert result.states > 10_000
+
+
+@pytest.mark.parametrize("rule", RULES)
+def test_a_promise_breaks_when_one_rule_is_switched(rule: str) -> None:
+    promise, world = BREAKS[rule]
+    found = explore(Rules().switched(rule), *world).counterexample
+    print(f"\n{rule} switched: {found}")
+    assert found is not None
+    assert found.promise == promise
+
+
+@pytest.mark.parametrize("world", sorted({world for _, world in BREAKS.values()}), ids=str)
+def test_nothing_breaks_with_all_rules_on_in_the_world(world: World) -> None:
+    assert explore(Rules(), *world).counterexample is None
+
+
+def test_the_promises_that_no_single_rule_breaks_first_are_watched_as_well() -> None:
+    new = first_state(Rules(), Faults(), (DESKTOP,))
+    ended = new._replace(database=new.database._replace(leases=(Lease(DESKTOP, ENDED),)))
+    active = new._replace(database=Database(IN_USE, 1, 0, (Lease(DESKTOP, ACTIVE, 1),)))
+    remembering = new._replace(journal=fenced(Journal(), 2))
+    seen = {
+        broken_in(active),
+        broken_by(ended, Step("somebody: asks again with the same lease", new)),
+        broken_by(remembering, Step("client: says hello", remembering, seen=1)),
+    }
+    assert seen == set(PROMISES) - {promise for promise, _ in BREAKS.values()} == {"I4", "I7", "I8"}
