@@ -1,6 +1,7 @@
-"""Makes the roles and the database on an empty server; may be repeated at any time."""
+"""Makes LabLink's roles and its database on a server that has neither; may be repeated at any time."""
 
-from collections.abc import Mapping
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager
 
 import asyncpg
 
@@ -12,48 +13,46 @@ READER = "lablink_reader"
 CLIENTS = "lablink_client"
 DATABASE = "lablink_db"
 
+LOCK = 0x1AB12  # any number that nothing else of ours locks
+
 ATTRIBUTES = {
     OWNER: "LOGIN CREATEROLE CREATEDB",
-    SERVICE: "LOGIN",
-    READER: "LOGIN",
-    CLIENTS: "NOLOGIN",
+    SERVICE: "LOGIN NOCREATEROLE NOCREATEDB",
+    READER: "LOGIN NOCREATEROLE NOCREATEDB",
+    CLIENTS: "NOLOGIN NOCREATEROLE NOCREATEDB",
 }
 
 # What a managed service may refuse its master user; LabLink runs without them.
 COMFORTS = (
-    "GRANT pg_monitor, pg_signal_backend TO lablink",
+    f"GRANT pg_monitor TO {OWNER}",
+    f"GRANT pg_signal_backend TO {OWNER}",
     "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC",
     "REVOKE CONNECT, TEMPORARY ON DATABASE template1 FROM PUBLIC",
 )
 
-INSIDE = """
-    ALTER SCHEMA public OWNER TO lablink;
+INSIDE = f"""
     REVOKE ALL ON SCHEMA public FROM PUBLIC;
-    GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
-    ALTER DEFAULT PRIVILEGES FOR ROLE lablink REVOKE ALL ON FUNCTIONS FROM PUBLIC;
-    ALTER DEFAULT PRIVILEGES FOR ROLE lablink REVOKE ALL ON TYPES FROM PUBLIC;
+    ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE ALL ON FUNCTIONS FROM PUBLIC;
+    ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE ALL ON TYPES FROM PUBLIC;
 """
 
 
 async def prepare(superuser_dsn: str, passwords: Mapping[str, str], database: str = DATABASE) -> list[str]:
     """Makes what is missing and sets what differs; `passwords` by role name, a role without one cannot log in.
 
-    Works for a managed service's master user too, as far as it is allowed; returns what was refused.
+    A managed service's master user will do, who may be `lablink` itself. Returns the statements that were refused and
+    can be done without.
     """
-    connection = await asyncpg.connect(superuser_dsn)
-    try:
+    async with _connected(superuser_dsn) as connection:
+        await connection.execute("SELECT pg_advisory_lock($1)", LOCK)
         for role in ATTRIBUTES:
             await _make_role(connection, role, passwords.get(role))
+        await _join_roles(connection)
         await _make_database(connection, database)
-        refused = [comfort for comfort in COMFORTS if not await _allowed(connection, comfort)]
         await connection.execute(access_to(database))
-    finally:
-        await connection.close()
-    connection = await asyncpg.connect(superuser_dsn, database=database)
-    try:
-        await connection.execute(INSIDE)
-    finally:
-        await connection.close()
+        refused = [statement for statement in COMFORTS if not await _allowed(connection, statement)]
+        async with _connected(superuser_dsn, database) as inside:
+            await inside.execute(INSIDE)
     return refused
 
 
@@ -61,17 +60,33 @@ def access_to(database: str) -> str:
     """The statements that say who may connect to `database`; CREATE DATABASE … TEMPLATE does not copy them."""
     return f"""
         REVOKE ALL ON DATABASE {database} FROM PUBLIC;
-        GRANT CONNECT ON DATABASE {database} TO lablink_app, lablink_reader, lablink_client;
+        GRANT CONNECT ON DATABASE {database} TO {SERVICE}, {READER}, {CLIENTS};
     """
 
 
 async def _make_role(connection: asyncpg.Connection, role: str, password: str | None) -> None:
-    if not await connection.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", role):
-        await connection.execute(f"CREATE ROLE {role}")
-    secret = f" PASSWORD '{verifier(password)}'" if password else ""
-    await connection.execute(f"ALTER ROLE {role} {ATTRIBUTES[role]}{secret}")
-    if role == CLIENTS:
+    """A role as it should be. One that is already is not altered: its own user may not (PostgreSQL 16)."""
+    found = await connection.fetchrow("SELECT * FROM pg_roles WHERE rolname = $1", role)
+    if found is None:
+        await connection.execute(f"CREATE ROLE {role} {ATTRIBUTES[role]}")
+    elif _attributes(found) != ATTRIBUTES[role]:
+        await connection.execute(f"ALTER ROLE {role} {ATTRIBUTES[role]}")
+    if password:
+        await connection.execute(f"ALTER ROLE {role} PASSWORD '{verifier(password)}'")
+
+
+def _attributes(role: asyncpg.Record) -> str:
+    present = {"LOGIN": role["rolcanlogin"], "CREATEROLE": role["rolcreaterole"], "CREATEDB": role["rolcreatedb"]}
+    return " ".join(name if there else f"NO{name}" for name, there in present.items())
+
+
+async def _join_roles(connection: asyncpg.Connection) -> None:
+    """Lets the owner admit machines to their group, and lets a master user act for the owner."""
+    may_admit = "SELECT pg_has_role($1, $2, 'MEMBER WITH ADMIN OPTION')"
+    if not await connection.fetchval(may_admit, OWNER, CLIENTS):
         await connection.execute(f"GRANT {CLIENTS} TO {OWNER} WITH ADMIN OPTION")
+    if not await connection.fetchval("SELECT pg_has_role($1, 'USAGE')", OWNER):
+        await connection.execute(f"GRANT {OWNER} TO CURRENT_USER")
 
 
 async def _make_database(connection: asyncpg.Connection, database: str) -> None:
@@ -85,3 +100,12 @@ async def _allowed(connection: asyncpg.Connection, statement: str) -> bool:
     except asyncpg.InsufficientPrivilegeError:
         return False
     return True
+
+
+@asynccontextmanager
+async def _connected(dsn: str, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
+    connection = await asyncpg.connect(dsn, database=database)
+    try:
+        yield connection
+    finally:
+        await connection.close()

@@ -4,11 +4,10 @@ import asyncio
 import hashlib
 import os
 import shutil
-import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
-from contextlib import contextmanager, suppress
+from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
@@ -22,7 +21,16 @@ from allocator.local.binaries import (
     runnable,
     unprivileged_account,
 )
-from allocator.local.postmaster import STOP_SECONDS, command_line, die_with_parent, free_port, limited, postmaster, stop
+from allocator.local.postmaster import (
+    STOP_SECONDS,
+    ask_to_stop,
+    die_with_parent,
+    free_port,
+    limited,
+    postmaster,
+    processes_named,
+    stop,
+)
 
 SUPERUSER = "postgres"
 START_SECONDS = 60.0
@@ -108,14 +116,13 @@ class Cluster:
         return process.returncode or 0, said.decode(errors="replace")
 
     async def stop_leftover(self) -> None:
-        """Ends a server that outlived whoever started it, and forgets one that was killed."""
-        pid = postmaster(self.data)[0]
-        if pid is None:
-            return
+        """Ends a server that outlived whoever started it, or what is left of one that was killed."""
         async with limited("The PostgreSQL of an earlier start does not stop", STOP_SECONDS):
-            while self.name in command_line(pid):
-                with suppress(ProcessLookupError):
-                    os.kill(pid, signal.SIGINT)
+            while left := processes_named(self.name):
+                chief, _ = postmaster(self.data)
+                for pid in left:
+                    if pid == chief or chief not in left:
+                        ask_to_stop(pid, orphan=pid != chief)
                 await asyncio.sleep(0.05)
         (self.data / "postmaster.pid").unlink(missing_ok=True)
 

@@ -2,12 +2,13 @@
 
 import asyncio
 import ctypes
+import os
 import signal
 import socket
 import subprocess
 import sys
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
 from allocator.local.binaries import ServerFailed
@@ -25,15 +26,25 @@ def postmaster(data: Path) -> tuple[int | None, str]:
         return None, ""
 
 
-def command_line(pid: int) -> str:
-    """How the process was started; empty when there is none (any more)."""
-    proc = Path(f"/proc/{pid}/cmdline")
-    if Path("/proc/self").exists():
-        try:
-            return proc.read_text(errors="replace")
-        except OSError:
-            return ""
-    return subprocess.run(["ps", "-o", "args=", "-p", str(pid)], capture_output=True, text=True).stdout
+def processes_named(name: str) -> list[int]:
+    """The server processes with `name` in their command line; PostgreSQL writes its cluster_name there."""
+    if not Path("/proc/self").exists():
+        listed = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True).stdout
+        return [int(line.split()[0]) for line in listed.splitlines() if name in line]
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if name in _command_line(entry)]
+
+
+def _command_line(process: Path) -> str:
+    try:
+        return (process / "cmdline").read_text(errors="replace")
+    except OSError:  # it has ended
+        return ""
+
+
+def ask_to_stop(pid: int, orphan: bool) -> None:
+    """A fast shutdown of a server; an orphan of one that was killed has nobody left to save its work for."""
+    with suppress(ProcessLookupError):
+        os.kill(pid, signal.SIGQUIT if orphan else signal.SIGINT)
 
 
 def free_port(wanted: int) -> int:

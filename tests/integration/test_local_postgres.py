@@ -1,0 +1,256 @@
+"""The server of `lablink up`: made, started, stopped, found again, and recovered from whatever befell it."""
+
+import asyncio
+import os
+import signal
+import socket
+import stat
+import subprocess
+import sys
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, suppress
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from allocator.local.binaries import ServerFailed, find_binaries, unprivileged_account
+from allocator.local.postgres import Server, kept_secret, running_server
+
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be refused by PostgreSQL or mount a full disk")
+
+FAST = {"fsync": "off"}
+
+
+async def ask(server: Server, question: str) -> object:
+    connection = await asyncpg.connect(server.dsn())
+    try:
+        return await connection.fetchval(question)
+    finally:
+        await connection.close()
+
+
+@pytest.fixture
+def directory(tmp_path: Path) -> Path:
+    return tmp_path / "data"
+
+
+async def test_the_second_start_finds_data_and_port_of_the_first(directory: Path) -> None:
+    async with running_server(directory, settings=FAST) as first:
+        await ask(first, "CREATE TABLE kept AS SELECT 42 AS answer")
+    async with running_server(directory, settings=FAST) as second:
+        assert second.port == first.port
+        assert await ask(second, "SELECT answer FROM kept") == 42
+
+
+async def test_a_server_refuses_a_wrong_password_and_stores_none(directory: Path) -> None:
+    async with running_server(directory, settings=FAST) as server:
+        with pytest.raises(asyncpg.InvalidPasswordError):
+            await asyncpg.connect(server.dsn(password="wrong"))
+        assert str(await ask(server, "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")).startswith(
+            "SCRAM"
+        )
+
+
+async def test_a_server_listens_on_this_machine_only_and_logs_no_statement(directory: Path) -> None:
+    async with running_server(directory, clients=100, settings=FAST) as server:
+        assert await ask(server, "SHOW listen_addresses") == "127.0.0.1"
+        assert await ask(server, "SHOW max_connections") == "240"
+        assert await ask(server, "SHOW data_checksums") == "on"
+        with pytest.raises(asyncpg.DivisionByZeroError):
+            await ask(server, "SELECT 1 / 0 AS secretive")
+    log = (directory / "postgres.log").read_text()
+    assert "division by zero" in log
+    assert "secretive" not in log
+
+
+@as_root
+async def test_a_server_started_by_root_runs_as_somebody_else(directory: Path) -> None:
+    account = unprivileged_account()
+    assert account is not None
+    async with running_server(directory, settings=FAST) as server:
+        assert Path(f"/proc/{server.process.pid}").stat().st_uid == account.uid
+        assert (directory / "postgres").stat().st_uid == account.uid
+
+
+@as_root
+async def test_a_directory_closed_to_the_servers_user_works_all_the_same(directory: Path) -> None:
+    directory.mkdir(mode=0o700)
+    async with running_server(directory, settings=FAST) as server:
+        assert await ask(server, "SELECT pg_reload_conf()") is True
+    assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+async def test_a_busy_port_is_given_up_for_a_free_one(directory: Path) -> None:
+    async with running_server(directory, settings=FAST) as first:
+        pass
+    with socket.create_server(("127.0.0.1", first.port)):
+        async with running_server(directory, settings=FAST) as second:
+            assert second.port != first.port
+            assert await ask(second, "SELECT 1") == 1
+
+
+async def test_a_socket_that_would_not_fit_is_left_out(tmp_path: Path) -> None:
+    deep = tmp_path / ("d" * 60) / ("e" * 60)
+    async with running_server(deep, settings=FAST) as server:
+        assert await ask(server, "SHOW unix_socket_directories") == ""
+
+
+async def test_a_directory_in_use_is_refused(directory: Path) -> None:
+    async with running_server(directory, settings=FAST):
+        with pytest.raises(ServerFailed, match="in use by another LabLink"):
+            async with running_server(directory):
+                pass
+
+
+async def test_a_file_in_place_of_the_directory_is_refused(directory: Path) -> None:
+    directory.write_text("not a directory")
+    with pytest.raises(ServerFailed, match="cannot be the data directory"):
+        async with running_server(directory):
+            pass
+
+
+async def test_somebody_elses_files_are_refused_and_left_alone(directory: Path) -> None:
+    (directory / "postgres").mkdir(parents=True)
+    (directory / "postgres" / "thesis.txt").write_text("precious")
+    with pytest.raises(ServerFailed, match="not a PostgreSQL data directory"):
+        async with running_server(directory):
+            pass
+    assert (directory / "postgres" / "thesis.txt").read_text() == "precious"
+
+
+async def test_a_directory_of_a_version_that_is_not_here_is_refused(directory: Path) -> None:
+    (directory / "postgres").mkdir(parents=True)
+    (directory / "postgres" / "PG_VERSION").write_text("9\n")
+    with pytest.raises(ServerFailed, match=r"There is no PostgreSQL 9 on this machine, only .*18"):
+        async with running_server(directory):
+            pass
+
+
+async def test_a_damaged_directory_is_one_sentence(directory: Path) -> None:
+    async with running_server(directory, settings=FAST):
+        pass
+    (directory / "postgres" / "global" / "pg_control").unlink()
+    with pytest.raises(ServerFailed, match=r"PostgreSQL does not start in .*pg_control.*: see postgres.log there"):
+        async with running_server(directory):
+            pass
+
+
+def test_a_version_that_is_nowhere_is_refused() -> None:
+    with pytest.raises(ServerFailed, match="There is no PostgreSQL 7 on this machine"):
+        find_binaries(7)
+
+
+@pytest.fixture
+def full_disk(tmp_path: Path) -> Iterator[Path]:
+    disk = tmp_path / "disk"
+    disk.mkdir()
+    subprocess.run(["mount", "-t", "tmpfs", "-o", "size=16m,mode=755", "tmpfs", disk], check=True)
+    yield disk
+    subprocess.run(["umount", disk], check=True)
+
+
+@as_root
+async def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(full_disk: Path) -> None:
+    with pytest.raises(ServerFailed, match="The disk is full"):
+        async with running_server(full_disk / "data"):
+            pass
+    assert not list((full_disk / "data").glob("postgres.new*"))
+    assert not (full_disk / "data" / "postgres").exists()
+
+
+async def test_a_killed_server_starts_again(directory: Path) -> None:
+    async with running_server(directory, settings=FAST) as first:
+        busy = await asyncpg.connect(first.dsn())
+        await busy.execute("CREATE TABLE kept AS SELECT 42 AS answer; CHECKPOINT")
+        query = asyncio.ensure_future(busy.execute("SELECT count(*) FROM generate_series(1, 1e12)"))
+        await _running(first, "generate_series")
+        first.process.kill()
+        await first.process.wait()
+    async with running_server(directory, settings=FAST) as second:
+        assert await ask(second, "SELECT answer FROM kept") == 42
+    with pytest.raises((OSError, asyncpg.PostgresError)):
+        await query
+
+
+async def _running(server: Server, query: str) -> None:
+    question = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%{query}%' AND pid <> pg_backend_pid())"
+    async with asyncio.timeout(5):
+        while not await ask(server, question):
+            pass
+
+
+STARTER = """
+import asyncio, sys
+from pathlib import Path
+from allocator.local.postgres import running_server
+async def main():
+    async with running_server(Path(sys.argv[1]), settings={"fsync": "off"}) as server:
+        print(server.process.pid, flush=True)
+        await asyncio.Event().wait()
+asyncio.run(main())
+"""
+
+
+@asynccontextmanager
+async def started_elsewhere(directory: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
+    """Another process that runs a server, and that server's process id."""
+    starter = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STARTER, str(directory), stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    assert starter.stdout is not None
+    try:
+        yield starter, int(await starter.stdout.readline())
+    finally:
+        with suppress(ProcessLookupError):
+            starter.kill()
+        await starter.wait()
+
+
+async def test_a_server_does_not_outlive_whoever_started_it(directory: Path) -> None:
+    async with started_elsewhere(directory) as (starter, _):
+        starter.kill()
+        await starter.wait()
+    async with running_server(directory, settings=FAST) as server:
+        assert await ask(server, "SELECT 1") == 1
+    assert (directory / "postgres.log").read_text().count("database system is shut down") == 2
+
+
+async def test_a_server_left_over_is_stopped_first(directory: Path) -> None:
+    async with started_elsewhere(directory) as (starter, pid):
+        os.kill(pid, signal.SIGSTOP)
+        starter.kill()
+        await starter.wait()
+        beginning = asyncio.ensure_future(_version(directory))
+        await asyncio.wait({beginning}, timeout=0.3)
+        assert not beginning.done()
+        os.kill(pid, signal.SIGCONT)
+        assert await beginning >= 15
+
+
+async def _version(directory: Path) -> int:
+    async with running_server(directory, settings=FAST) as server:
+        return server.version
+
+
+async def test_a_process_id_that_now_belongs_to_somebody_else_is_no_obstacle(directory: Path) -> None:
+    async with running_server(directory, settings=FAST) as server:
+        account = unprivileged_account()
+    innocent = subprocess.Popen(["sleep", "60"], user=account.uid if account else None)
+    try:
+        lines = [str(innocent.pid), str(directory / "postgres"), "1", str(server.port), "", "127.0.0.1", "0 0", "ready"]
+        (directory / "postgres" / "postmaster.pid").write_text("\n".join(lines))
+        async with running_server(directory, settings=FAST) as again:
+            assert await ask(again, "SELECT 1") == 1
+        assert innocent.poll() is None
+    finally:
+        innocent.kill()
+        innocent.wait()
+
+
+def test_a_kept_secret_stays_the_same_and_is_nobody_elses_to_read(directory: Path) -> None:
+    secret = kept_secret(directory, "lablink_app")
+    assert len(secret) >= 43
+    assert kept_secret(directory, "lablink_app") == secret
+    assert stat.S_IMODE((directory / "secrets" / "lablink_app").stat().st_mode) == 0o600
+    assert stat.S_IMODE((directory / "secrets").stat().st_mode) == 0o700

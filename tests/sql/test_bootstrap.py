@@ -1,0 +1,120 @@
+"""Roles and database on an empty server: complete, repeatable, closed to the public, possible for a managed service."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from allocator import bootstrap, migrate
+from allocator.local.postgres import Server, running_server
+from tests.support.database import Database
+from tests.support.server import UNSAFE_AND_FAST, TestServer
+
+PASSWORDS = {"lablink": "owner", "lablink_app": "app"}
+
+
+@pytest_asyncio.fixture
+async def empty(tmp_path: Path, server: TestServer) -> AsyncIterator[Server]:
+    """A server of its own, of the version that the session tests."""
+    async with running_server(tmp_path, version=server.version, settings=UNSAFE_AND_FAST) as own:
+        yield own
+
+
+async def ask(dsn: str, *statements: str) -> object:
+    connection = await asyncpg.connect(dsn)
+    try:
+        answers = [await connection.fetchval(statement) for statement in statements]
+        return answers[-1]
+    finally:
+        await connection.close()
+
+
+async def test_prepare_may_be_repeated_and_by_several_at_once(empty: Server) -> None:
+    dsn = empty.dsn()
+    await asyncio.gather(*(bootstrap.prepare(dsn, PASSWORDS) for _ in range(3)))
+    assert await bootstrap.prepare(dsn, PASSWORDS) == []
+    assert await ask(empty.dsn("lablink", "owner", "lablink_db"), "SELECT current_user::text") == "lablink"
+
+
+async def test_a_new_password_replaces_the_old_one(empty: Server) -> None:
+    await bootstrap.prepare(empty.dsn(), PASSWORDS)
+    await bootstrap.prepare(empty.dsn(), {"lablink_app": "changed"})
+    assert await ask(empty.dsn("lablink_app", "changed", "lablink_db"), "SELECT 1") == 1
+    with pytest.raises(asyncpg.InvalidPasswordError):
+        await ask(empty.dsn("lablink_app", "app", "lablink_db"), "SELECT 1")
+
+
+async def test_only_the_owner_has_power_and_nobody_is_superuser(empty: Server) -> None:
+    await bootstrap.prepare(empty.dsn(), PASSWORDS)
+    powers = await ask(
+        empty.dsn(),
+        "SELECT string_agg(rolname || ' ' || rolsuper || rolcreaterole || rolcanlogin, ', ' ORDER BY rolname) "
+        "FROM pg_roles WHERE rolname LIKE 'lablink%'",
+    )
+    assert powers == (
+        "lablink falsetruetrue, lablink_app falsefalsetrue, lablink_client falsefalsefalse, lablink_reader falsefalsetrue"
+    )
+
+
+@pytest.mark.parametrize("database", ["postgres", "template1"])
+async def test_the_service_connects_to_no_other_database(empty: Server, database: str) -> None:
+    await bootstrap.prepare(empty.dsn(), PASSWORDS)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await asyncpg.connect(empty.dsn("lablink_app", "app", database))
+
+
+async def test_a_managed_services_master_user_prepares_as_well(empty: Server) -> None:
+    await ask(empty.dsn(), "CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'")
+    refused = await bootstrap.prepare(empty.dsn("master", "master"), PASSWORDS)
+    assert set(refused) <= set(bootstrap.COMFORTS)
+    assert await migrate.upgrade(empty.dsn("lablink", "owner", "lablink_db")) is not None
+    await _enrols(empty)
+
+
+async def test_the_master_user_may_be_the_owner_itself(empty: Server) -> None:
+    await ask(empty.dsn(), "CREATE ROLE lablink LOGIN CREATEROLE CREATEDB PASSWORD 'owner'")
+    dsn = empty.dsn("lablink", "owner")
+    for _ in range(2):
+        assert set(await bootstrap.prepare(dsn, {"lablink_app": "app"})) <= set(bootstrap.COMFORTS)
+    assert await migrate.upgrade(empty.dsn("lablink", "owner", "lablink_db")) is not None
+    await _enrols(empty)
+
+
+async def _enrols(server: Server) -> None:
+    """A machine gets its role from an owner whom no superuser helped."""
+    token = b"\0" * 32
+    app = await asyncpg.connect(server.dsn("lablink_app", "app", "lablink_db"))
+    try:
+        await app.execute("SELECT invite_vm('vm-1', 'default', $1, 60)", token)
+        assert await app.fetchval("SELECT role FROM enrol_vm($1, $2)", token, bootstrap.verifier("secret"))
+    finally:
+        await app.close()
+
+
+async def test_nothing_is_anybodys_by_default(database: Database) -> None:
+    owner = await database.connect()
+    await owner.execute("CREATE TABLE later (x int); CREATE FUNCTION later() RETURNS int LANGUAGE sql RETURN 1")
+    app = await database.connect("lablink_app")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.fetch("SELECT * FROM later")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.fetch("SELECT later()")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.execute("CREATE TABLE mine (x int)")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await app.execute("CREATE TEMPORARY TABLE mine (x int)")
+
+
+async def test_a_machine_may_call_client_api_and_nothing_else(database: Database) -> None:
+    client = await (await database.vm()).connect()
+    for statement in (
+        "SELECT * FROM public.vms",
+        "SELECT public.unassigned_vms_count()",
+        "CREATE TEMPORARY TABLE t ()",
+    ):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await client.execute(statement)
+    assert await client.fetchval("SELECT status FROM client_api.hello(0, NULL)") == "available"

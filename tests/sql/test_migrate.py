@@ -1,0 +1,184 @@
+"""Migrations: up, down and up again, all or nothing, one at a time, and written down."""
+
+import asyncio
+import json
+import sys
+from collections.abc import Iterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+
+from allocator import migrate, migrations
+from allocator.migrate import MigrationFailed
+from tests.support.database import Database
+
+EVERYTHING = """
+    SELECT kind || ' ' || name FROM (
+        SELECT 'relation' AS kind, n.nspname || '.' || c.relname AS name
+        FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
+        UNION ALL SELECT 'function', n.nspname || '.' || p.oid::regprocedure
+        FROM pg_proc p JOIN pg_namespace n ON n.oid = p.pronamespace
+        UNION ALL SELECT 'type', n.nspname || '.' || t.typname FROM pg_type t JOIN pg_namespace n ON n.oid = t.typnamespace
+        UNION ALL SELECT 'schema', nspname FROM pg_namespace) AS things
+    WHERE name NOT SIMILAR TO '(pg|information)_%' AND name NOT LIKE '%alembic_version%' AND name NOT LIKE '%.pg_toast%'
+    ORDER BY 1
+"""
+
+
+async def contents(database: Database) -> list[str]:
+    owner = await database.connect()
+    return [row[0] for row in await owner.fetch(EVERYTHING)]
+
+
+async def operations(database: Database) -> list[tuple[str, str, object]]:
+    owner = await database.connect()
+    rows = await owner.fetch("SELECT status, error, result FROM operations WHERE kind = 'migrate' ORDER BY id")
+    return [(row["status"], row["error"], json.loads(row["result"] or "null")) for row in rows]
+
+
+@pytest.fixture
+def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Iterator[Path]:
+    """A copy of allocator/sql that a test may spoil."""
+    for file in [*migrations.SQL.glob("*.sql"), *migrations.SQL.glob("functions/*.sql")]:
+        copy = tmp_path / file.relative_to(migrations.SQL)
+        copy.parent.mkdir(exist_ok=True)
+        copy.write_text(file.read_text())
+    monkeypatch.setattr(migrations, "SQL", tmp_path)
+    yield tmp_path
+
+
+async def test_down_leaves_an_empty_database_and_up_again_the_same_as_before(database: Database) -> None:
+    dsn, before = database.dsn("lablink"), await contents(database)
+    assert await migrate.downgrade(dsn, "base") is None
+    assert await contents(database) == ["schema public"]
+    assert await migrate.upgrade(dsn) == (await migrate.history(dsn))[-1].version
+    assert await contents(database) == before
+
+
+async def test_upgrading_what_is_up_to_date_changes_nothing(database: Database) -> None:
+    before = await contents(database)
+    await migrate.upgrade(database.dsn("lablink"))
+    assert await contents(database) == before
+
+
+async def test_a_migration_that_fails_leaves_nothing(database: Database, sql: Path) -> None:
+    await migrate.downgrade(database.dsn("lablink"), "base")
+    script = sql / "V1__main_job.sql"
+    lines = script.read_text().count("\n") + 1
+    script.write_text(f"{script.read_text()}\nSELECT nonsense;\n")
+    with pytest.raises(
+        MigrationFailed, match=rf"V1__main_job.sql, line {lines + 1}: column \"nonsense\" does not exist"
+    ):
+        await migrate.upgrade(database.dsn("lablink"))
+    assert await contents(database) == ["schema public"]
+
+
+async def test_a_function_that_fails_undoes_the_migration_and_is_written_down(database: Database, sql: Path) -> None:
+    before = await contents(database)
+    (sql / "functions" / "00_first.sql").write_text("CREATE TABLE half_done (x int);")
+    (sql / "functions" / "zz_last.sql").write_text("CREATE FUNCTION broken() RETURNS int LANGUAGE sql RETURN nonsense;")
+    with pytest.raises(MigrationFailed, match=r"The database is as it was: zz_last\.sql"):
+        await migrate.upgrade(database.dsn("lablink"))
+    assert await contents(database) == before
+    status, error, _ = (await operations(database))[-1]
+    assert status == "failed"
+    assert error is not None
+    assert "zz_last.sql" in error
+
+
+async def test_a_down_script_that_fails_leaves_everything(database: Database, sql: Path) -> None:
+    before = await contents(database)
+    down = sql / "V1__main_job.down.sql"
+    down.write_text(f"{down.read_text()}\nSELECT nonsense;\n")
+    with pytest.raises(MigrationFailed):
+        await migrate.downgrade(database.dsn("lablink"), "base")
+    assert await contents(database) == before
+
+
+async def test_a_version_that_there_is_not_is_refused(database: Database) -> None:
+    with pytest.raises(MigrationFailed, match="nonsense"):
+        await migrate.upgrade(database.dsn("lablink"), "nonsense")
+
+
+async def test_functions_are_renewed_by_every_migrate(database: Database) -> None:
+    owner = await database.connect()
+    await owner.execute("CREATE OR REPLACE FUNCTION unassigned_vms_count() RETURNS integer LANGUAGE sql RETURN -1")
+    await migrate.upgrade(database.dsn("lablink"))
+    assert await owner.fetchval("SELECT unassigned_vms_count()") == 0
+
+
+async def test_a_second_migrate_waits_for_the_first(database: Database) -> None:
+    owner = await database.connect()
+    async with owner.transaction():
+        await owner.execute(f"SELECT pg_advisory_xact_lock({migrate.LOCK})")
+        second = asyncio.ensure_future(migrate.upgrade(database.dsn("lablink")))
+        await _waiting_for_lock(database)
+        assert not second.done()
+    assert await second is not None
+
+
+async def _waiting_for_lock(database: Database) -> None:
+    watcher = await database.connect()
+    async with asyncio.timeout(10):
+        while not await watcher.fetchval(
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+        ):
+            pass
+
+
+async def test_two_processes_that_migrate_an_empty_database_at_once_both_succeed(database: Database) -> None:
+    dsn = database.dsn("lablink")
+    await migrate.downgrade(dsn, "base")
+    program = "import asyncio, sys; from allocator import migrate; asyncio.run(migrate.upgrade(sys.argv[1]))"
+    root = Path(__file__).parents[2]
+    async with asyncio.timeout(60):
+        both = [await asyncio.create_subprocess_exec(sys.executable, "-c", program, dsn, cwd=root) for _ in range(2)]
+        assert [await each.wait() for each in both] == [0, 0]
+
+
+async def test_history_tells_what_is_applied(database: Database) -> None:
+    dsn = database.dsn("lablink")
+    first = (await migrate.history(dsn))[0]
+    assert (first.version, first.description, first.applied) == ("1", "main job", True)
+    await migrate.downgrade(dsn, "base")
+    assert not (await migrate.history(dsn))[0].applied
+
+
+async def test_stamp_only_writes_the_version_down(database: Database) -> None:
+    dsn = database.dsn("lablink")
+    await migrate.downgrade(dsn, "base")
+    assert await migrate.stamp(dsn, "1") == "1"
+    assert await contents(database) == ["schema public"]
+
+
+async def test_each_run_is_written_down_with_its_result(database: Database) -> None:
+    await migrate.upgrade(database.dsn("lablink"))
+    assert (await operations(database))[-1] == ("done", None, {"from": "1", "to": "1"})
+
+
+async def test_offline_sql_makes_the_same_database(database: Database) -> None:
+    before = await contents(database)
+    await migrate.downgrade(database.dsn("lablink"), "base")
+    owner = await database.connect()
+    await owner.execute("DROP TABLE alembic_version")
+    await owner.execute(migrate.offline_sql())
+    assert await contents(database) == before
+    assert (await migrate.history(database.dsn("lablink")))[-1].applied
+
+
+def test_every_version_has_its_two_files_and_they_are_called_alike() -> None:
+    ups = {file.name.removesuffix(".sql") for file in migrations.SQL.glob("V*.sql") if ".down." not in file.name}
+    downs = {file.name.removesuffix(".down.sql") for file in migrations.SQL.glob("V*.down.sql")}
+    revisions = {file.stem for file in (migrate.SCRIPTS / "versions").glob("V*.py")}
+    assert ups == downs == revisions
+
+
+async def test_a_failed_connection_is_not_called_a_failed_migration() -> None:
+    with pytest.raises(OSError):
+        await migrate.upgrade("postgresql://lablink:x@127.0.0.1:1/lablink_db")
+
+
+async def test_a_user_who_is_not_the_owner_cannot_migrate(database: Database) -> None:
+    with pytest.raises((MigrationFailed, asyncpg.InsufficientPrivilegeError)):
+        await migrate.upgrade(database.dsn("lablink_app"))
