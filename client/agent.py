@@ -160,10 +160,14 @@ class Agent:
         self._checkpoint("cleaned")
 
     async def _serve(self, orders: Orders, key: Key) -> None:
-        if self._journal.entry(key) is None and orders.lease_status in ("assigned", "claimed"):
+        known = self._journal.entry(key) is not None
+        if not known and orders.lease_status in ("assigned", "claimed"):
             await self._begin(orders, key)
+        elif known and orders.lease_status == "assigned":
+            with suppress(CommandRefused):
+                await self._transport.claim(orders.epoch)  # only what was claimed can be reported
         if entry := self._journal.entry(key):
-            await self._tell(entry, orders)
+            await self._tell(entry)
 
     async def _begin(self, orders: Orders, key: Key) -> None:
         try:
@@ -214,14 +218,11 @@ class Agent:
         log.info("exited", extra={"lease": key.lease_id, "epoch": key.epoch, "exit_code": finished.exit_code})
         self._transport.wake.set()
 
-    async def _tell(self, entry: Entry, orders: Orders) -> None:
+    async def _tell(self, entry: Entry) -> None:
         """Report the command's state until that was answered. A refusal is an answer too."""
         told = entry.key, _OUTCOME[entry.state]
         if told == self._told:
             return
-        if orders.lease_status == "assigned":
-            with suppress(CommandRefused):
-                await self._transport.claim(orders.epoch)  # only what was claimed can be reported
         try:
             await self._transport.report(Report(*told[0], told[1], entry.exit_code, entry.output, entry.failure))
         except Refused:

@@ -54,7 +54,13 @@ class InsecureAddress(Exception):
 class DirectTransport:
     """A Transport over one asyncpg connection, opened by the first verb and again by the first verb after a loss."""
 
-    def __init__(self, address: DatabaseAddress, *, refused_patience: float = REFUSED_PATIENCE_SECONDS) -> None:
+    def __init__(
+        self,
+        address: DatabaseAddress,
+        *,
+        check_seconds: float = CHECK_SECONDS,
+        refused_patience: float = REFUSED_PATIENCE_SECONDS,
+    ) -> None:
         self.wake = asyncio.Event()
         self._address = address
         self._tls = tls_of(address)
@@ -62,6 +68,7 @@ class DirectTransport:
         self._pace = Pace(self.wake)
         self._vm_id: int | None = None
         self._connection: Connection | None = None
+        self._check_seconds = check_seconds
         self._refused_patience = refused_patience
         self._refused_since: float | None = None
 
@@ -116,7 +123,7 @@ class DirectTransport:
 
     async def idle(self, seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
-        while self._is_open and not await self._woken(min(CHECK_SECONDS, deadline - _now())):
+        while self._is_open and not await self._woken(min(self._check_seconds, deadline - _now())):
             if _now() >= deadline:
                 return
             await self._check()
@@ -204,12 +211,8 @@ class DirectTransport:
         return Unreachable(_words(error)) if patient else UnknownVm(_words(error))
 
     def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        if not self._pace.pending and self._concerns(str(payload)):
+        if not self._pace.pending and concerns(str(payload), self._vm_id):
             self._pace.hint()
-
-    def _concerns(self, payload: str) -> bool:
-        hints = parse_hints(payload)
-        return hints is None or self._vm_id is None or any(hint.id == self._vm_id for hint in hints)
 
     def _ended(self, _connection: object) -> None:
         self.wake.set()
@@ -226,6 +229,12 @@ class _KeptAlive(Connection):
     def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:
         super().__init__(protocol, transport, *others)
         keep_alive(transport.get_extra_info("socket"))
+
+
+def concerns(payload: str, vm_id: int | None) -> bool:
+    """Whether a notification is a reason to look: it hints at this machine, or says nothing that can be read."""
+    hints = parse_hints(payload)
+    return hints is None or vm_id is None or any(hint.id == vm_id for hint in hints)
 
 
 def keep_alive(connection: socket.socket) -> None:

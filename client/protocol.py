@@ -98,5 +98,5 @@ def parse_hints(payload: str) -> list[Hint] | None:
     try:
         rows = json.loads(payload)
         return [Hint(int(r["id"]), str(r["hostname"]), str(r["status"]), int(r["epoch"])) for r in rows] or None
-    except (ValueError, TypeError, KeyError, RecursionError):
+    except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None

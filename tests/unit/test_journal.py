@@ -10,7 +10,7 @@ import pytest
 
 from client.journal import Fenced, Journal, JournalError
 from client.protocol import Memory
-from client.records import Entry, Fence, Key, decode, encode_all
+from client.records import Entry, Fence, Key, Record, decode, encode_all
 
 LEASE = UUID("11111111-1111-4111-8111-111111111111")
 OTHER = UUID("22222222-2222-4222-8222-222222222222")
@@ -183,7 +183,7 @@ def test_a_disk_that_stays_full_keeps_the_journal_untrusted(path: Path) -> None:
 
 def written_journal(path: Path) -> tuple[bytes, bytes]:
     """A whole journal, and the same without its last, durable line."""
-    records = [Fence(2), Entry(Key(LEASE, 3), "intent"), Entry(Key(LEASE, 3), "done", 0, "out", None)]
+    records: list[Record] = [Fence(2), Entry(Key(LEASE, 3), "intent"), Entry(Key(LEASE, 3), "done", 0, "out", None)]
     return encode_all(records)[0], encode_all(records[:2])[0]
 
 

@@ -1,0 +1,161 @@
+"""A client that is killed at any step and started again starts no command twice and loses no machine."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+import pytest_asyncio
+
+from client.processes import Belongings, find_remains
+from tests.support.database import Database
+from tests.support.machine import Machine, Pool, reached
+
+KILLED = -9
+SLEEPS = "sleep 60"
+ENDS = "true"
+
+GOES_ON = ("active", None, {1})
+IS_UNKNOWN = ("failed", "unknown", {0, 1})
+"""Killed about when the command was started: it may have come to its first line or not."""
+
+# step → what the command does, and what becomes of the lease: status, failure, how often the command may have started
+JOB = {
+    "recovered": (ENDS, GOES_ON),
+    "claimed": (ENDS, GOES_ON),
+    "intent": (ENDS, ("failed", "unknown", {0})),
+    "started": (SLEEPS, IS_UNKNOWN),
+    "reported started": (SLEEPS, IS_UNKNOWN),
+    "exited": (ENDS, ("failed", "unknown", {1})),
+    "done": (ENDS, GOES_ON),
+    "reported exited": (ENDS, GOES_ON),
+}
+CLEANING = ["stopped", "fenced", "wiped", "cleaned"]
+
+
+@pytest_asyncio.fixture
+async def pool(database: Database) -> Pool:
+    return await Pool.of(database)
+
+
+@pytest_asyncio.fixture
+async def machine(database: Database, tmp_path: Path) -> AsyncIterator[Machine]:
+    machine = Machine.of(await database.vm(), tmp_path / "vm")
+    yield machine
+    await machine.stop()
+
+
+async def killed_and_started_again(machine: Machine, step: str) -> None:
+    assert await (await machine.start(die_at=step)).ended() == KILLED
+    await machine.start()
+
+
+async def comes_back_clean(pool: Pool, machine: Machine) -> None:
+    await pool.available(machine)
+    assert not machine.state.session.exists()
+    assert await pool.owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
+@pytest.mark.parametrize("step", JOB)
+async def test_a_job_survives_a_kill_or_fails_visibly(pool: Pool, machine: Machine, step: str) -> None:
+    then, (status, failure, starts) = JOB[step]
+    lease = await pool.request_job(machine.job(then))
+    await killed_and_started_again(machine, step)
+    ended = await pool.finished(lease)
+    assert (ended["status"], ended["failure"]) == (status, failure)
+    assert machine.count_starts() in starts
+    await pool.end(lease)
+    await comes_back_clean(pool, machine)
+
+
+@pytest.mark.parametrize("step", JOB)
+async def test_a_desktop_survives_a_kill_or_fails_visibly(pool: Pool, machine: Machine, step: str) -> None:
+    then, (status, failure, starts) = JOB[step]
+    machine.start_host(then)
+    lease = await pool.request_desktop()
+    await killed_and_started_again(machine, step)
+    ended = await pool.finished(lease)
+    assert (ended["status"], ended["failure"]) == (status, failure)
+    assert machine.count_starts() in starts
+    await pool.end(lease)
+    await comes_back_clean(pool, machine)
+
+
+@pytest.mark.parametrize("step", CLEANING)
+async def test_a_machine_whose_client_is_killed_while_it_cleans_is_cleaned_all_the_same(
+    pool: Pool, machine: Machine, step: str
+) -> None:
+    lease = await pool.request_job(machine.job("echo mine > left-behind; sleep 60"))
+    client = await machine.start(die_at=step)
+    await pool.settled(lease)
+    await pool.end(lease)
+    assert await client.ended() == KILLED
+    await machine.start()
+    await comes_back_clean(pool, machine)
+    assert machine.count_starts() == 1
+
+
+async def test_the_next_lease_is_served_after_a_kill(pool: Pool, machine: Machine) -> None:
+    first = await pool.request_job(machine.job())
+    await killed_and_started_again(machine, "intent")
+    second = await pool.request_job(machine.job())
+    assert (await pool.finished(first))["failure"] == "unknown"
+    assert (await pool.finished(second))["exit_code"] == 0
+    assert machine.count_starts() == 1
+
+
+async def test_nothing_that_a_command_started_outlives_a_killed_client(pool: Pool, machine: Machine) -> None:
+    await pool.request_job(machine.job("trap '' HUP TERM; sleep 60"))
+    client = await machine.start()
+    await reached(lambda: machine.count_starts() == 1)
+    await client.kill()
+    await machine.start()
+    await comes_back_clean(pool, machine)
+    assert find_remains(Belongings(str(machine.state.session), None)) == []
+
+
+async def test_a_second_client_on_the_same_machine_ends_at_once_and_says_why(pool: Pool, machine: Machine) -> None:
+    lease = await pool.request_job(machine.job())
+    await machine.start()
+    await pool.finished(lease)
+    second = await machine.start()
+    assert await second.ended() == 1
+    assert "already runs" in second.log
+    assert machine.count_starts() == 1
+
+
+async def test_two_clients_that_are_started_together_start_one_command(pool: Pool, machine: Machine) -> None:
+    lease = await pool.request_job(machine.job())
+    clients = [await machine.start(), await machine.start()]
+    ends = [asyncio.create_task(client.ended()) for client in clients]
+    first, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
+    assert [end.result() for end in first] == [1]
+    assert (await pool.finished(lease))["status"] == "active"
+    assert machine.count_starts() == 1
+    await machine.stop()
+    await asyncio.wait(ends)
+
+
+async def test_a_client_that_is_asked_to_stop_stops_its_command_which_is_then_unknown(
+    pool: Pool, machine: Machine
+) -> None:
+    lease = await pool.request_job(machine.job(SLEEPS))
+    client = await machine.start()
+    await pool.settled(lease)
+    client.process.terminate()
+    assert await client.ended() == 0
+    await machine.start()
+    await comes_back_clean(pool, machine)
+    assert (await pool.lease(lease))["failure"] == "unknown"
+
+
+async def test_a_desktop_that_is_ready_outlives_a_restart_of_the_client(pool: Pool, machine: Machine) -> None:
+    lease = await pool.request_desktop()
+    client = await machine.start()
+    ready = await pool.finished(lease)
+    client.process.terminate()
+    assert await client.ended() == 0
+    await machine.start()
+    await pool.until("SELECT version > $2 FROM leases WHERE id = $1", lease, ready["version"])
+    assert (await pool.lease(lease))["status"] == "active"
+    assert machine.state.session.exists()

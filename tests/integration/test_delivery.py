@@ -1,0 +1,302 @@
+"""An assignment reaches its machine, and its outcome comes back, whatever gets lost in between."""
+
+import asyncio
+import time
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack, asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from client.journal import Journal
+from client.protocol import CHANNEL
+from tests.support.database import Database
+from tests.support.machine import Machine, Pool, reached
+from tests.support.wire import Wire, wire_to
+
+VERBS = ["claim", "report", "cleaned"]
+
+
+@pytest_asyncio.fixture
+async def pool(database: Database) -> Pool:
+    return await Pool.of(database)
+
+
+@pytest_asyncio.fixture
+async def wire(database: Database) -> AsyncIterator[Wire]:
+    address = urlsplit(database.dsn())
+    async with wire_to(address.hostname or "", address.port or 5432) as wire:
+        yield wire
+
+
+@pytest_asyncio.fixture
+async def machine(database: Database, wire: Wire, tmp_path: Path) -> Machine:
+    return Machine.of(await database.vm(), tmp_path / "vm", wire.port)
+
+
+@asynccontextmanager
+async def hello_of(pool: Pool, machine: Machine) -> AsyncIterator[None]:
+    """What is done inside is followed by a hello of the machine."""
+    last = await pool.owner.fetchval("SELECT seen_at FROM vm_heartbeats WHERE vm_id = $1", machine.vm.id)
+    yield
+    await pool.until("SELECT seen_at > $2 FROM vm_heartbeats WHERE vm_id = $1", machine.vm.id, last)
+
+
+@asynccontextmanager
+async def at_work(pool: Pool, machine: Machine, **options: float) -> AsyncIterator[None]:
+    """The machine's client serves, and has said hello."""
+    async with AsyncExitStack() as serving:
+        async with hello_of(pool, machine):
+            await serving.enter_async_context(machine.serving(**options))
+        yield
+
+
+async def short_period(pool: Pool, seconds: float) -> None:
+    """Have machines say hello this often."""
+    await pool.owner.execute(
+        f"CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN {seconds}"
+    )
+
+
+async def backends(pool: Pool, machine: Machine) -> int:
+    count: int = await pool.owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", machine.vm.role)
+    return count
+
+
+async def test_a_notification_brings_the_command_long_before_the_next_hello(pool: Pool, machine: Machine) -> None:
+    async with at_work(pool, machine):
+        asked_at = time.monotonic()
+        lease = await pool.settled(await pool.request_job(machine.job()))
+        assert lease["status"] == "active"
+        assert time.monotonic() - asked_at < 2
+
+
+async def test_a_desktop_is_active_once_start_host_has_exited_with_0(pool: Pool, machine: Machine) -> None:
+    machine.start_host('read pin; echo "got $pin"; echo "$@"')
+    async with machine.serving():
+        lease = await pool.settled(await pool.request_desktop(pin="987654"))
+    assert (lease["status"], lease["exit_code"]) == ("active", 0)
+    assert "987654" not in lease["output"]
+    assert "4/0AbCdEfGhIjKl" not in lease["output"]
+
+
+async def test_a_refused_code_is_told_apart(pool: Pool, machine: Machine) -> None:
+    machine.start_host('echo "OAuth error."; exit 1')
+    async with machine.serving():
+        lease = await pool.settled(await pool.request_desktop())
+        assert (lease["status"], lease["failure"], lease["exit_code"]) == ("failed", "code-used", 1)
+        await pool.available(machine)
+
+
+async def test_a_job_that_cannot_be_started_fails_visibly(pool: Pool, machine: Machine) -> None:
+    await pool.owner.execute("UPDATE pools SET programs = ARRAY['no-such-program']")
+    async with machine.serving():
+        lease = await pool.settled(await pool.request_job(["no-such-program"]))
+        assert (lease["status"], lease["failure"]) == ("failed", "not-installed")
+        await pool.available(machine)
+
+
+async def test_a_line_typed_in_psql_is_read_and_run_by_the_machine(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.owner.execute(
+            "UPDATE vms SET status = 'in-use', email = 'a@example.org', crd_command = $2 WHERE id = $1",
+            machine.vm.id,
+            f"sh -c 'echo x >> {machine.starts}'",
+        )
+        await pool.until("SELECT status = 'active' FROM leases WHERE vm_id = $1", machine.vm.id)
+        await reached(lambda: machine.count_starts() == 1)
+
+
+async def test_a_line_that_the_grammar_refuses_fails_its_lease_with_the_reason(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.owner.execute(
+            "UPDATE vms SET status = 'in-use', crd_command = 'rm -rf / ; echo' WHERE id = $1", machine.vm.id
+        )
+        await pool.until("SELECT failure = 'refused' FROM leases WHERE vm_id = $1", machine.vm.id)
+        await pool.available(machine)
+    assert "Give one command only" in await pool.owner.fetchval("SELECT output FROM leases")
+
+
+async def test_a_dropped_notification_costs_one_period(pool: Pool, machine: Machine, wire: Wire) -> None:
+    await short_period(pool, 0.3)
+    wire.drops_notifications = True
+    async with at_work(pool, machine):
+        lease = await pool.settled(await pool.request_job(machine.job()))
+        assert lease["status"] == "active"
+        await pool.end(lease["id"])
+        await pool.available(machine)
+
+
+async def test_a_cut_connection_is_replaced_and_what_was_missed_is_found(
+    pool: Pool, machine: Machine, wire: Wire
+) -> None:
+    async with at_work(pool, machine):
+        wire.cut()
+        cut_at = time.monotonic()
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+        assert time.monotonic() - cut_at < 2
+
+
+async def test_a_terminated_backend_is_replaced(pool: Pool, machine: Machine) -> None:
+    async with at_work(pool, machine):
+        for _ in range(3):
+            async with hello_of(pool, machine):
+                await pool.owner.execute(
+                    "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", machine.vm.role
+                )
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+        assert await backends(pool, machine) == 1
+
+
+@pytest.mark.parametrize("what", ["request", "answer"])
+async def test_a_connection_that_is_cut_at_its_first_words_is_tried_again(
+    pool: Pool, machine: Machine, wire: Wire, what: str
+) -> None:
+    loss = wire.lose("request" if what == "request" else "answer", f'LISTEN "{CHANNEL}"')
+    async with machine.serving():
+        await loss.happened.wait()
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+        assert wire.accepted == 2
+
+
+@pytest.mark.parametrize("verb", VERBS)
+@pytest.mark.parametrize("what", ["request", "answer"])
+async def test_a_verb_that_got_lost_is_repeated(pool: Pool, machine: Machine, wire: Wire, verb: str, what: str) -> None:
+    async with at_work(pool, machine):
+        loss = wire.lose("request" if what == "request" else "answer", f"client_api.{verb}(")
+        lease = await pool.settled(await pool.request_job(machine.job()))
+        assert lease["status"] == "active"
+        await pool.end(lease["id"])
+        await pool.available(machine)
+    assert loss.happened.is_set()
+    assert machine.count_starts() == 1
+    assert await pool.owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
+@pytest.mark.parametrize("what", ["request", "answer"])
+async def test_a_lost_hello_is_repeated(pool: Pool, machine: Machine, wire: Wire, what: str) -> None:
+    loss = wire.lose("request" if what == "request" else "answer", "client_api.hello(")
+    async with machine.serving():
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+    assert loss.happened.is_set()
+
+
+@pytest.mark.parametrize("payload", ["", "not json", "[]", "[{}]", '{"id": 1}', "[" * 5000, '[{"id": 1e999}]', "null"])
+async def test_a_garbage_notification_makes_the_machine_look_and_nothing_else(
+    pool: Pool, machine: Machine, payload: str
+) -> None:
+    async with at_work(pool, machine):
+        async with hello_of(pool, machine):
+            await pool.owner.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+
+
+async def test_a_forged_assignment_starts_nothing(pool: Pool, machine: Machine) -> None:
+    forged = f'[{{"id": {machine.vm.id}, "hostname": "{machine.vm.hostname}", "status": "in-use", "epoch": 99}}]'
+    async with at_work(pool, machine):
+        async with hello_of(pool, machine):
+            await pool.owner.execute("SELECT pg_notify($1, $2)", CHANNEL, forged)
+    assert machine.count_starts() == 0
+    assert Journal.open(machine.state.journal).memory.epoch == 0
+
+
+async def test_a_flood_of_forged_notifications_does_not_become_a_flood_of_hellos(
+    pool: Pool, machine: Machine, database: Database
+) -> None:
+    await pool.owner.execute("CREATE TABLE hellos (at timestamptz DEFAULT clock_timestamp())")
+    await pool.owner.execute(
+        "CREATE FUNCTION count_hello() RETURNS trigger LANGUAGE plpgsql SECURITY DEFINER AS "
+        "$$ BEGIN INSERT INTO public.hellos DEFAULT VALUES; RETURN NULL; END $$"
+    )
+    await pool.owner.execute(
+        "CREATE TRIGGER count_hello AFTER UPDATE ON vm_heartbeats FOR EACH ROW EXECUTE FUNCTION count_hello()"
+    )
+    forged = f'[{{"id": {machine.vm.id}, "hostname": "x", "status": "in-use", "epoch": 99}}]'
+    async with at_work(pool, machine):
+        began = time.monotonic()
+        for number in range(2000):
+            await pool.owner.execute("SELECT pg_notify($1, $2)", CHANNEL, f"{forged}{' ' * (number % 500)}")
+        lease = await pool.settled(await pool.request_job(machine.job()))
+        seconds = time.monotonic() - began
+    assert lease["status"] == "active"
+    assert await pool.owner.fetchval("SELECT count(*) FROM hellos") <= 15 + 6 * seconds
+
+
+async def test_an_outage_is_ridden_out_without_help_and_the_command_runs_on(
+    pool: Pool, machine: Machine, wire: Wire
+) -> None:
+    async with machine.serving():
+        lease = await pool.request_job(machine.job(f"until [ -e {machine.state.root}/go ]; do sleep 0.01; done"))
+        await pool.settled(lease)
+        before = wire.accepted
+        with wire.down():
+            (machine.state.root / "go").touch()
+            await reached(lambda: wire.accepted >= before + 3)
+        assert (await pool.finished(lease))["exit_code"] == 0
+    assert machine.count_starts() == 1
+
+
+async def test_a_lease_that_ends_stops_its_command_and_leaves_nothing(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        lease = await pool.request_job(machine.job("echo secret > file; sleep 60"))
+        await pool.settled(lease)
+        await pool.end(lease)
+        await pool.available(machine)
+        assert not machine.state.session.exists()
+        again = await pool.settled(await pool.request_job(machine.job("ls -A")))
+        assert again["status"] == "active"
+        assert "file" not in ((await pool.finished(again["id"]))["output"] or "")
+
+
+async def test_a_machine_that_is_held_by_hand_runs_nothing_and_is_cleaned_afterwards(
+    pool: Pool, machine: Machine
+) -> None:
+    async with machine.serving():
+        async with hello_of(pool, machine):
+            await pool.owner.execute("UPDATE vms SET status = 'in-use' WHERE id = $1", machine.vm.id)
+        await pool.owner.execute("UPDATE vms SET status = 'available' WHERE id = $1", machine.vm.id)
+        await pool.available(machine)
+
+
+async def test_a_connection_that_does_not_listen_is_noticed_and_replaced(
+    pool: Pool, machine: Machine, wire: Wire
+) -> None:
+    wire.misheard[b'LISTEN "vm_updates"'] = b'LISTEN "other_name"'
+    async with machine.serving(check_seconds=0.1):
+        await reached(lambda: wire.accepted == 2)
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+
+
+async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(
+    pool: Pool, machine: Machine, database: Database
+) -> None:
+    client = await machine.start()
+    try:
+        await pool.settled(await pool.request_job(machine.job("sleep 60")))
+        await pool.owner.execute("SELECT retire_vm($1)", machine.vm.hostname)
+        assert await client.ended() == 77
+    finally:
+        await machine.stop()
+    left = {path.name for path in machine.state.root.iterdir()}
+    assert left == {"settings.json", "start-host", "starts", "lock"}
+
+
+async def test_many_machines_at_once_each_run_their_own_command(
+    pool: Pool, database: Database, wire: Wire, tmp_path: Path
+) -> None:
+    machines = [Machine.of(await database.vm(f"vm-{n}"), tmp_path / str(n), wire.port) for n in range(5)]
+    async with asyncio.TaskGroup() as group:
+        stop = asyncio.Event()
+        for machine in machines:
+            group.create_task(_serve_until(machine, stop))
+        leases = [await pool.request_job(["sh", "-c", "pwd"]) for _ in machines]
+        finished = [await pool.finished(lease) for lease in leases]
+        stop.set()
+    assert len({lease["output"] for lease in finished}) == len(machines)
+
+
+async def _serve_until(machine: Machine, stop: asyncio.Event) -> None:
+    async with machine.serving():
+        await stop.wait()

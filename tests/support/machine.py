@@ -1,0 +1,203 @@
+"""A machine with a state directory and a client of its own, in this process or in one that can be killed."""
+
+import asyncio
+import json
+import sys
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
+from dataclasses import asdict, dataclass, field
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import UUID, uuid4
+
+import asyncpg
+
+from client.agent import Agent
+from client.direct import DirectTransport
+from client.journal import Journal
+from client.runner import Programs
+from client.session import Session
+from client.settings import Credential, DatabaseAddress, StateDir
+from tests.support.database import Database, Vm
+
+LIMIT_SECONDS = 20.0
+
+
+def address_of(dsn: str, port: int | None = None) -> DatabaseAddress:
+    """The parts of a DSN of a server on this machine; with `port`, by way of a wire that listens there."""
+    parts = urlsplit(dsn)
+    return DatabaseAddress(
+        host="127.0.0.1" if port else parts.hostname or "",
+        port=port or parts.port or 5432,
+        database=parts.path[1:],
+        user=unquote(parts.username or ""),
+        tls="loopback",
+        password=unquote(parts.password or ""),
+    )
+
+
+@dataclass(slots=True)
+class Machine:
+    """An enrolled VM and what is on its disk."""
+
+    vm: Vm
+    state: StateDir
+    address: DatabaseAddress
+    starts: Path
+    processes: list["ClientProcess"] = field(default_factory=list)
+
+    @classmethod
+    def of(cls, vm: Vm, root: Path, port: int | None = None) -> "Machine":
+        """The machine as enrolment left it, its start-host a script that counts how often it was started."""
+        root.mkdir()
+        machine = cls(vm, StateDir(root), address_of(vm.dsn, port), root / "starts")
+        credential = Credential(vm.id, vm.hostname, "direct", machine.address)
+        machine.state.credential.write_text(json.dumps(asdict(credential)))
+        machine.state.settings.write_text(json.dumps({"start_host": str(machine.start_host())}))
+        Journal.create(machine.state.journal)
+        return machine
+
+    def start_host(self, then: str = 'echo "Host started successfully."') -> Path:
+        """A start-host that notes that it was started, and then does `then`."""
+        script = self.state.root / "start-host"
+        script.write_text(f"#!/bin/sh\necho x >> {self.starts}\n{then}\n")
+        script.chmod(0o755)
+        return script
+
+    def job(self, then: str = "true") -> list[str]:
+        """The argument vector of a job that notes that it was started, and then does `then`."""
+        return ["sh", "-c", f"echo x >> {self.starts}; {then}"]
+
+    def count_starts(self) -> int:
+        """How often a command was started on this machine."""
+        return len(self.starts.read_text().split()) if self.starts.exists() else 0
+
+    @asynccontextmanager
+    async def serving(self, **options: Any) -> AsyncIterator[None]:
+        """Its client, as a task of this process."""
+        async with DirectTransport(self.address, **options) as transport:
+            programs = Programs(start_host=str(self.state.root / "start-host"))
+            agent = Agent(transport, Journal(self.state.journal), Session(self.state.session), programs)
+            task = asyncio.create_task(agent.run())
+            try:
+                yield
+            finally:
+                task.cancel()
+                await asyncio.wait([task])
+
+    async def start(self, die_at: str = "") -> "ClientProcess":
+        """Its client, as a process that kills itself with -9 when it is at the step `die_at`."""
+        arguments = ["-m", "tests.support.mortal_client", die_at, "run", "--state-dir", str(self.state.root)]
+        process = await asyncio.create_subprocess_exec(
+            sys.executable, *arguments, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
+        )
+        self.processes.append(ClientProcess(process))
+        return self.processes[-1]
+
+    async def stop(self) -> None:
+        """End every client process that is left."""
+        for client in self.processes:
+            await client.kill()
+
+
+@dataclass(slots=True)
+class ClientProcess:
+    """A running `lablink-client`."""
+
+    process: asyncio.subprocess.Process
+    log: str = ""
+
+    async def ended(self) -> int:
+        """Wait until it has ended by itself. Returns its exit code; what it logged is in `log`."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            _, said = await self.process.communicate()
+        self.log += said.decode()
+        return self.process.returncode or 0
+
+    async def kill(self) -> None:
+        """Kill it with -9, unless it has ended."""
+        if self.process.returncode is None:
+            self.process.kill()
+        await self.ended()
+
+
+@dataclass(slots=True)
+class Pool:
+    """The allocator's side: asks for machines, and watches what becomes of it."""
+
+    owner: "asyncpg.Connection[asyncpg.Record]"
+    changed: asyncio.Event = field(default_factory=asyncio.Event)
+
+    @classmethod
+    async def of(cls, database: Database) -> "Pool":
+        """The default pool, which runs `sh`."""
+        pool = cls(await database.connect("lablink"))
+        await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sh'], 3600, 60, 3600)")
+        for channel in ("vm_updates", "lease_updates"):
+            await pool.owner.add_listener(channel, pool._heard)
+        return pool
+
+    async def request_job(self, argv: list[str]) -> UUID:
+        """A lease whose command is this job."""
+        return await self._request("job", {"argv": argv}, None)
+
+    async def request_desktop(self, pin: str = "123456") -> UUID:
+        """A lease whose command registers a desktop."""
+        url = "https://remotedesktop.google.com/_/oauthredirect"
+        return await self._request("desktop", {"redirect_url": url}, {"code": "4/0AbCdEfGhIjKl", "pin": pin})
+
+    async def _request(self, kind: str, command: dict[str, Any], secrets: dict[str, str] | None) -> UUID:
+        lease: UUID = await self.owner.fetchval(
+            "SELECT lease_id FROM request_vm($1, $2, $3, $4, '', sha256('t'), '\\x00')",
+            f"{uuid4()}@example.org",
+            kind,
+            json.dumps(command),
+            json.dumps(secrets) if secrets else None,
+        )
+        return lease
+
+    async def end(self, lease: UUID) -> None:
+        """The person hands the machine back."""
+        await self.owner.execute("SELECT end_lease($1)", lease)
+
+    async def lease(self, lease: UUID) -> "asyncpg.Record":
+        """The lease as it is now."""
+        row = await self.owner.fetchrow("SELECT * FROM leases WHERE id = $1", lease)
+        assert row is not None
+        return row
+
+    async def settled(self, lease: UUID) -> "asyncpg.Record":
+        """The lease once it is active or over."""
+        await self.until("SELECT status IN ('active', 'ended', 'failed', 'cancelled') FROM leases WHERE id = $1", lease)
+        return await self.lease(lease)
+
+    async def finished(self, lease: UUID) -> "asyncpg.Record":
+        """The lease once its command has ended, or it is over."""
+        await self.until("SELECT exit_code IS NOT NULL OR NOT live FROM leases WHERE id = $1", lease)
+        return await self.lease(lease)
+
+    async def available(self, machine: Machine) -> None:
+        """Wait until the machine is available."""
+        await self.until("SELECT status = 'available' FROM vms WHERE id = $1", machine.vm.id)
+
+    async def until(self, question: str, *arguments: object) -> None:
+        """Wait until the answer is true, for at most 20 s. It is asked again whenever something changed.
+
+        It is also asked now and then, because a heartbeat changes something that nobody is told of.
+        """
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while not await self.owner.fetchval(question, *arguments):
+                with suppress(TimeoutError):
+                    await asyncio.wait_for(self.changed.wait(), 0.05)
+                self.changed.clear()
+
+    def _heard(self, *_: object) -> None:
+        self.changed.set()
+
+
+async def reached(condition: Callable[[], bool]) -> None:
+    """Wait until something that nothing announces is so, for at most 20 s."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not condition():
+            await asyncio.sleep(0.005)  # noqa: ASYNC110

@@ -1,0 +1,154 @@
+"""A wire to PostgreSQL that understands its messages, so that a test can lose exactly the one it means to lose."""
+
+import asyncio
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Literal
+
+_NOTIFICATION, _READY = b"A", b"Z"
+_PARSE, _BIND = b"P", b"B"
+
+
+@dataclass(slots=True)
+class Loss:
+    """The next statement that contains `verb` gets lost: before the server has seen it, or on the way back."""
+
+    verb: str
+    what: Literal["request", "answer"]
+    happened: asyncio.Event = field(default_factory=asyncio.Event)
+
+
+@dataclass(slots=True)
+class Wire:
+    """Where clients connect instead of to the server at `target`. Its port stays the same when the server's changes."""
+
+    target: tuple[str, int]
+    port: int = 0
+    drops_notifications: bool = False
+    misheard: dict[bytes, bytes] = field(default_factory=dict)
+    """What the next statement that contains a key becomes: the value, which must be as long."""
+    refuses: bool = False
+    accepted: int = 0
+    _losses: list[Loss] = field(default_factory=list)
+    _lines: set["_Line"] = field(default_factory=set)
+
+    def lose(self, what: Literal["request", "answer"], verb: str) -> Loss:
+        """Arrange for the next use of `verb` to get lost, and the connection with it."""
+        loss = Loss(verb, what)
+        self._losses.append(loss)
+        return loss
+
+    def cut(self) -> int:
+        """Reset every connection. Returns how many there were."""
+        lines = list(self._lines)
+        for line in lines:
+            line.cut()
+        return len(lines)
+
+    @contextmanager
+    def down(self) -> Iterator[None]:
+        """Nobody gets through, and whoever is connected is cut off."""
+        self.refuses = True
+        self.cut()
+        yield
+        self.refuses = False
+
+    def take_loss(self, statement: str) -> Loss | None:
+        """The loss that was arranged for this statement, once."""
+        for loss in self._losses:
+            if loss.verb in statement:
+                self._losses.remove(loss)
+                return loss
+        return None
+
+    def mishear(self, body: bytes) -> bytes:
+        """The message as it arrives."""
+        for word in [word for word in self.misheard if word in body]:
+            body = body.replace(word, self.misheard.pop(word))
+        return body
+
+    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        """Carry one connection until either side ends it."""
+        self.accepted += 1
+        if self.refuses:
+            writer.transport.abort()
+            return
+        with suppress(OSError):
+            server_reader, server_writer = await asyncio.open_connection(*self.target)
+            line = _Line(self, writer, server_writer)
+            self._lines.add(line)
+            try:
+                await line.carry(reader, server_reader)
+            finally:
+                line.cut()
+                self._lines.discard(line)
+        writer.transport.abort()
+
+
+@dataclass(eq=False, slots=True)
+class _Line:
+    wire: Wire
+    client: asyncio.StreamWriter
+    server: asyncio.StreamWriter
+    statements: dict[bytes, str] = field(default_factory=dict)
+    loss: Loss | None = None
+
+    async def carry(self, client: asyncio.StreamReader, server: asyncio.StreamReader) -> None:
+        """Pump both ways until one side ends."""
+        pumps = [asyncio.create_task(self._upwards(client)), asyncio.create_task(self._downwards(server))]
+        try:
+            await asyncio.wait(pumps, return_when=asyncio.FIRST_COMPLETED)
+        finally:
+            for pump in pumps:
+                pump.cancel()
+            await asyncio.gather(*pumps, return_exceptions=True)
+
+    def cut(self) -> None:
+        self.client.transport.abort()
+        self.server.transport.abort()
+
+    async def _upwards(self, client: asyncio.StreamReader) -> None:
+        length = await client.readexactly(4)
+        self.server.write(length + await client.readexactly(int.from_bytes(length) - 4))
+        while True:
+            kind, body = await _message(client)
+            self._note(kind, body)
+            if self.loss and self.loss.what == "request":
+                self.loss.happened.set()
+                return
+            self.server.write(kind + (len(body) + 4).to_bytes(4) + self.wire.mishear(body))
+
+    def _note(self, kind: bytes, body: bytes) -> None:
+        if kind == _PARSE:
+            name, query, _ = body.split(b"\0", 2)
+            self.statements[name] = query.decode()
+        elif kind == _BIND:
+            _, name, _ = body.split(b"\0", 2)
+            self.loss = self.loss or self.wire.take_loss(self.statements.get(name, ""))
+
+    async def _downwards(self, server: asyncio.StreamReader) -> None:
+        while True:
+            kind, body = await _message(server)
+            if self.loss and kind == _READY:
+                self.loss.happened.set()
+                return
+            if not self.loss and not (kind == _NOTIFICATION and self.wire.drops_notifications):
+                self.client.write(kind + (len(body) + 4).to_bytes(4) + body)
+
+
+async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
+    kind = await reader.readexactly(1)
+    length = int.from_bytes(await reader.readexactly(4))
+    return kind, await reader.readexactly(length - 4)
+
+
+@asynccontextmanager
+async def wire_to(host: str, port: int) -> AsyncIterator[Wire]:
+    """A wire to the PostgreSQL at this address."""
+    wire = Wire((host, port))
+    listener = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
+    wire.port = listener.sockets[0].getsockname()[1]
+    async with listener:
+        yield wire
+        wire.cut()
