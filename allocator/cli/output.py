@@ -45,7 +45,9 @@ STEPS = ((60, "s"), (60, "min"), (24, "h"), (365, "day"))
 def console(stream: TextIO | None = None) -> Console:
     """A console on `stream` (standard output) that neither guesses colours nor folds text for a machine."""
     stream = stream or sys.stdout
-    return Console(file=stream, width=None if stream.isatty() else PAGE_WIDTH, highlight=False, markup=False)
+    return Console(
+        file=stream, width=None if stream.isatty() else PAGE_WIDTH, highlight=False, markup=False, emoji=False
+    )
 
 
 def say(text: str) -> None:

@@ -1,11 +1,16 @@
 """`lablink serve`: the allocator."""
 
-from typing import Annotated
+import socket
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from allocator.cli.options import DataDir
 
+if TYPE_CHECKING:
+    from allocator.config import Server
+
+BACKLOG = 2048
 STOP_SECONDS = 5
 """How long open requests may take to end when the allocator is asked to stop."""
 
@@ -34,17 +39,35 @@ def serve(
 
     from allocator.app import create_app
     from allocator.cli.database import settings_place
+    from allocator.cli.failures import CommandFailed
     from allocator.config import load_settings
 
     settings = load_settings(overrides or [], settings_place(data_dir, overrides or []))
-    uvicorn.run(
-        create_app(settings),
-        host=settings.server.host,
-        port=settings.server.port,
-        fd=fd,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
-    )
+    with _listener(settings.server, fd) as listener:
+        server = uvicorn.Server(
+            uvicorn.Config(
+                create_app(settings),
+                log_config=None,
+                access_log=False,
+                proxy_headers=False,
+                server_header=False,
+                timeout_graceful_shutdown=STOP_SECONDS,
+            )
+        )
+        server.run(sockets=[listener])
+    if not server.started:
+        raise CommandFailed("The allocator did not start: see the lines above.")
+
+
+def _listener(server: "Server", fd: int | None) -> socket.socket:
+    """The socket to accept on: an open one that was handed to us, or one at the host and port that are set."""
+    from allocator.cli.failures import CommandFailed
+
+    try:
+        if fd is not None:
+            return socket.socket(fileno=fd)
+        family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
+        return socket.create_server((server.host, server.port), family=family, backlog=BACKLOG)
+    except OSError as error:
+        where = f"Descriptor {fd}" if fd is not None else f"{server.host} port {server.port}"
+        raise CommandFailed(f"{where} cannot be listened on ({error.strerror}): choose another server.port.") from error

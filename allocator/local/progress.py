@@ -2,7 +2,7 @@
 
 import time
 from collections.abc import Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 
 from rich.console import Console
@@ -29,19 +29,22 @@ class Progress:
         with self._spinner(title):
             yield step
         took = f"{time.monotonic() - began:4.1f} s"
-        self.console.print(Text.assemble(("✓ ", "green"), f"{title:<12}", (f"{step.detail:<48}", "dim"), (took, "dim")))
+        self._print(Text.assemble(("✓ ", "green"), f"{title:<12}", (f"{step.detail:<48}", "dim"), (took, "dim")))
 
     def say(self, sentence: str) -> None:
         """Something that happened by itself, with the time."""
-        now = time.strftime("%H:%M:%S")
-        self.console.print(Text.assemble((now, "dim"), "  ", sentence), soft_wrap=True)
+        self._print(Text.assemble((time.strftime("%H:%M:%S"), "dim"), "  ", sentence))
 
     def show(self, headline: str, facts: dict[str, str]) -> None:
         """The last word: what there is and where."""
-        self.console.print(f"\n{headline}\n")
+        self._print(Text(f"\n{headline}\n"))
         for title, value in facts.items():
-            self.console.print(Text.assemble((f"  {title:<9}", "dim"), value), soft_wrap=True)
-        self.console.print()
+            self._print(Text.assemble((f"  {title:<6}", "dim"), value))
+        self._print(Text())
+
+    def _print(self, text: Text) -> None:
+        with suppress(OSError):  # nobody reads any more: no reason to stop what others use
+            self.console.print(text, soft_wrap=True)
 
     @contextmanager
     def _spinner(self, title: str) -> Iterator[None]:

@@ -98,8 +98,7 @@ async def _until_signalled(work: Coroutine[None, None, None], progress: Progress
     stopped.cancel()
     if task.done():
         return task.result()
-    with progress.step("Stopping") as step:
+    progress.say("Stopping; once more makes it quicker.")
+    with progress.step("Stopped"), suppress(asyncio.CancelledError):
         task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
-        step.detail = "machines, allocator, PostgreSQL"
+        await task

@@ -1,0 +1,154 @@
+"""`lablink up` does the main job: ask over HTTP, and the command has run on a machine."""
+
+import socket
+from typing import Any
+from uuid import uuid4
+
+import httpx
+
+from tests.support.up import RunningUp, free_port, open_directory, run_lablink, running_up, until
+
+DESKTOP = (
+    'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="4/{code}" '
+    '--redirect-url="https://remotedesktop.google.com/_/oauthredirect" --name=$(hostname) --pin=123456'
+)
+
+
+def ask(up: RunningUp, command: str) -> tuple[str, dict[str, str]]:
+    """Ask for a machine; returns the lease's address and the headers that open it."""
+    person = f"{uuid4().hex}@example.org"
+    answer = httpx.post(f"{up.url}/api/v1/leases", json={"email": person, "crd_command": command}, timeout=10)
+    assert answer.status_code == 201, answer.text
+    lease = answer.json()
+    return f"{up.url}/api/v1/leases/{lease['id']}", {"Authorization": f"Bearer {lease['token']}"}
+
+
+def becomes(address: str, key: dict[str, str], **wanted: object) -> dict[str, Any]:
+    """The lease, once it has the values that are wanted."""
+
+    def look() -> dict[str, Any] | None:
+        lease: dict[str, Any] = httpx.get(address, headers=key, timeout=10).json()
+        return lease if {name: lease.get(name) for name in wanted} == wanted else None
+
+    return until(look, f"the lease to have {wanted}", 20)
+
+
+def end(address: str, key: dict[str, str]) -> None:
+    """Give the machine back."""
+    assert httpx.delete(address, headers=key, timeout=10).is_success
+
+
+def test_a_request_becomes_an_active_lease_whose_command_ran(up: RunningUp) -> None:
+    address, key = ask(up, "echo hello from the machine")
+
+    lease = becomes(address, key, status="active", exit_code=0)
+    row = up.json("leases", "show", lease["id"])
+    end(address, key)
+
+    assert row["output"].strip() == "hello from the machine"
+    assert row["hostname"] == lease["hostname"]
+    assert [event["kind"] for event in row["events"]][:4] == [
+        "lease.queued",
+        "lease.assigned",
+        "lease.claimed",
+        "lease.active",
+    ]
+
+
+def test_the_stand_in_for_start_host_starts_a_desktop_and_no_code_is_kept(up: RunningUp) -> None:
+    code = uuid4().hex
+    address, key = ask(up, DESKTOP.format(code=code))
+
+    lease = becomes(address, key, status="active")
+    row = up.json("leases", "show", lease["id"])
+    end(address, key)
+
+    assert row["exit_code"] == 0
+    assert "Host started successfully." in row["output"]
+    assert code not in str(row)
+    assert not [path for path in up.data_dir.rglob("*.log") if code in path.read_text(errors="replace")]
+
+
+def test_a_used_code_is_a_visible_failure(up: RunningUp) -> None:
+    address, key = ask(up, DESKTOP.format(code="expired-long-ago"))
+
+    assert becomes(address, key, status="failed")["failure"] == "code-used"
+
+
+def test_a_machine_is_cleaned_and_available_again_after_a_lease(up: RunningUp) -> None:
+    address, key = ask(up, "python3 -c open('left-behind','w')")
+    hostname = becomes(address, key, status="active", exit_code=0)["hostname"]
+
+    end(address, key)
+
+    until(lambda: up.json("vms", "show", hostname)["status"] == "available", f"{hostname} to be available", 20)
+    assert not list((up.data_dir / "vms").rglob("left-behind"))
+
+
+def test_every_promise_is_kept(up: RunningUp) -> None:
+    done = up.lablink("verify")
+
+    assert done.returncode == 0, done.stdout
+
+
+def test_a_second_up_on_the_same_directory_is_refused_in_one_sentence(up: RunningUp) -> None:
+    done = run_lablink("up", f"--data-dir={up.data_dir}", f"--port={free_port()}")
+
+    assert done.returncode == 1
+    assert "in use by another" in done.stderr
+    assert str(up.process.pid) in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_busy_port_is_one_sentence() -> None:
+    with open_directory() as directory, socket.create_server(("127.0.0.1", 0)) as taken:
+        port = taken.getsockname()[1]
+
+        done = run_lablink("up", f"--data-dir={directory}", f"--port={port}")
+
+    assert done.returncode == 1
+    assert f"Port {port}" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_broken_directory_is_one_sentence() -> None:
+    with open_directory() as directory:
+        (directory / "file").touch()
+
+        done = run_lablink("up", f"--data-dir={directory / 'file'}", f"--port={free_port()}")
+
+    assert done.returncode == 1
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_no_postgresql_is_one_sentence() -> None:
+    with open_directory() as directory:
+        (directory / "postgres").mkdir()
+        (directory / "postgres" / "PG_VERSION").write_text("9\n")
+
+        done = run_lablink("up", f"--data-dir={directory}", f"--port={free_port()}")
+
+    assert done.returncode == 1
+    assert "PostgreSQL 9" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+def test_the_hub_is_refused_in_one_sentence() -> None:
+    done = run_lablink("up", "--transport=hub")
+
+    assert done.returncode == 1
+    assert "no hub yet" in done.stderr
+
+
+def test_a_second_start_finds_the_data_and_fewer_machines_are_retired() -> None:
+    with open_directory() as directory:
+        with running_up(directory, "--vms=3") as first:
+            address, key = ask(first, "echo remembered")
+            lease = becomes(address, key, status="active", exit_code=0)
+        with running_up(directory, "--vms=1") as second:
+            kept = second.json("leases", "show", lease["id"])
+            machines = {vm["hostname"]: vm["status"] for vm in second.json("vms", "list", "--all")}
+
+    assert kept["crd_command"] == "echo remembered"
+    assert sorted(machines.values())[1:] == ["retired", "retired"]
+    assert machines[lease["hostname"]] != "retired"

@@ -1,0 +1,144 @@
+"""What `lablink up` does when one of its processes dies, and what it leaves behind when it dies itself: nothing."""
+
+import os
+import signal
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+
+from tests.e2e.test_up import ask, becomes
+from tests.support.processes import alive, processes
+from tests.support.up import RunningUp, open_directory, running_up, until
+
+
+def machines_are_well(up: RunningUp) -> bool:
+    """Whether every machine is available and freshly heard."""
+    done = up.lablink("vms", "list", "--json")
+    return done.returncode == 0 and done.stdout.count('"available"') == 2
+
+
+def the_main_job_works(up: RunningUp) -> bool:
+    """Whether a request is served to its end."""
+    address, key = ask(up, "echo works")
+    becomes(address, key, status="active", exit_code=0)
+    return httpx.delete(address, headers=key, timeout=10).is_success
+
+
+def is_ready(up: RunningUp) -> bool:
+    """Whether the page answers."""
+    try:
+        return httpx.get(f"{up.url}/readyz", timeout=5).status_code == 200
+    except httpx.HTTPError:
+        return False
+
+
+@pytest.mark.parametrize(
+    ("victim", "said"),
+    [("lablink-client run", "vm-1"), ("lablink serve", "The allocator"), ("bin/postgres", "PostgreSQL")],
+)
+def test_a_killed_part_is_started_again_and_said_so(victim: str, said: str) -> None:
+    with open_directory() as directory, running_up(directory, "--vms=1") as up:
+        os.kill(up.child(victim), signal.SIGKILL)
+
+        assert "was killed (SIGKILL)" in up.hears(f"{said} was killed")
+        until(lambda: is_ready(up), "the page")
+        assert the_main_job_works(up)
+
+
+async def test_killed_connections_come_back(up: RunningUp) -> None:
+    owner = await asyncpg.connect(up.dsn())
+    await owner.execute(
+        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "WHERE datname = current_database() AND pid <> pg_backend_pid()"
+    )
+    await owner.close()
+
+    until(lambda: is_ready(up), "the page")
+    assert the_main_job_works(up)
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM vms WHERE hostname = 'vm-1'", "TRUNCATE vms"])
+async def test_a_machine_whose_row_was_deleted_is_invited_again(statement: str) -> None:
+    with open_directory() as directory, running_up(directory, "--vms=2") as up:
+        owner = await asyncpg.connect(up.dsn())
+        await owner.execute(statement)
+        await owner.close()
+
+        up.hears("vm-1 is not enrolled any more")
+        until(lambda: machines_are_well(up), "both machines to be available")
+
+
+async def test_a_machine_retired_by_an_admin_stays_retired() -> None:
+    with open_directory() as directory, running_up(directory, "--vms=2") as up:
+        owner = await asyncpg.connect(up.dsn())
+        await owner.execute("SELECT retire_vm('vm-2')")
+        await owner.close()
+
+        up.hears("vm-2 was retired")
+
+        assert [vm["hostname"] for vm in up.json("vms", "list")] == ["vm-1"]
+
+
+@pytest.mark.parametrize("sign", [signal.SIGINT, signal.SIGTERM, signal.SIGHUP])
+def test_a_signal_stops_everything(sign: signal.Signals) -> None:
+    with open_directory() as directory, running_up(directory, "--vms=2") as up:
+        address, key = ask(up, "sleep 1000")
+        becomes(address, key, status="active")
+        below = up.children()
+
+        code = up.stop(sign)
+
+        assert code == 0
+        assert any("sleep 1000" in process.command for process in below)
+        assert alive(below) == set()
+        assert "Stopping" in up.output
+        assert "Traceback" not in up.output
+
+
+def test_a_frozen_client_does_not_keep_it_from_stopping_and_twice_is_quicker() -> None:
+    with open_directory() as directory, running_up(directory, "--vms=1") as up:
+        below = up.children()
+        for process in below:
+            if "lablink" in process.command:
+                os.kill(process.pid, signal.SIGSTOP)
+        up.process.send_signal(signal.SIGINT)
+        up.hears("Stopping")
+
+        assert up.stop() == 0
+        assert alive(below) == set()
+
+
+def test_nothing_outlives_a_killed_up_and_the_next_one_finds_its_data() -> None:
+    with open_directory() as directory:
+        with running_up(directory, "--vms=2") as up:
+            address, key = ask(up, "sleep 1000")
+            lease = becomes(address, key, status="active")
+            below = up.children()
+            up.stop(signal.SIGKILL)
+            until(lambda: not alive(below), "its children to die", 30)
+
+        with running_up(directory, "--vms=2") as again:
+            assert again.json("leases", "show", lease["id"])["crd_command"] == "sleep 1000"
+            until(lambda: is_ready(again), "the page")
+            assert the_main_job_works(again)
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can close a directory to somebody and still use it")
+def test_a_directory_closed_to_everybody_else_works_for_root(tmp_path: Path) -> None:
+    closed = tmp_path / "closed"
+    closed.mkdir(mode=0o700)
+
+    with running_up(closed / "data", "--vms=1") as up:
+        assert the_main_job_works(up)
+        clients = [process for process in processes() if "lablink-client run" in process.command]
+
+    assert clients
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="everything runs as ourselves")
+def test_machines_and_postgresql_do_not_run_as_root(up: RunningUp) -> None:
+    users = {words: Path(f"/proc/{up.child(words)}").stat().st_uid for words in ("bin/postgres", "--state-dir")}
+
+    assert 0 not in users.values()

@@ -1,0 +1,52 @@
+"""What `lablink up` decides before it does anything."""
+
+from pathlib import Path
+
+import pytest
+
+from allocator.local.children import LONGEST_PAUSE, STEADY_SECONDS, BackOff, how_it_ended
+from allocator.local.machines import choose
+from allocator.local.place import NAME, nearest
+
+
+@pytest.mark.parametrize(
+    ("present", "wanted", "keep", "surplus"),
+    [
+        ([], 3, ["vm-1", "vm-2", "vm-3"], []),
+        ([("vm-1", False), ("vm-3", False)], 3, ["vm-1", "vm-2", "vm-3"], []),
+        ([("vm-1", False), ("vm-2", False), ("vm-3", False)], 1, ["vm-1"], ["vm-2", "vm-3"]),
+        ([("vm-1", False), ("vm-2", True), ("vm-3", False)], 1, ["vm-2"], ["vm-1", "vm-3"]),
+        ([("vm-1", True), ("vm-2", True)], 1, ["vm-1"], ["vm-2"]),
+        ([("vm-10", False), ("vm-9", False)], 3, ["vm-1", "vm-9", "vm-10"], []),
+        ([("i-0abc", False)], 1, ["vm-1"], []),
+        ([("vm-1", False)], 0, [], ["vm-1"]),
+    ],
+)
+def test_whoever_has_a_machine_keeps_it_and_free_numbers_are_filled(
+    present: list[tuple[str, bool]], wanted: int, keep: list[str], surplus: list[str]
+) -> None:
+    assert choose(present, wanted) == (keep, surplus)
+
+
+def test_a_child_that_dies_early_is_waited_for_longer_each_time_up_to_a_limit() -> None:
+    back_off = BackOff()
+
+    pauses = [back_off.after(0.1) for _ in range(10)]
+
+    assert pauses == sorted(pauses)
+    assert pauses[0] < 0.5
+    assert pauses[-1] == LONGEST_PAUSE
+    assert back_off.after(STEADY_SECONDS) == pauses[0]
+
+
+def test_an_end_is_told_in_words() -> None:
+    assert how_it_ended(-9) == "was killed (SIGKILL)"
+    assert how_it_ended(3) == "ended with exit code 3"
+
+
+def test_the_data_directory_is_found_from_below(tmp_path: Path) -> None:
+    (tmp_path / NAME).mkdir()
+    (tmp_path / "docs" / "images").mkdir(parents=True)
+
+    assert nearest(tmp_path / "docs" / "images") == tmp_path / NAME
+    assert nearest(tmp_path) == tmp_path / NAME
