@@ -8,15 +8,18 @@ other systems (a developer's laptop) the functions do less and say so.
 import asyncio
 import ctypes
 import os
+import re
 import signal
 import sys
 from collections.abc import Callable, Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 
 MARK = "LABLINK_SESSION"
 """Name of the environment variable that marks a session's processes; its value is the session's directory."""
 
 _PATIENCE_SECONDS = 5.0
+_STATUS = re.compile(rb"\nState:\t(\w).*\nPPid:\t(\d+).*\nUid:\t(\d+)", re.DOTALL)  # no name can contain a line's end
 _SET_PDEATHSIG = 1  # linux/prctl.h
 _SET_CHILD_SUBREAPER = 36
 _GET_CHILD_SUBREAPER = 37
@@ -51,6 +54,22 @@ def adopt_orphans() -> None:
         _libc().prctl(_SET_CHILD_SUBREAPER, 1, 0, 0, 0)
 
 
+def adopts_orphans() -> bool:
+    """Whether this process has called `adopt_orphans`."""
+    if sys.platform != "linux":
+        return False
+    adopts = ctypes.c_int()
+    _libc().prctl(_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
+    return bool(adopts.value)
+
+
+def reap_adopted(own: int) -> None:
+    """Let go of adopted orphans that have ended; the exit code of the child `own` is left to whoever waits for it."""
+    with suppress(ChildProcessError):
+        while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and dead.si_pid != own:
+            os.waitpid(dead.si_pid, os.WNOHANG)
+
+
 def die_with_parent() -> Callable[[], None] | None:
     """What a child calls between fork and exec so that the kernel kills it when this process is gone."""
     if sys.platform != "linux":
@@ -67,10 +86,8 @@ def die_with_parent() -> Callable[[], None] | None:
 
 def signal_group(leader: int, number: signal.Signals) -> None:
     """Signal a whole process group; one that is gone already is fine."""
-    try:
+    with suppress(ProcessLookupError, PermissionError):  # macOS says "permission" of a group of zombies
         os.killpg(leader, number)
-    except (ProcessLookupError, PermissionError):  # macOS says "permission" of a group of zombies
-        return
 
 
 async def kill_remains(of: Belongings) -> None:
@@ -88,7 +105,7 @@ async def kill_remains(of: Belongings) -> None:
 def find_remains(of: Belongings) -> list[int]:
     """Ids of the session's living processes. Dead ones that this process adopted are reaped on the way."""
     processes = {process.pid: process for process in _all_processes()}
-    below = _descendants(processes) if _adopts_orphans() else set()
+    below = _descendants(processes) if adopts_orphans() else set()
     living = []
     for process in processes.values():
         if process.zombie:
@@ -107,11 +124,11 @@ def _all_processes() -> Iterator[_Process]:
 
 def _read(pid: int) -> _Process | None:
     try:
-        with open(f"/proc/{pid}/status", encoding="utf-8", errors="replace") as status:
-            fields = dict(line.rstrip("\n").split(":\t", 1) for line in status if ":\t" in line)
-        return _Process(pid, int(fields["PPid"]), int(fields["Uid"].split()[0]), fields["State"][0] in "ZX")
-    except (OSError, KeyError):  # it ended while we looked
+        with open(f"/proc/{pid}/status", "rb", buffering=0) as status:
+            found = _STATUS.search(status.read())
+    except OSError:  # it ended while we looked
         return None
+    return _Process(pid, int(found[2]), int(found[3]), found[1] in b"ZX") if found else None
 
 
 def _descendants(processes: dict[int, _Process]) -> set[int]:
@@ -128,7 +145,7 @@ def _descendants(processes: dict[int, _Process]) -> set[int]:
 
 def _carries(pid: int, mark: str) -> bool:
     try:
-        with open(f"/proc/{pid}/environ", "rb") as environ:
+        with open(f"/proc/{pid}/environ", "rb", buffering=0) as environ:
             return os.fsencode(f"{MARK}={mark}") in environ.read().split(b"\0")
     except OSError:  # gone, or somebody else's
         return False
@@ -136,25 +153,13 @@ def _carries(pid: int, mark: str) -> bool:
 
 def _reap(process: _Process, below: set[int]) -> None:
     if process.pid in below and process.parent == os.getpid():
-        try:
+        with suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
-        except ChildProcessError:
-            return
 
 
 def _kill(pid: int) -> None:
-    try:
+    with suppress(ProcessLookupError, PermissionError):
         os.kill(pid, signal.SIGKILL)
-    except (ProcessLookupError, PermissionError):
-        return
-
-
-def _adopts_orphans() -> bool:
-    if sys.platform != "linux":
-        return False
-    adopts = ctypes.c_int()
-    _libc().prctl(_GET_CHILD_SUBREAPER, ctypes.byref(adopts), 0, 0, 0)
-    return bool(adopts.value)
 
 
 def _libc() -> ctypes.CDLL:

@@ -20,7 +20,15 @@ from pathlib import Path
 
 from client.command import Command, DesktopCommand, redact
 from client.output import Output
-from client.processes import MARK, ProcessesRemain, die_with_parent, kill_remains, signal_group
+from client.processes import (
+    MARK,
+    ProcessesRemain,
+    adopts_orphans,
+    die_with_parent,
+    kill_remains,
+    reap_adopted,
+    signal_group,
+)
 from client.session import Session
 
 START_HOST = "/opt/google/chrome-remote-desktop/start-host"
@@ -78,10 +86,12 @@ class Running:
         self._output = output
         self._command = command
         self._session = session
-        loop = asyncio.get_running_loop()
-        self._deadline = None if limit_seconds is None else loop.time() + limit_seconds
+        self._loop = asyncio.get_running_loop()
+        self._deadline = None if limit_seconds is None else self._loop.time() + limit_seconds
         self._timed_out = False
         output.follow(self._kill_group if isinstance(command, DesktopCommand) else None)
+        if adopts_orphans():
+            self._loop.add_signal_handler(signal.SIGCHLD, reap_adopted, process.pid)
 
     @property
     def pid(self) -> int:
@@ -101,20 +111,21 @@ class Running:
     async def stop(self) -> None:
         """End it and all that it started: SIGTERM, two seconds, SIGKILL. May be repeated. Raises ProcessesRemain."""
         try:
-            if self._process.returncode is None and not await self._terminated():
-                self._kill_group()
+            if not await self._ends_after(signal.SIGTERM, _GRACE_SECONDS):
+                # Waited for here, because kill_remains would take its exit code if it found it dead first.
+                await self._ends_after(signal.SIGKILL, _KILL_SECONDS)
             await kill_remains(self._session.belongings)
-            async with asyncio.timeout(_KILL_SECONDS):
-                await self._process.wait()
-        except TimeoutError:
-            raise ProcessesRemain("The command cannot be killed.") from None
+            if not await self._ends_after(signal.SIGKILL, _KILL_SECONDS):
+                raise ProcessesRemain("The command cannot be killed.")
         finally:
+            self._loop.remove_signal_handler(signal.SIGCHLD)
             self._output.close()
 
-    async def _terminated(self) -> bool:
-        signal_group(self._process.pid, signal.SIGTERM)
+    async def _ends_after(self, number: signal.Signals, seconds: float) -> bool:
+        if self._process.returncode is None:
+            signal_group(self._process.pid, number)
         try:
-            async with asyncio.timeout(_GRACE_SECONDS):
+            async with asyncio.timeout(seconds):
                 await self._process.wait()
         except TimeoutError:
             return False

@@ -1,39 +1,19 @@
-"""Real processes through the runner: what they get, what comes back of them, and that nothing of them stays."""
+"""Real processes through the runner: what they get, and what comes back of them."""
 
-import asyncio
 import json
-import os
-import select
 import shutil
-import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import pytest
 
 from allocator.local import start_host
-from client.command import DesktopCommand, JobCommand
+from client.command import DesktopCommand
 from client.processes import find_remains
-from client.runner import CannotStart, Finished, Programs, Running, start
-from client.session import Account, Session
-
-URL = "https://remotedesktop.google.com/_/oauthredirect"
-PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
-DAEMON = """
-import os, sys, time
-reading, writing = os.pipe()
-if os.fork() == 0:
-    os.setsid()
-    if os.fork() == 0:
-        sys.stdout.write(f"{os.getpid()}\\n")
-        sys.stdout.flush()
-        os.write(writing, b"x")
-        time.sleep(600)
-    os._exit(0)
-os.read(reading, 1)
-"""
+from client.runner import CannotStart, Finished, Programs
+from client.session import Session
+from tests.support.commands import URL, fake_start_host, run, run_desktop
 
 
 @pytest.fixture
@@ -48,42 +28,6 @@ async def session(tmp_path: Path) -> AsyncIterator[Session]:
 def stand_in(tmp_path: Path) -> Programs:
     script = shutil.copy(start_host.__file__, tmp_path / "start_host.py")
     return fake_start_host(tmp_path, f'exec {sys.executable} -IS {script} "$@"')
-
-
-def fake_start_host(directory: Path, body: str) -> Programs:
-    path = directory / "start-host"
-    path.write_text(f"#!/bin/sh\n{body}\n")
-    path.chmod(0o755)
-    return Programs(start_host=str(path), path=PATH)
-
-
-async def run(session: Session, *argv: str) -> Finished:
-    running = await start(JobCommand(argv), session, Programs(path=PATH), name="vm-1")
-    async with asyncio.timeout(20):
-        return await running.wait()
-
-
-async def run_desktop(session: Session, programs: Programs, command: DesktopCommand, limit: float = 20) -> Finished:
-    running = await start(command, session, programs, name="vm-1", limit_seconds=limit)
-    async with asyncio.timeout(30):
-        return await running.wait()
-
-
-def ended(pid: int) -> bool:
-    """Whether the process ends within five seconds."""
-    try:
-        descriptor = os.pidfd_open(pid)
-    except ProcessLookupError:
-        return True
-    try:
-        return bool(select.select([descriptor], [], [], 5)[0])
-    finally:
-        os.close(descriptor)
-
-
-def alive(pid: int) -> bool:
-    os.kill(pid, 0)
-    return True
 
 
 async def test_a_job_gives_its_exit_code_and_output(session: Session) -> None:
@@ -237,159 +181,3 @@ async def test_a_code_that_the_cut_would_halve_is_not_in_the_output(session: Ses
 
     assert output.startswith("[only the end of ")
     assert "secret" not in output
-
-
-async def test_an_output_that_nobody_closes_does_not_hold_the_result_up(session: Session) -> None:
-    finished = await run(session, "python3", "-c", DAEMON)
-
-    assert finished.exit_code == 0
-    assert alive(int(finished.output))
-
-
-async def test_what_a_desktop_left_running_lives_until_the_session_ends(session: Session, tmp_path: Path) -> None:
-    (tmp_path / "daemon.py").write_text(DAEMON)
-    programs = fake_start_host(tmp_path, f"exec {sys.executable} {tmp_path / 'daemon.py'}")
-    running = await start(DesktopCommand("4/0a", URL, "739182"), session, programs, name="vm-1", limit_seconds=20)
-    daemon = int((await running.wait()).output)
-
-    assert alive(daemon)
-    await running.stop()
-    assert ended(daemon)
-
-
-async def test_a_wipe_ends_what_daemonised(session: Session) -> None:
-    daemon = int((await run(session, "python3", "-c", DAEMON)).output)
-    await session.wipe()
-
-    assert ended(daemon)
-    assert not session.directory.exists()
-
-
-async def test_a_job_that_ignores_the_polite_signal_is_killed(session: Session) -> None:
-    stubborn = "import signal, time; signal.signal(15, signal.SIG_IGN); open('ready', 'w').close(); time.sleep(600)"
-    os.mkfifo(session.directory / "ready")
-    running = await start(JobCommand(("python3", "-c", stubborn)), session, Programs(path=PATH), name="vm-1")
-    await asyncio.to_thread((session.directory / "ready").read_bytes)
-    await running.stop()
-
-    assert (await running.wait()).exit_code == 137
-    await running.stop()
-
-
-async def test_stopping_while_somebody_waits_ends_the_wait(session: Session) -> None:
-    running = await start(JobCommand(("sleep", "600")), session, Programs(path=PATH), name="vm-1")
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
-        waiting = tasks.create_task(running.wait())
-        await running.stop()
-
-    assert waiting.result() == Finished(128 + signal.SIGTERM, "")
-
-
-async def test_two_sessions_do_not_end_each_other(session: Session, tmp_path: Path) -> None:
-    other = Session(tmp_path / "other")
-    other.open()
-    running = await start(JobCommand(("sleep", "600")), other, Programs(path=PATH), name="vm-2")
-    await session.wipe()
-
-    assert len(find_remains(other.belongings)) == 1
-    await running.stop()
-    assert find_remains(other.belongings) == []
-
-
-CLIENT = """
-import asyncio, pathlib, sys
-from client.command import JobCommand
-from client.processes import adopt_orphans
-from client.runner import Programs, start
-from client.session import Session
-
-async def main(place, path, *argv):
-    adopt_orphans()
-    session = Session(pathlib.Path(place))
-    session.open()
-    running = await start(JobCommand(argv), session, Programs(path=path), name="vm-1")
-    if argv[0] == "sleep":
-        print(running.pid, flush=True)
-        await running.wait()
-    print((await running.wait()).output, flush=True)
-    await asyncio.to_thread(sys.stdin.readline)
-    await session.wipe()
-    print("wiped", flush=True)
-
-asyncio.run(main(*sys.argv[1:]))
-"""
-
-
-@pytest.fixture
-def place(tmp_path: Path) -> str:
-    return str(tmp_path / "elsewhere")
-
-
-async def client(place: str, *argv: str) -> asyncio.subprocess.Process:
-    """The runner in a process of its own, as on a machine: one that adopts orphans."""
-    pipe = asyncio.subprocess.PIPE
-    return await asyncio.create_subprocess_exec(
-        sys.executable, "-c", CLIENT, place, PATH, *argv, stdin=pipe, stdout=pipe
-    )
-
-
-async def line(process: asyncio.subprocess.Process) -> str:
-    assert process.stdout
-    async with asyncio.timeout(20):
-        return (await process.stdout.readline()).decode().strip()
-
-
-async def test_a_command_dies_with_its_client(place: str) -> None:
-    process = await client(place, "sleep", "600")
-    command = int(await line(process))
-    assert alive(command)
-    process.kill()
-    await process.wait()
-
-    assert ended(command)
-
-
-async def test_a_daemon_that_threw_its_mark_away_is_found_among_the_orphans(place: str) -> None:
-    hiding = f"import os, sys; os.execve(sys.executable, ['python3', '-c', {DAEMON!r}], {{}})"
-    process = await client(place, "python3", "-c", hiding)
-    daemon = int(await line(process))
-    assert alive(daemon)
-    await process.communicate(b"\n")
-
-    assert process.returncode == 0
-    assert ended(daemon)
-
-
-@pytest.fixture
-async def unprivileged() -> AsyncIterator[Session]:
-    """A session of an account that nobody has; only root can become it."""
-    if os.geteuid() != 0 or not shutil.which("python3", path=Programs().path):
-        pytest.skip("needs root, and a python3 that every account can run")
-    state = Path(tempfile.mkdtemp())
-    state.chmod(0o711)
-    session = Session(state / "session", Account("lablink-test", 61_347, 61_347, ()))
-    session.open()
-    yield session
-    await session.wipe()
-    state.rmdir()
-
-
-async def test_a_command_runs_as_the_sessions_account(unprivileged: Session) -> None:
-    show = "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['USER'])"
-    running = await start(JobCommand(("python3", "-c", show)), unprivileged, Programs(), name="vm-1")
-    ids = (61_347,) * 3
-
-    assert (await running.wait()).output == f"{ids} {ids} [] lablink-test\n"
-
-
-async def test_all_of_the_accounts_processes_and_files_go_with_the_session(unprivileged: Session) -> None:
-    program = f"import os, tempfile; os.mkdir('d', 0); print(tempfile.mkdtemp(dir='/tmp'), flush=True); {DAEMON}"
-    hiding = f"import os; os.execve('/usr/bin/env', ['env', '-i', 'python3', '-c', {program!r}], {{}})"
-    running: Running = await start(JobCommand(("python3", "-c", hiding)), unprivileged, Programs(), name="vm-1")
-    left, daemon = (await running.wait()).output.split()
-    assert Path(left).exists()
-    await unprivileged.wipe()
-
-    assert ended(int(daemon))
-    assert not Path(left).exists()
-    assert not unprivileged.directory.exists()

@@ -57,9 +57,7 @@ PASTED_WITHOUT_PIN = {
     "bare start-host": f"start-host --code={CODE} --redirect-url={URL}",
     "DISPLAY in quotes": GOOGLE.replace("DISPLAY=", 'DISPLAY=""'),
     "a display number": GOOGLE.replace("DISPLAY=", "DISPLAY=:20"),
-    "the program in quotes": GOOGLE.replace(
-        "/opt/google/chrome-remote-desktop/start-host", '"/opt/google/chrome-remote-desktop/start-host"'
-    ),
+    "the program in quotes": f'"/opt/google/chrome-remote-desktop/start-host" --code={CODE} --redirect-url={URL}',
     "a display name": GOOGLE.replace("--name=$(hostname)", "--display-name='Ada: lab 7'"),
     "name from a variable": GOOGLE.replace("$(hostname)", '"${HOSTNAME}"'),
     "name in backticks": GOOGLE.replace("$(hostname)", "`hostname`"),
