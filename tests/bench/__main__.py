@@ -11,11 +11,14 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
+from allocator.local.binaries import ServerFailed
+from allocator.local.place import UpFailed
 from tests.bench import claim, delivery
 from tests.bench.figures import Section
 from tests.bench.ground import ground
 from tests.bench.options import Options
 from tests.bench.show import Facts, facts, show, write
+from tests.bench.workers import WorkerFailed
 
 
 def main(
@@ -38,6 +41,8 @@ def main(
         about, sections = asyncio.run(_bounded(options))
     except TimeoutError:
         sys.exit(f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick.")
+    except (WorkerFailed, ServerFailed, UpFailed) as failure:
+        sys.exit(str(failure))
     except KeyboardInterrupt:
         sys.exit(130)
     show(console, about, sections)
@@ -58,8 +63,7 @@ async def _run(options: Options) -> tuple[Facts, list[Section]]:
         async with ground(options.clients, options.postgres) as own:
             bar.update(server, completed=1)
             claimed = await claim.measure(own, options, partial(bar.advance, claims))
-            moved = partial(bar.advance, deliveries)
-            delivered = await delivery.measure(own, options, moved, bar.console.print)
+            delivered = await delivery.measure(own, options, partial(bar.advance, deliveries))
             return {"postgresql": await own.version()} | about, [*delivered, claimed]
 
 

@@ -20,12 +20,12 @@ STEADY, BURST = 10_000, 20_000
 Progress = Callable[[float], None]
 
 
-async def measure(own: Ground, options: Options, progress: Progress, say: Callable[[str], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The sections about delivery: people who come one by one, and many who come at once."""
     async with AsyncExitStack() as opened:
         both = await opened.enter_async_context(naive(own, options.clients))
         progress(0.1)
-        system = await opened.enter_async_context(ours(own, options.clients, say))
+        system = await opened.enter_async_context(ours(own, options.clients))
         progress(0.1)
         asked = await _load((system, both), options, progress)
         broken = await system.broken_rules()

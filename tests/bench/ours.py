@@ -5,7 +5,7 @@ import hashlib
 import json
 import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
@@ -13,7 +13,7 @@ import httpx
 
 from allocator.bootstrap import DATABASE
 from allocator.conf_files import KEPT
-from allocator.local.children import kept_running
+from allocator.local.children import Child
 from allocator.local.installation import Installation
 from allocator.local.place import listening
 from allocator.local.readiness import page_ready
@@ -22,7 +22,7 @@ from tests.bench.ground import Ground
 from tests.bench.load import HOLD_SECONDS, Asked, now
 from tests.bench.options import PROGRAM, command_of, started
 from tests.bench.trips import Trip
-from tests.bench.workers import Worker, dealt, workers
+from tests.bench.workers import STOP_SECONDS, Worker, WorkerFailed, dealt, workers
 
 START_LIMIT_SECONDS = 10.0
 MACHINES_A_PROCESS = 10
@@ -98,7 +98,7 @@ class Ours:
 
 
 @asynccontextmanager
-async def ours(own: Ground, clients: int, say: Callable[[str], None]) -> AsyncIterator[Ours]:
+async def ours(own: Ground, clients: int) -> AsyncIterator[Ours]:
     """A LabLink with that many machines, all of them available."""
     await own.clone(DATABASE)
     async with AsyncExitStack() as opened:
@@ -107,8 +107,7 @@ async def ours(own: Ground, clients: int, say: Callable[[str], None]) -> AsyncIt
         installation.write_settings()
         with open(own.directory / KEPT, "a") as settings:
             settings.write(f"pool.programs=[{PROGRAM}]\n")
-        await opened.enter_async_context(kept_running([installation.allocator(listener)], say, asyncio.Event()))
-        await page_ready(installation.port)
+        await opened.enter_async_context(_serving(installation.allocator(listener), installation.port))
         tasks = _tasks(own, installation.url, await _invite(own, clients))
         machines = await opened.enter_async_context(workers("tests.bench.fleet", tasks, own.directory / "fleet.log"))
         http = await opened.enter_async_context(httpx.AsyncClient(base_url=installation.url, timeout=30))
@@ -117,6 +116,22 @@ async def ours(own: Ground, clients: int, say: Callable[[str], None]) -> AsyncIt
         opened.push_async_callback(owner.close)
         await owner.add_listener("lease_updates", system.notified)
         yield system
+
+
+@asynccontextmanager
+async def _serving(service: Child, port: int) -> AsyncIterator[None]:
+    """The service, ready, for the time of the block. Raises WorkerFailed when it ends instead."""
+    process = await service.start()
+    try:
+        ended, ready = asyncio.ensure_future(process.wait()), asyncio.ensure_future(page_ready(port))
+        await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
+        if ended.done():
+            ready.cancel()
+            raise WorkerFailed(f"lablink serve ended early: {service.log.read_text(errors='replace')[-2000:]}")
+        await ready
+        yield
+    finally:
+        await service.stop(asyncio.Event(), STOP_SECONDS)
 
 
 def _tasks(own: Ground, url: str, tokens: dict[str, str]) -> list[dict[str, object]]:
