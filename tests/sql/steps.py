@@ -137,7 +137,9 @@ class Machine:
         return lease
 
 
-async def machine(database: Database, hostname: str = "vm-1", status: str = "available", pool: str = "default") -> Machine:
+async def machine(
+    database: Database, hostname: str = "vm-1", status: str = "available", pool: str = "default"
+) -> Machine:
     """A machine that enrolled, with its connection."""
     vm = await database.vm(hostname, status, pool)
     return Machine(vm, await vm.connect())

@@ -12,7 +12,9 @@ from tests.support.database import Database
 HIGHEST = 10**15
 
 
-async def claimed(database: Database, service: asyncpg.Connection, argv: list[str] | None = None) -> tuple[Machine, UUID]:
+async def claimed(
+    database: Database, service: asyncpg.Connection, argv: list[str] | None = None
+) -> tuple[Machine, UUID]:
     """A machine that claimed Ada's desktop, or the job `argv`, at epoch 1."""
     if argv:
         await service.execute("SELECT ensure_pool('default', true, $1, 600, 90, 600)", argv[:1])
@@ -80,7 +82,9 @@ async def test_the_larger_the_fleet_the_rarer_the_hellos(database: Database, own
     assert (await vm.hello())["period_seconds"] == pytest.approx(1001 / 50)
 
 
-async def test_a_machine_that_was_lost_is_cleaned_when_it_is_back(database: Database, owner: asyncpg.Connection) -> None:
+async def test_a_machine_that_was_lost_is_cleaned_when_it_is_back(
+    database: Database, owner: asyncpg.Connection
+) -> None:
     vm = await machine(database)
     await owner.execute("UPDATE vms SET status = 'failed', reason = 'lost'")
 
@@ -307,7 +311,9 @@ async def test_a_job_is_active_once_it_has_started_and_keeps_its_machine_when_it
     assert (await row_of(owner))["status"] == "in-use"
 
 
-@pytest.mark.parametrize(("outcome", "named", "failure"), [("failed", "timed-out", "timed-out"), ("unknown", None, "unknown")])
+@pytest.mark.parametrize(
+    ("outcome", "named", "failure"), [("failed", "timed-out", "timed-out"), ("unknown", None, "unknown")]
+)
 async def test_a_command_that_did_not_end_or_whose_end_is_unknown_fails_the_lease(
     database: Database,
     owner: asyncpg.Connection,
@@ -396,7 +402,11 @@ async def test_a_machine_cannot_report_for_another_one(
 
 @pytest.mark.parametrize(("outcome", "exit_code"), [("won", 0), (None, 0), ("", 0), ("exited", None)])
 async def test_a_report_that_says_nothing_known_is_refused(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, outcome: str | None, exit_code: int | None
+    database: Database,
+    owner: asyncpg.Connection,
+    service: asyncpg.Connection,
+    outcome: str | None,
+    exit_code: int | None,
 ) -> None:
     vm, lease = await claimed(database, service)
 
