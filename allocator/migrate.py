@@ -19,6 +19,8 @@ from sqlalchemy.pool import NullPool
 
 from allocator.migrations import MigrationFailed, execute, function_files
 
+__all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
+
 SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x1AB11  # any number that nothing else of ours locks
 WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '120s'"

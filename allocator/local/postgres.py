@@ -66,6 +66,15 @@ def kept_secret(directory: Path, name: str) -> str:
         return path.read_text().strip()
 
 
+def in_use(directory: Path) -> bool:
+    """Whether somebody runs a server under `directory` at this moment."""
+    try:
+        with _sole_user_of(directory):
+            return False
+    except ServerFailed:
+        return True
+
+
 @contextmanager
 def _explained(directory: Path) -> Iterator[None]:
     try:

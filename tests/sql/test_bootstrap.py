@@ -10,6 +10,7 @@ import pytest_asyncio
 
 from allocator import bootstrap, migrate
 from allocator.local.postgres import Server, running_server
+from client.scram import verifier
 from tests.support.database import Database
 from tests.support.server import UNSAFE_AND_FAST, TestServer
 
@@ -55,7 +56,8 @@ async def test_only_the_owner_has_power_and_nobody_is_superuser(empty: Server) -
         "FROM pg_roles WHERE rolname LIKE 'lablink%'",
     )
     assert powers == (
-        "lablink falsetruetrue, lablink_app falsefalsetrue, lablink_client falsefalsefalse, lablink_reader falsefalsetrue"
+        "lablink falsetruetrue, lablink_app falsefalsetrue, "
+        "lablink_client falsefalsefalse, lablink_reader falsefalsetrue"
     )
 
 
@@ -89,7 +91,7 @@ async def _enrols(server: Server) -> None:
     app = await asyncpg.connect(server.dsn("lablink_app", "app", "lablink_db"))
     try:
         await app.execute("SELECT invite_vm('vm-1', 'default', $1, 60)", token)
-        assert await app.fetchval("SELECT role FROM enrol_vm($1, $2)", token, bootstrap.verifier("secret"))
+        assert await app.fetchval("SELECT role FROM enrol_vm($1, $2)", token, verifier("secret"))
     finally:
         await app.close()
 

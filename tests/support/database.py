@@ -11,7 +11,7 @@ from uuid import UUID
 import asyncpg
 
 from allocator import bootstrap, migrate
-from allocator.bootstrap import verifier
+from client.scram import verifier
 from tests.support.server import TIME_ZONE, TestServer
 
 PASSWORDS = {"lablink": "owner-password", "lablink_app": "app-password", "lablink_reader": "reader-password"}
@@ -111,8 +111,9 @@ class Database:
 
 AGE_VM = ("UPDATE vm_heartbeats SET seen_at = seen_at - make_interval(secs => $2) WHERE vm_id = $1",)
 LEASE_TIMES = ("created_at", "assigned_at", "claimed_at", "started_at", "active_at", "deadline", "expires_at")
+OLDER = ", ".join(f"{name} = {name} - make_interval(secs => $2)" for name in LEASE_TIMES)
 AGE_LEASE = (
-    f"UPDATE leases SET {', '.join(f'{name} = {name} - make_interval(secs => $2)' for name in LEASE_TIMES)} WHERE id = $1",
+    f"UPDATE leases SET {OLDER} WHERE id = $1",
     "UPDATE lease_secrets SET created_at = created_at - make_interval(secs => $2) WHERE lease_id = $1",
 )
 
@@ -134,7 +135,7 @@ async def cloned_database(server: TestServer, template: str, name: str) -> Async
     await _drop(server, name)
     await _execute(
         server,
-        f"CREATE DATABASE {name} OWNER lablink TEMPLATE {template}",
+        f"CREATE DATABASE {name} OWNER lablink TEMPLATE {template} STRATEGY file_copy",
         f"ALTER DATABASE {name} SET timezone = '{TIME_ZONE}'",
         bootstrap.access_to(name),
     )

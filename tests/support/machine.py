@@ -92,7 +92,7 @@ class Machine:
         process = await asyncio.create_subprocess_exec(
             sys.executable, *arguments, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
         )
-        self.processes.append(ClientProcess(process))
+        self.processes.append(ClientProcess(process, asyncio.create_task(process.communicate())))
         return self.processes[-1]
 
     async def stop(self) -> None:
@@ -106,14 +106,18 @@ class ClientProcess:
     """A running `lablink-client`."""
 
     process: asyncio.subprocess.Process
-    log: str = ""
+    end: asyncio.Task[tuple[bytes, bytes]]
+
+    @property
+    def log(self) -> str:
+        """What it logged, once it has ended."""
+        return self.end.result()[1].decode()
 
     async def ended(self) -> int:
-        """Wait until it has ended by itself. Returns its exit code; what it logged is in `log`."""
-        async with asyncio.timeout(LIMIT_SECONDS):
-            _, said = await self.process.communicate()
-        self.log += said.decode()
-        return self.process.returncode or 0
+        """Wait until it has ended by itself. Returns its exit code."""
+        await asyncio.wait([self.end], timeout=LIMIT_SECONDS)
+        assert self.process.returncode is not None, "the client did not end"
+        return self.process.returncode
 
     async def kill(self) -> None:
         """Kill it with -9, unless it has ended."""
@@ -199,5 +203,5 @@ class Pool:
 async def reached(condition: Callable[[], bool]) -> None:
     """Wait until something that nothing announces is so, for at most 20 s."""
     async with asyncio.timeout(LIMIT_SECONDS):
-        while not condition():
-            await asyncio.sleep(0.005)  # noqa: ASYNC110
+        while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
