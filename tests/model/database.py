@@ -83,7 +83,7 @@ def claim_answer(db: Database, epoch: int, rules: Rules) -> Key | None:
 
 def _hello(db: Database, memory: Key, rules: Rules) -> Database:
     """First contact, return after being lost, and the discovery that the database was restored."""
-    another = db.status == IN_USE and memory.epoch == db.epoch and memory.lease not in (NOBODY, db.lease)
+    another = db.status == IN_USE and memory.epoch == db.epoch and memory.lease != db.lease
     if (memory.epoch > db.epoch or another) and rules.epoch_jumps:
         freed = db if db.lease == NOBODY else _with_lease(db, db.lease, FAILED)
         return freed._replace(status=CLEANING, epoch=memory.epoch + 1, lease=NOBODY)

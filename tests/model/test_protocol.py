@@ -34,9 +34,11 @@ def test_a_promise_breaks_when_one_rule_is_switched(rule: str) -> None:
     assert found.promise == promise
 
 
-@pytest.mark.parametrize("world", sorted({world for _, world in BREAKS.values()}), ids=str)
-def test_nothing_breaks_with_all_rules_on_in_the_world(world: World) -> None:
-    assert explore(Rules(), *world).counterexample is None
+def test_nothing_breaks_where_a_rule_was_switched_when_all_are_on() -> None:
+    """Each of those worlds is part of one that is explored whole above."""
+    for _, (faults, kinds) in BREAKS.values():
+        wider = (world for world in WORLDS.values() if world.kinds == kinds)
+        assert any(all(few <= many for few, many in zip(faults, world.faults, strict=True)) for world in wider)
 
 
 def test_the_promises_that_no_single_rule_breaks_first_are_watched_as_well() -> None:

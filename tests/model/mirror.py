@@ -1,0 +1,152 @@
+"""The same calls on the model's rows and on real ones in PostgreSQL, so that the two can be compared."""
+
+from collections.abc import Awaitable, Callable
+from contextlib import suppress
+from dataclasses import dataclass
+from random import Random
+from uuid import UUID
+
+import asyncpg
+
+from tests.sql.steps import ADA, BOB, Machine, ask
+from tests.support.database import Database as RealDatabase
+
+from . import database as rows
+from .state import (
+    DESKTOP,
+    DONE,
+    FAILURE,
+    JOB,
+    LOST,
+    NOBODY,
+    STARTED,
+    TERMINAL,
+    UNKNOWN,
+    Database,
+    Key,
+    Lease,
+    Message,
+    Rules,
+)
+
+RULES = Rules()
+OUTCOMES = {STARTED: ("started", None), DONE: ("exited", 0), FAILURE: ("failed", None), UNKNOWN: ("unknown", None)}
+BACKUP = "CREATE TABLE backup_{0} AS SELECT * FROM {0}"
+COLUMNS = """SELECT string_agg(format('%1$I = b.%1$I', column_name), ', ') FROM information_schema.columns
+             WHERE table_name = $1 AND is_generated = 'NEVER' AND is_identity = 'NO' AND column_name <> 'id'"""
+
+
+@dataclass(slots=True)
+class Mirror:
+    """One machine and two leases, twice. Every method does one thing to both."""
+
+    real: RealDatabase
+    owner: asyncpg.Connection
+    machine: Machine
+    chance: Random
+    model: Database
+    ids: tuple[UUID, ...] = ()
+    backup: Database | None = None
+
+    def calls(self) -> tuple[Callable[[], Awaitable[None]], ...]:
+        """All that may be done next, the ordinary more often."""
+        usual = (self.hello, self.claim, self.claim, self.report, self.report, self.cleaned)
+        return (*usual, self.end_lease, self.deadline, self.declare_lost, self.restore)
+
+    async def ask(self) -> None:
+        """Two people ask, once nobody holds or awaits anything."""
+        leases = self.model.leases
+        if self.backup is None and all(lease.status in TERMINAL for lease in leases):
+            asked = [await ask(self.owner, ADA), await ask(self.owner, BOB, argv=["true"])]
+            self.ids = tuple(answer["lease_id"] for answer in asked)
+            self._follow(self.model._replace(leases=(Lease(DESKTOP), Lease(JOB))))
+
+    async def hello(self) -> None:
+        """With any memory, be it ahead of the database."""
+        memory = self._some_key()
+        with suppress(asyncpg.PostgresError):
+            await self.machine.hello(memory.epoch, None if memory.lease == NOBODY else self.ids[memory.lease])
+        self._follow(rows.receive(self.model, Message("hello", memory), RULES))
+
+    async def claim(self) -> None:
+        """Both give the same lease, or both refuse."""
+        key, given = self._some_key(), None
+        with suppress(asyncpg.PostgresError):
+            given = (await self.machine.claim(key.epoch))["lease_id"]
+        expected = rows.claim_answer(self.model, key.epoch, RULES)
+        if expected is None or self.model.leases[expected.lease].status != "active":
+            assert given == (self.ids[expected.lease] if expected else None)
+        self._follow(rows.receive(self.model, Message("claim", key), RULES))
+
+    async def report(self) -> None:
+        """Any outcome that a machine may report for this kind of command."""
+        key = self._some_key()
+        if key.lease == NOBODY:
+            return
+        is_job = self.model.leases[key.lease].kind == JOB
+        outcome = self.chance.choice((STARTED, DONE, UNKNOWN, FAILURE) if is_job else (DONE, UNKNOWN, FAILURE))
+        with suppress(asyncpg.PostgresError):
+            await self.machine.report(self.ids[key.lease], key.epoch, *OUTCOMES[outcome])
+        self._follow(rows.receive(self.model, Message("report", key, outcome), RULES))
+
+    async def cleaned(self) -> None:
+        key = self._some_key()
+        with suppress(asyncpg.PostgresError):
+            await self.machine.cleaned(key.epoch)
+        self._follow(rows.receive(self.model, Message("cleaned", key), RULES))
+
+    async def end_lease(self) -> None:
+        number = self.chance.choice((0, 1))
+        await self.owner.execute("SELECT end_lease($1)", self.ids[number])
+        self._follow(rows.end_lease(self.model, number, RULES))
+
+    async def deadline(self) -> None:
+        if self.model.lease != NOBODY:
+            await self.real.age(self.ids[self.model.lease], 1000)
+        await self.owner.execute("SELECT sweep_deadlines()")
+        self._follow(rows.deadline(self.model, RULES))
+
+    async def declare_lost(self) -> None:
+        await self.owner.execute(
+            "UPDATE vms SET status = 'failed', reason = 'lost' WHERE status IN ('available', 'in-use', 'cleaning')"
+        )
+        self._follow(rows.declare_lost(self.model, RULES))
+
+    async def restore(self) -> None:
+        """Take a backup; the next time bring it back, as a restore does: past all triggers."""
+        superuser = await self.real.connect("postgres")
+        async with superuser.transaction():
+            await superuser.execute("SET LOCAL session_replication_role = replica")
+            for table in ("vms", "leases"):
+                if self.backup is None:
+                    await superuser.execute(BACKUP.format(table))
+                    continue
+                columns = await superuser.fetchval(COLUMNS, table)
+                await superuser.execute(f"UPDATE {table} t SET {columns} FROM backup_{table} b WHERE b.id = t.id")
+                await superuser.execute(f"DROP TABLE backup_{table}")
+        await superuser.close()
+        self.model, self.backup = (self.model, self.model) if self.backup is None else (self.backup, None)
+
+    async def read(self) -> Database:
+        """The real rows in the model's words."""
+        vm = await self.owner.fetchrow("SELECT * FROM vms")
+        assert vm is not None
+        found = {row["id"]: row for row in await self.owner.fetch("SELECT * FROM leases")}
+        leases = (found[lease_id] for lease_id in self.ids)
+        return Database(
+            LOST if vm["reason"] == "lost" else vm["status"],
+            vm["epoch"],
+            self.ids.index(vm["lease_id"]) if vm["lease_id"] else NOBODY,
+            tuple(Lease(row["kind"], row["status"], (row["live"] and row["epoch"]) or 0) for row in leases),
+        )
+
+    def _some_key(self) -> Key:
+        """The machine's present key, most of the time."""
+        if self.chance.random() < 0.7:
+            return Key(self.model.epoch, self.model.lease)
+        lease = self.chance.choice((NOBODY, 0, 1)) if self.ids else NOBODY
+        return Key(max(0, self.model.epoch + self.chance.choice((-1, 0, 1))), lease)
+
+    def _follow(self, model: Database) -> None:
+        """In PostgreSQL a machine that becomes available is assigned in the same transaction."""
+        self.model = rows.assign(model, RULES)

@@ -1,0 +1,27 @@
+"""The SQL does to its rows what the model does to its own, call by call."""
+
+import random
+
+import pytest
+
+from tests.sql.steps import machine
+from tests.support.database import Database
+
+from .mirror import Mirror
+from .state import BOOTING, NOBODY
+from .state import Database as Rows
+
+CALLS = 150
+
+
+@pytest.mark.parametrize("seed", range(4))
+async def test_after_every_call_the_database_says_what_the_model_says(database: Database, seed: int) -> None:
+    chance = random.Random(seed)
+    owner = await database.connect("lablink")
+    await owner.execute("UPDATE pools SET programs = '{true}'")
+    mirror = Mirror(database, owner, await machine(database, status="booting"), chance, Rows(BOOTING, 0, NOBODY, ()))
+    for number in range(CALLS):
+        await mirror.ask()
+        call = chance.choice(mirror.calls())
+        await call()
+        assert await mirror.read() == mirror.model, f"call {number} was {call.__name__}"
