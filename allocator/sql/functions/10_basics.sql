@@ -26,9 +26,12 @@ RETURN make_interval(secs => 2 * hello_period() + 5);
 CREATE OR REPLACE FUNCTION lost_after() RETURNS interval LANGUAGE sql STABLE
 RETURN make_interval(secs => 3 * hello_period() + 15);
 
--- The line without what follows --code and --pin: what may be stored, shown and searched.
+-- The line without what follows --code and --pin, or looks like a code of Google's wherever it stands: what may be stored,
+-- shown and searched.
 CREATE OR REPLACE FUNCTION blot_out(p_line text) RETURNS text LANGUAGE sql IMMUTABLE
-RETURN regexp_replace(p_line, '(--?(?:code|pin)[\s=]+)(?:"[^"]*"|''[^'']*''|“[^”]*”|\S+)', '\1***', 'gi');
+RETURN regexp_replace(
+    regexp_replace(p_line, '(--?(?:code|pin)["''”]?[\s=]+)(?:"[^"]*"|''[^'']*''|“[^”]*”|\S+)', '\1***', 'gi'),
+    '(^|[^[:alnum:]/])4/[[:alnum:]_-]{12,}', '\1***', 'g');
 
 -- Appends one line to the history. No e-mail, command, code or PIN may be in p_detail.
 CREATE OR REPLACE FUNCTION record_event(p_kind text, p_vm_id integer, p_hostname text, p_lease uuid, p_detail jsonb)
