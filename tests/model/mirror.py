@@ -50,8 +50,8 @@ class Mirror:
 
     def calls(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """All that may be done next, the ordinary more often."""
-        usual = (self.hello, self.claim, self.claim, self.report, self.report, self.cleaned)
-        return (*usual, self.end_lease, self.deadline, self.declare_lost, self.restore)
+        usual = (self.hello, self.claim, self.report, self.cleaned) * 4
+        return (*usual, self.end_lease, self.deadline, self.declare_lost, self.restore, self.restore)
 
     async def ask(self) -> None:
         """Two people ask, once nobody holds or awaits anything."""
@@ -142,7 +142,7 @@ class Mirror:
 
     def _some_key(self) -> Key:
         """The machine's present key, most of the time."""
-        if self.chance.random() < 0.7:
+        if self.chance.random() < 0.85:
             return Key(self.model.epoch, self.model.lease)
         lease = self.chance.choice((NOBODY, 0, 1)) if self.ids else NOBODY
         return Key(max(0, self.model.epoch + self.chance.choice((-1, 0, 1))), lease)

@@ -8,20 +8,23 @@ from tests.sql.steps import machine
 from tests.support.database import Database
 
 from .mirror import Mirror
-from .state import BOOTING, NOBODY
+from .state import ACTIVE, ASSIGNED, BOOTING, CANCELLED, CLAIMED, ENDED, FAILED, NOBODY, QUEUED
 from .state import Database as Rows
 
-CALLS = 150
+CALLS = 1000
 
 
-@pytest.mark.parametrize("seed", range(4))
+@pytest.mark.parametrize("seed", range(3))
 async def test_after_every_call_the_database_says_what_the_model_says(database: Database, seed: int) -> None:
     chance = random.Random(seed)
     owner = await database.connect("lablink")
     await owner.execute("UPDATE pools SET programs = '{true}'")
     mirror = Mirror(database, owner, await machine(database, status="booting"), chance, Rows(BOOTING, 0, NOBODY, ()))
+    seen = set()
     for number in range(CALLS):
         await mirror.ask()
         call = chance.choice(mirror.calls())
         await call()
         assert await mirror.read() == mirror.model, f"call {number} was {call.__name__}"
+        seen |= {lease.status for lease in mirror.model.leases}
+    assert seen == {QUEUED, ASSIGNED, CLAIMED, ACTIVE, ENDED, FAILED, CANCELLED}
