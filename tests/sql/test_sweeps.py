@@ -1,0 +1,354 @@
+"""The periodic duties: who is lost and who is not, whose time is up, who is next, what is forgotten."""
+
+from uuid import UUID
+
+import asyncpg
+import pytest
+
+from tests.sql.steps import ADA, BOB, Machine, ask, lease_of, machine, row_of
+from tests.support.database import Database
+
+LONG_AGO = 3600.0
+
+
+@pytest.fixture
+async def server_since_long(database: Database) -> None:
+    """PostgreSQL has run for an hour, so that its own start excuses nobody."""
+    await database.let_pass(LONG_AGO)
+
+
+async def fleet(database: Database, number: int) -> list[Machine]:
+    return [await machine(database, f"vm-{n}") for n in range(1, number + 1)]
+
+
+async def lose(service: asyncpg.Connection, contact: float = LONG_AGO) -> int:
+    return int(await service.fetchval("SELECT sweep_lost($1)", contact))
+
+
+async def statuses(owner: asyncpg.Connection) -> list[str]:
+    return [row["status"] for row in await owner.fetch("SELECT status FROM vms ORDER BY id")]
+
+
+# lost
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_a_silent_machine_is_lost_and_its_lease_fails(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    lease = (await ask(service))["lease_id"]
+    await database.age(vm.vm, 46)
+
+    assert await lose(service) == 1
+
+    row, failed = await row_of(owner), await lease_of(owner, lease)
+    assert (row["status"], row["reason"], row["epoch"]) == ("failed", "lost", 2)
+    assert (failed["status"], failed["failure"]) == ("failed", "lost")
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_a_machine_that_was_silent_for_a_while_only_is_not_lost(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    await database.age(vm.vm, 40)
+
+    assert await lose(service) == 0
+
+
+@pytest.mark.usefixtures("server_since_long")
+@pytest.mark.parametrize("status", ["failed", "retired"])
+async def test_a_machine_that_is_out_of_service_is_not_lost(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, status: str
+) -> None:
+    vm = await machine(database)
+    await owner.execute("UPDATE vms SET status = $1", status)
+    await database.age(vm.vm, 100)
+
+    assert await lose(service) == 0
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_nobody_is_lost_before_the_allocator_has_had_the_database_long_enough(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    await database.age(vm.vm, 100)
+
+    assert await lose(service, contact=40) == 0
+    assert await lose(service, contact=46) == 1
+
+
+async def test_nobody_is_lost_before_postgresql_has_run_long_enough(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    up = await owner.fetchval("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
+    vm = await machine(database)
+    await database.age(vm.vm, LONG_AGO)
+
+    await database.let_pass(40 - up)
+    assert await lose(service) == 0
+    await database.let_pass(60)
+    assert await lose(service) == 1
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_a_fifth_of_the_fleet_may_be_lost_at_once(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for vm in (await fleet(database, 11))[:3]:
+        await database.age(vm.vm, 100)
+
+    assert await lose(service) == 3
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_more_than_a_fifth_of_the_fleet_is_not_lost_at_once_but_reported_once_a_minute(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for vm in (await fleet(database, 10))[:3]:
+        await database.age(vm.vm, 100)
+
+    assert [await lose(service), await lose(service)] == [0, 0]
+
+    alerts = await owner.fetch("SELECT detail FROM events WHERE kind = 'alert.silence'")
+    assert [row["detail"] for row in alerts] == ['{"fleet": 10, "silent": 3}']
+    assert set(await statuses(owner)) == {"available"}
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_a_fifth_after_a_fifth_is_more_than_a_fifth(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vms = await fleet(database, 6)
+    for vm in vms[:2]:
+        await database.age(vm.vm, 100)
+    first = await lose(service)
+    for vm in vms[2:4]:
+        await database.age(vm.vm, 100)
+
+    assert (first, await lose(service)) == (2, 0)
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_two_machines_may_be_lost_however_small_the_fleet(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for vm in (await fleet(database, 3))[:2]:
+        await database.age(vm.vm, 100)
+
+    assert await lose(service) == 2
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_a_silent_machine_whose_row_somebody_holds_is_left_for_the_next_sweep(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vms = await fleet(database, 2)
+    for vm in vms:
+        await database.age(vm.vm, 100)
+    await service.execute("SET lock_timeout = '2s'")
+    async with owner.transaction():
+        await owner.execute("SELECT FROM vms WHERE hostname = 'vm-1' FOR UPDATE")
+        first = await lose(service)
+
+    assert (first, await lose(service)) == (1, 1)
+
+
+async def test_a_lost_machine_comes_back_clean_and_serves_the_queue(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    await database.let_pass(LONG_AGO)
+    await lose(service)
+    lease = (await ask(service))["lease_id"]
+
+    await vm.clean()
+
+    assert (await row_of(owner))["lease_id"] == lease
+
+
+# deadlines
+
+
+@pytest.mark.parametrize(
+    ("reached", "aged", "status", "failure"),
+    [
+        ("queued", 86_401, "failed", "queue-timeout"),
+        ("assigned", 61, "failed", "deadline"),
+        ("claimed", 121, "failed", "deadline"),
+        ("active", 28_801, "ended", None),
+    ],
+)
+async def test_each_step_of_a_lease_has_its_deadline(
+    database: Database,
+    owner: asyncpg.Connection,
+    service: asyncpg.Connection,
+    reached: str,
+    aged: float,
+    status: str,
+    failure: str | None,
+) -> None:
+    lease = await lease_that_is(reached, database, service)
+    early = await service.fetchval("SELECT sweep_deadlines()")
+    await database.age(lease, aged)
+
+    late = await service.fetchval("SELECT sweep_deadlines()")
+
+    row = await lease_of(owner, lease)
+    assert (early, late, row["status"], row["failure"]) == (0, 1, status, failure)
+    assert await owner.fetchval("SELECT count(*) FROM vms WHERE status <> 'cleaning'") == 0
+
+
+async def lease_that_is(status: str, database: Database, service: asyncpg.Connection) -> UUID:
+    if status == "queued":
+        answer = await ask(service)
+    else:
+        vm = await machine(database)
+        answer = await ask(service)
+        if status == "claimed":
+            await vm.claim(1)
+        elif status == "active":
+            await vm.run()
+    lease = answer["lease_id"]
+    assert isinstance(lease, UUID)
+    return lease
+
+
+async def test_a_machine_held_by_hand_has_no_deadline(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await database.vm("vm-1")
+    await owner.execute("UPDATE vms SET status = 'in-use'")
+    await database.age((await row_of(owner))["lease_id"], 10_000_000)
+
+    assert await service.fetchval("SELECT sweep_deadlines()") == 0
+
+
+@pytest.mark.parametrize("held", ["vms", "leases"])
+async def test_a_lease_that_somebody_works_on_is_left_for_the_next_sweep(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, held: str
+) -> None:
+    lease = await lease_that_is("assigned", database, service)
+    await database.age(lease, 100)
+    await service.execute("SET lock_timeout = '2s'")
+    async with owner.transaction():
+        await owner.execute(f"SELECT FROM {held} FOR UPDATE")
+        first = await service.fetchval("SELECT sweep_deadlines()")
+
+    assert (first, await service.fetchval("SELECT sweep_deadlines()")) == (0, 1)
+
+
+# the queue
+
+
+async def test_whoever_waits_gets_a_machine_that_nobody_gave_them(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for vm in await fleet(database, 2):
+        await database.age(vm.vm, 60)
+    leases = [(await ask(service, email))["lease_id"] for email in (ADA, BOB)]
+    await owner.execute("UPDATE vm_heartbeats SET seen_at = clock()")
+
+    assert await service.fetchval("SELECT sweep_queue()") == 2
+
+    assert [(await lease_of(owner, lease))["status"] for lease in leases] == ["assigned", "assigned"]
+
+
+async def test_every_pool_has_a_queue_of_its_own(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await service.execute("SELECT ensure_pool('gpu', true, '{}', 60, 60, 60)")
+    vms = [await database.vm("vm-1"), await database.vm("vm-2", pool="gpu")]
+    for vm in vms:
+        await database.age(vm, 60)
+    await ask(service, ADA, pool="gpu")
+    await ask(service, BOB)
+    await owner.execute("UPDATE vm_heartbeats SET seen_at = clock()")
+
+    assert await service.fetchval("SELECT sweep_queue()") == 2
+
+    assert [(await row_of(owner, name))["email"] for name in ("vm-1", "vm-2")] == [BOB, ADA]
+
+
+# secrets
+
+
+async def test_a_code_that_waits_for_ten_minutes_is_forgotten_and_its_lease_fails(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    lease = (await ask(service))["lease_id"]
+    await database.age(lease, 599)
+    early = await service.fetchval("SELECT sweep_secrets()")
+    await database.age(lease, 2)
+
+    late = await service.fetchval("SELECT sweep_secrets()")
+
+    assert (early, late) == (0, 1)
+    assert (await lease_of(owner, lease))["failure"] == "code-expired"
+    assert await owner.fetchval("SELECT count(*) FROM lease_secrets") == 0
+
+
+async def test_a_code_that_was_claimed_is_forgotten_after_ten_minutes_and_its_command_goes_on(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await service.execute("SELECT ensure_pool('default', true, '{}', 6000, 6000, 6000)")
+    lease = await lease_that_is("claimed", database, service)
+    await database.age(lease, 601)
+
+    await service.execute("SELECT sweep_secrets()")
+
+    assert (await lease_of(owner, lease))["status"] == "claimed"
+    assert await owner.fetchval("SELECT count(*) FROM lease_secrets") == 0
+
+
+async def test_a_job_has_no_code_to_grow_old(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await service.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 60, 60, 6000)")
+    lease = (await ask(service, argv=["echo", "hi"]))["lease_id"]
+    await database.age(lease, 601)
+
+    assert await service.fetchval("SELECT sweep_secrets()") == 0
+    assert (await lease_of(owner, lease))["status"] == "queued"
+
+
+# all of them
+
+
+SWEEPS = ["sweep_lost(1e6)", "sweep_deadlines()", "sweep_queue()", "sweep_secrets()", "sweep_roles()"]
+
+
+@pytest.mark.parametrize("sweep", SWEEPS)
+async def test_a_sweep_with_nothing_to_do_does_nothing(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, sweep: str
+) -> None:
+    await database.vm("vm-1")
+    before = await owner.fetchval("SELECT max(id) FROM events")
+
+    assert await service.fetchval(f"SELECT {sweep}") == 0
+
+    assert await owner.fetchval("SELECT max(id) FROM events") == before
+
+
+@pytest.mark.usefixtures("server_since_long")
+@pytest.mark.parametrize("sweep", SWEEPS)
+async def test_a_sweep_leaves_when_another_allocator_is_at_it(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, sweep: str
+) -> None:
+    await service.execute("SELECT ensure_pool('default', true, '{}', 60, 60, 600)")
+    silent, _ = await machine(database, "vm-1"), await machine(database, "vm-2")
+    await owner.execute("DELETE FROM vms WHERE hostname = 'vm-2'")
+    await database.age(silent.vm, 100)
+    await database.age((await ask(service, ADA))["lease_id"], 601)
+    await owner.execute("INSERT INTO vms (hostname, status) VALUES ('vm-3', 'available')")
+    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms WHERE hostname = 'vm-3'")
+    other = await database.connect("lablink_app")
+    await service.execute("SET lock_timeout = '2s'")
+    async with other.transaction():
+        mine = await other.fetchval(f"SELECT {sweep}")
+        theirs = await service.fetchval(f"SELECT {sweep}")
+
+    assert mine > 0
+    assert theirs == 0
