@@ -1,6 +1,7 @@
 """Reads the YAML of `conf/` with Hydra, and says in words what is wrong with a setting."""
 
 import difflib
+import re
 from collections.abc import Iterator, Sequence
 from pathlib import Path
 from typing import Any
@@ -38,9 +39,14 @@ def kept_overrides(data_dir: Path) -> list[str]:
 
 
 def override(key: str, value: str) -> str:
-    """`key=value`, quoted so that any text arrives as it is."""
-    escaped = value.replace("\\", "\\\\").replace("'", "\\'")
-    return f"{key}='{escaped}'"
+    """`key=value`, quoted so that any text arrives as it is.
+
+    A backslash counts only before what it takes the meaning from: an interpolation (OmegaConf's grammar), then a quote
+    (Hydra's).
+    """
+    plain = re.sub(r"(\\*)\$\{", r"\1\1\\${", value)
+    quoted = re.sub(r"(\\*)('|$)", lambda found: found[1] * 2 + ("\\'" if found[2] else ""), plain)
+    return f"{key}='{quoted}'"
 
 
 def compose_conf(overrides: Sequence[str]) -> dict[str, Any]:

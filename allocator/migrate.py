@@ -104,12 +104,8 @@ def _apply_functions(connection: sqlalchemy.Connection) -> None:
 
 def _record(connection: sqlalchemy.Connection, before: str | None, after: str | None) -> None:
     if sqlalchemy.inspect(connection).has_table("operations"):
-        connection.execute(
-            sqlalchemy.text(
-                "INSERT INTO operations (kind, status, finished_at, result) VALUES ('migrate', 'done', clock(), :result)"
-            ),
-            {"result": json.dumps({"from": before, "to": after})},
-        )
+        statement = "INSERT INTO operations (kind, status, finished_at, result) VALUES ('migrate', 'done', clock(), :r)"
+        connection.execute(sqlalchemy.text(statement), {"r": json.dumps({"from": before, "to": after})})
 
 
 async def _record_failure(dsn: str, sentence: str) -> None:
