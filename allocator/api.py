@@ -1,0 +1,242 @@
+"""The HTTP API: JSON in, JSON out, every error a problem document."""
+
+from datetime import datetime
+from typing import Annotated, Literal
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Depends, Header, Request, Response
+from fastapi.security import APIKeyCookie, HTTPBearer
+from pydantic import BaseModel, ConfigDict, Field
+
+from allocator.errors import WrongType
+from allocator.leasing import EMAIL_LENGTH, KEY_LENGTH, LeaseRequest, Opened, open_lease
+from allocator.problems import responses
+from allocator.service import Here
+from allocator.views import HeldLease, Kind, LeaseStatus, VmStatus
+from allocator.wording import failure_words, own_pin
+from client.command import JOB_BYTES
+
+JSON = "application/json"
+
+log = structlog.get_logger()
+
+
+class _In(BaseModel):
+    model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
+
+
+class _Out(BaseModel):
+    model_config = ConfigDict(from_attributes=True)
+
+
+class LeaseIn(_In):
+    """A request for a machine."""
+
+    email: str = Field(min_length=3, max_length=EMAIL_LENGTH, examples=["ada@example.org"])
+    crd_command: str = Field(
+        min_length=1,
+        max_length=JOB_BYTES,
+        examples=["python3 -c 'print(42)'"],
+        description="The line from https://remotedesktop.google.com/headless, or a program that the pool runs.",
+    )
+    pool: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Left out: the usual one.")
+
+
+class LeaseOut(_Out):
+    """A lease as its holder sees it."""
+
+    id: UUID
+    email: str
+    status: LeaseStatus
+    pool: str
+    position: int | None = Field(description="Place in the queue, from 1; only while queued.")
+    eta_seconds: int | None = Field(description="In how many seconds a machine comes free at the latest, if known.")
+    hostname: str | None
+    kind: Kind
+    crd_command: str | None = Field(description="The command, its code and PIN blotted out.")
+    exit_code: int | None
+    output: str | None = Field(description="The last of what the command printed.")
+    failure: str | None = Field(description="Why it failed, as a word for programs.")
+    failure_detail: str | None = Field(description="Why it failed and what to do next, for people.")
+    pin: str | None = Field(description="The PIN of the desktop, when the line brought none; once it is active.")
+    created_at: datetime
+    assigned_at: datetime | None
+    active_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None
+
+
+class LeaseWithToken(LeaseOut):
+    """A lease and the right to come back to it."""
+
+    token: str = Field(description="Keep it: send it as Authorization: Bearer …")
+
+
+class VmOut(_Out):
+    """A machine. Who has it is not told."""
+
+    id: int
+    hostname: str
+    status: VmStatus
+    pool: str
+    created_at: datetime
+    updated_at: datetime
+    seen_at: datetime | None = Field(description="When its client last said hello.")
+
+
+class EnrolmentIn(_In):
+    """A machine that wants to be let in."""
+
+    token: str = Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="The join token.")
+    verifier: str = Field(
+        max_length=512,
+        pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/=]{16,64}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}$",
+        description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
+    )
+
+
+class DatabaseOut(_Out):
+    """Where the machine's client connects to, and as whom."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    tls: Literal["verify-full", "loopback"]
+    ca_pem: str | None
+
+
+class EnrolmentOut(_Out):
+    """A machine that was let in."""
+
+    vm_id: int
+    hostname: str
+    transport: Literal["direct"]
+    database: DatabaseOut
+
+
+class FreeOut(_Out):
+    """How many machines a request would get at once."""
+
+    count: int
+
+
+def require_json(request: Request) -> None:
+    """Refuse a body that does not say it is JSON."""
+    sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
+    if sent != JSON:
+        raise WrongType
+
+
+router = APIRouter(prefix="/api", responses=responses(503))
+v1 = APIRouter(prefix="/v1", responses=responses(503))
+holder = [
+    Depends(HTTPBearer(auto_error=False, description="The token that came with the lease.")),
+    Depends(APIKeyCookie(name="lablink", auto_error=False, description="Set by the page, for the same browser.")),
+]
+Key = Annotated[
+    str | None,
+    Header(
+        alias="Idempotency-Key",
+        min_length=1,
+        max_length=KEY_LENGTH,
+        description="The same request with the same key opens one lease, whose answer is given again. Make it random "
+        "(a UUID): whoever repeats key, e-mail and command is given the token.",
+    ),
+]
+OPEN_PROBLEMS = responses(400, 409, 413, 415, 422)
+
+
+@v1.post(
+    "/leases",
+    status_code=201,
+    dependencies=[*holder, Depends(require_json)],
+    tags=["leases"],
+    responses={
+        200: {"model": LeaseWithToken, "description": "The live lease of this e-mail, whose token was sent"},
+        **OPEN_PROBLEMS,
+    },
+)
+async def request_lease(
+    wanted: LeaseIn, request: Request, response: Response, service: Here, key: Key = None
+) -> LeaseWithToken:
+    """Ask for a machine. The lease is assigned at once, or queued."""
+    asked = LeaseRequest(
+        wanted.email, wanted.crd_command, wanted.pool or service.settings.pool.name, key, service.tokens(request)
+    )
+    opened = await open_lease(service.store, service.metrics, asked)
+    note(opened)
+    response.headers["Location"] = f"/api/v1/leases/{opened.held.lease.id}"
+    response.status_code = 200 if opened.outcome == "live" else 201
+    return with_token(opened.held)
+
+
+@v1.get("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
+async def show_lease(lease_id: UUID, request: Request, service: Here) -> LeaseOut:
+    """How a lease of yours is now."""
+    return LeaseOut.model_validate(_lease(await service.lease_of(request, lease_id)))
+
+
+@v1.delete("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
+async def end_lease(lease_id: UUID, request: Request, service: Here) -> LeaseOut:
+    """End a lease of yours, whatever step it is at. One that is over stays as it is."""
+    held = await service.lease_of(request, lease_id)
+    await service.store.end_lease(lease_id)
+    log.info("lease.ended", lease=str(lease_id), by="holder")
+    return LeaseOut.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
+
+
+@v1.get("/vms", tags=["vms"])
+async def list_vms(service: Here) -> list[VmOut]:
+    """Every machine. Nothing personal is in it."""
+    return [VmOut.model_validate(vm) for vm in await service.store.vms()]
+
+
+@v1.post(
+    "/enrolments",
+    status_code=201,
+    tags=["vms"],
+    dependencies=[Depends(require_json)],
+    responses=responses(400, 403, 413, 415, 422),
+)
+async def enrol(wanted: EnrolmentIn, service: Here) -> EnrolmentOut:
+    """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
+    enrolled = await service.store.enrol_vm(wanted.token, wanted.verifier)
+    log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
+    database = service.settings.database
+    address = DatabaseOut(
+        host=database.vm_host or database.host,
+        port=database.vm_port or database.port,
+        database=database.name,
+        user=enrolled.role,
+        tls=database.tls,
+        ca_pem=database.ca_file.read_text() if database.ca_file else None,
+    )
+    return EnrolmentOut(vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport="direct", database=address)
+
+
+@router.get("/unassigned_vms_count", tags=["vms"])
+async def unassigned_vms_count(service: Here) -> FreeOut:
+    """How many machines a request would get at once."""
+    return FreeOut(count=await service.store.free_vms())
+
+
+def note(opened: Opened) -> None:
+    """One line in the log for a lease that was opened."""
+    lease = opened.held.lease
+    if opened.outcome == "created":
+        log.info("lease.opened", lease=str(lease.id), status=lease.status, kind=lease.kind, pool=lease.pool)
+
+
+def with_token(held: HeldLease) -> LeaseWithToken:
+    """The lease as the answer to the request that opened it."""
+    return LeaseWithToken.model_validate(_lease(held) | {"token": held.token})
+
+
+def _lease(held: HeldLease) -> dict[str, object]:
+    seen = {name: getattr(held.lease, name) for name in LeaseOut.model_fields if hasattr(held.lease, name)}
+    return seen | {"failure_detail": failure_words(held.lease.failure), "pin": own_pin(held)}
+
+
+router.include_router(v1)

@@ -1,0 +1,88 @@
+"""Puts the service together: routes, what wraps every request, and which status each error has."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from importlib.metadata import version
+from typing import Any
+
+from fastapi import FastAPI
+from fastapi.exceptions import RequestValidationError
+from starlette.exceptions import HTTPException
+from starlette.middleware import Middleware
+from starlette.staticfiles import StaticFiles
+
+from allocator import api, docs, errors, health, pages
+from allocator.config import Settings
+from allocator.problems import Problem, Problems
+from allocator.service import opened
+from allocator.templates import STATIC, Templates
+from allocator.web import AnswerMiddleware, BodyLimitMiddleware, HeadersMiddleware, SameSiteMiddleware, Site
+
+STATUSES: dict[type[errors.ServiceError], int] = {
+    errors.InvalidRequest: 422,
+    errors.CommandNotAccepted: 422,
+    errors.KeyReused: 422,
+    errors.LeaseLive: 409,
+    errors.NoToken: 401,
+    errors.NoSuchLease: 404,
+    errors.NoSuchPool: 422,
+    errors.JoinRefused: 403,
+    errors.IllegalChange: 409,
+    errors.CrossSite: 403,
+    errors.WrongHost: 421,
+    errors.TooLarge: 413,
+    errors.WrongType: 415,
+    errors.Unavailable: 503,
+    errors.DatabaseFailed: 500,
+}
+"""Which HTTP status an error is answered with; a class that is not here has its parent's."""
+
+ABOUT = "Lends a machine from a pool to a person: ask, and it is yours in a moment or you are told your place in line."
+
+
+def status_of(error: errors.ServiceError) -> int:
+    """The HTTP status of an error."""
+    return next(STATUSES[kind] for kind in type(error).__mro__ if kind in STATUSES)
+
+
+def create_app(settings: Settings) -> FastAPI:
+    """The service as an ASGI application. Nothing is opened before its lifespan begins."""
+    site = Site(settings.server.public_url, settings.server.host)
+    templates = Templates()
+    problems = Problems(templates, status_of)
+
+    @asynccontextmanager
+    async def lifespan(app: FastAPI) -> AsyncIterator[None]:
+        async with opened(settings, site, templates, problems) as service:
+            app.state.service = service
+            yield
+
+    app = _Documented(
+        title="LabLink",
+        version=version("lablink"),
+        description=ABOUT,
+        lifespan=lifespan,
+        docs_url=None,
+        redoc_url=None,
+        middleware=[
+            Middleware(HeadersMiddleware, site=site),
+            Middleware(AnswerMiddleware, answer=problems.answer),
+            Middleware(SameSiteMiddleware, site=site),
+            Middleware(BodyLimitMiddleware, limit=settings.server.body_limit),
+        ],
+        exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
+    )
+    for router in (pages.pages, pages.forms, api.router, health.router, docs.router):
+        app.include_router(router)
+    app.mount("/static", StaticFiles(directory=STATIC), name="static")
+    return app
+
+
+class _Documented(FastAPI):
+    def openapi(self) -> dict[str, Any]:
+        """The OpenAPI document, with the schema that every problem refers to."""
+        if self.openapi_schema is None:
+            document = super().openapi()
+            schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
+            document["components"]["schemas"] |= schema.pop("$defs") | {"Problem": schema}
+        return super().openapi()

@@ -1,0 +1,181 @@
+"""What can go wrong in the service, each with a sentence that says what to do next.
+
+ServiceError
+├── Refusal             the request cannot be done as it is
+│   ├── InvalidRequest      a field is not what it must be
+│   ├── CommandNotAccepted  the pool does not run this command
+│   ├── KeyReused           the Idempotency-Key belongs to a different request
+│   ├── LeaseLive           this e-mail holds a lease already
+│   ├── NoToken             nothing shows that the lease is the caller's
+│   ├── NoSuchLease         there is no such lease, or it is somebody else's
+│   ├── NoSuchPool          there is no such pool
+│   ├── JoinRefused         the join token is unknown, used or expired
+│   ├── IllegalChange       the state machine has no such change
+│   ├── CrossSite           another site sent this from the person's browser
+│   ├── WrongHost           the browser was led here under a name that is not ours
+│   ├── TooLarge            the body is over the limit
+│   └── WrongType           the body is not of a type that is read here
+├── Unavailable         it may work in a moment
+│   ├── DatabaseUnavailable the database does not answer
+│   ├── Busy                the database is there, but its answer took too long
+│   │   └── Conflict            two changes met; the same again is likely to work
+│   └── NotMigrated         the database is not at this version of LabLink
+└── DatabaseFailed      the database said something that nobody expected
+"""
+
+from typing import ClassVar
+
+
+class ServiceError(Exception):
+    """Something that is answered with its own status and words. `title` is the same each time, the message is not."""
+
+    title: ClassVar[str] = "Something went wrong"
+    message: ClassVar[str] = "Something went wrong on our side. Try again; if it stays, tell your admin."
+    field: str | None = None
+    """The field of the request that it is about, if it is about one."""
+
+    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
+        super().__init__(message or self.message)
+        self.field = field or self.field
+
+
+class Refusal(ServiceError):
+    """The request cannot be done as it is."""
+
+
+class InvalidRequest(Refusal):
+    """A field is not what it must be."""
+
+    title = "The request is not right"
+    message = "Check what you sent."
+
+
+class CommandNotAccepted(Refusal):
+    """The pool does not run this command."""
+
+    title = "This command is not accepted"
+    message = "The pool does not run this command."
+    field = "crd_command"
+
+
+class KeyReused(Refusal):
+    """The Idempotency-Key belongs to a different request."""
+
+    title = "This Idempotency-Key was used before"
+    message = "It belongs to a different request. Send that same request again, or this one with a new key."
+
+
+class LeaseLive(Refusal):
+    """This e-mail holds a lease already."""
+
+    title = "This e-mail holds a machine or a place in the queue already"
+    message = (
+        "If it is yours, open it in the browser where you asked, or with the link that you kept; over the API, send "
+        "its token. If you lost both, wait until it ends or ask your admin to end it."
+    )
+    field = "email"
+
+
+class NoToken(Refusal):
+    """Nothing shows that the lease is the caller's."""
+
+    title = "A token is needed"
+    message = "Send the token that came with the lease: Authorization: Bearer …"
+
+
+class NoSuchLease(Refusal):
+    """There is no such lease, or it is somebody else's: which of the two is not told."""
+
+    title = "No such lease"
+    message = "There is no such lease, or this token does not open it."
+
+
+class NoSuchPool(Refusal):
+    """There is no such pool."""
+
+    title = "No such pool"
+    message = "There is no such pool. Leave it out to get a machine of the usual kind."
+    field = "pool"
+
+
+class JoinRefused(Refusal):
+    """The join token is unknown, used or expired."""
+
+    title = "The join token is not accepted"
+    message = "It is unknown, used or expired. Ask an admin to invite the machine again: lablink vms invite HOSTNAME."
+
+
+class IllegalChange(Refusal):
+    """The state machine has no such change."""
+
+    title = "That cannot be done now"
+    message = "Look again: it changed meanwhile."
+
+
+class CrossSite(Refusal):
+    """Another site sent this from the person's browser."""
+
+    title = "Another site sent this"
+    message = "Open the page itself and do it there."
+
+
+class WrongHost(Refusal):
+    """The browser was led here under a name that is not ours."""
+
+    title = "This is not a name of this service"
+    message = "Open it by its own address. Its admin sets that as server.public_url."
+
+
+class TooLarge(Refusal):
+    """The body is over the limit."""
+
+    title = "That is too long"
+    message = "Send less."
+
+
+class WrongType(Refusal):
+    """The body is not of a type that is read here."""
+
+    title = "The content type is not right"
+    message = "Send JSON, with Content-Type: application/json."
+
+
+class Unavailable(ServiceError):
+    """It may work in a moment: the answer says after how many seconds to try again."""
+
+    retry_after: ClassVar[int] = 5
+
+
+class DatabaseUnavailable(Unavailable):
+    """The database does not answer."""
+
+    title = "The database does not answer"
+    message = "Machines that are lent go on working. Try again in a few seconds."
+
+
+class Busy(Unavailable):
+    """The database is there, but its answer took too long."""
+
+    title = "Too much at once"
+    message = "Try again in a moment."
+    retry_after = 1
+
+
+class Conflict(Busy):
+    """Two changes met in the database; the same again is likely to work."""
+
+
+class NotMigrated(Unavailable):
+    """The database is not at this version of LabLink."""
+
+    title = "The database is not at this version of LabLink"
+    message = "An admin has to run: lablink db migrate"
+    retry_after = 10
+
+
+class DatabaseFailed(ServiceError):
+    """The database said something unexpected. Only its SQLSTATE is kept: its words may quote a person's data."""
+
+    def __init__(self, sqlstate: str) -> None:
+        super().__init__()
+        self.sqlstate = sqlstate

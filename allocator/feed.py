@@ -1,0 +1,206 @@
+"""Tells open pages what changed: one listening connection, one query a wake-up, however many pages there are.
+
+A notification is a reason to read, never the news itself: anyone who can connect may forge one, and one may be lost.
+So everything that is subscribed is read again after each (re)connect, and at least every CHECK_SECONDS.
+"""
+
+import asyncio
+import json
+import random
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
+from uuid import UUID
+
+import structlog
+
+from allocator import store
+from allocator.connection import Connect, Connection
+from allocator.errors import ServiceError
+from allocator.store import translated
+from allocator.views import Counts, LeaseView
+from client.protocol import LEASE_CHANNEL
+
+CHECK_SECONDS = 10.0
+PACE_SECONDS = 0.05
+"""The least time between two looks, so that a flood of notifications does not become a flood of queries."""
+
+BACK_OFF_SECONDS = (0.5, 10.0)
+
+log = structlog.get_logger()
+
+Topic = UUID | None
+"""What one may subscribe to: a lease, or (None) the pool's counts."""
+
+News = LeaseView | Counts | None
+"""What subscribers are told; None: the database is away, so what they saw last may be old."""
+
+
+class Subscription:
+    """The latest news of one topic for one page. Whoever reads slowly misses steps, never the last one."""
+
+    def __init__(self) -> None:
+        self._news: News = None
+        self._changed = asyncio.Event()
+        self._over = False
+
+    def tell(self, news: News) -> None:
+        """There is news."""
+        self._news = news
+        self._changed.set()
+
+    def end(self) -> None:
+        """There will be no more: the service stops."""
+        self._over = True
+        self._changed.set()
+
+    async def __aiter__(self) -> AsyncIterator[News]:
+        while True:
+            await self._changed.wait()
+            self._changed.clear()
+            if self._over:
+                return
+            yield self._news
+
+
+class Feed:
+    """Who is subscribed to what, and the connection that hears what they should be told."""
+
+    def __init__(self, connect: Connect, pool: str) -> None:
+        self._connect = connect
+        self._pool = pool
+        self._subscriptions: dict[Topic, set[Subscription]] = {}
+        self._queued: set[UUID] = set()
+        self._stale: set[Topic] = set()
+        self._wake = asyncio.Event()
+        self._over = False
+        self.listening = asyncio.Event()
+        """Set while changes are heard."""
+
+    @property
+    def subscribers(self) -> int:
+        """How many pages are open."""
+        return sum(map(len, self._subscriptions.values()))
+
+    @contextmanager
+    def subscribe(self, topic: Topic) -> Iterator[Subscription]:
+        """The news of a topic, beginning with how it is now, until the block ends."""
+        subscription = Subscription()
+        self._subscriptions.setdefault(topic, set()).add(subscription)
+        try:
+            if self._over:
+                subscription.end()
+            elif self.listening.is_set():
+                self._look_at({topic})
+            else:
+                subscription.tell(None)
+            yield subscription
+        finally:
+            self._forget(topic, subscription)
+
+    def end_streams(self) -> None:
+        """Let the stream of every page end, also of those that come: they would keep the service from stopping."""
+        self._over = True
+        for subscription in self._everybody():
+            subscription.end()
+
+    async def run(self) -> None:
+        """Listen and tell, for ever; a database that goes away is waited for."""
+        tries = 0
+        while True:
+            try:
+                async with self._listening() as connection:
+                    tries = 0
+                    await self._follow(connection)
+            except ServiceError as error:
+                log.warning("feed.lost", error=type(error).__name__, cause=type(error.__cause__).__name__)
+            except Exception:  # the outermost loop: pages must not go stale for good
+                log.exception("feed.failed")
+            first, most = BACK_OFF_SECONDS
+            await asyncio.sleep(random.uniform(0, min(most, first * 2.0**tries)))
+            tries = min(tries + 1, 10)
+
+    @asynccontextmanager
+    async def _listening(self) -> AsyncIterator[Connection]:
+        """A connection that hears changes from before anything is read over it."""
+        with translated():
+            connection = await self._connect()
+            try:
+                connection.add_termination_listener(lambda _connection: self._wake.set())
+                await store.listen(connection, self._hear)
+                self.listening.set()
+                log.info("feed.listening")
+                yield connection
+            finally:
+                self.listening.clear()
+                connection.terminate()
+                self._tell_all(None)
+
+    async def _follow(self, connection: Connection) -> None:
+        """Read what is subscribed, and again whenever something may have changed, while the connection lasts."""
+        self._look_at(set(self._subscriptions))
+        while not connection.is_closed():
+            if await self._woken():
+                await self._tell_changes(connection)
+                await asyncio.sleep(PACE_SECONDS)
+            elif await store.still_listens(connection):
+                self._look_at({None, *self._queued} & self._subscriptions.keys())
+            else:
+                return
+
+    async def _woken(self) -> bool:
+        with suppress(TimeoutError):
+            async with asyncio.timeout(CHECK_SECONDS):
+                return await self._wake.wait()
+        return False
+
+    async def _tell_changes(self, connection: Connection) -> None:
+        self._wake.clear()
+        stale, self._stale = self._stale & self._subscriptions.keys(), set()
+        ids = {topic for topic in stale if topic is not None}
+        if ids:
+            for lease in await store.read_leases(connection, ids):
+                self._tell(lease.id, lease)
+        if None in stale:
+            self._tell(None, await store.read_counts(connection, self._pool))
+
+    def _hear(self, channel: str, payload: str) -> None:
+        """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
+        changed: set[Topic] = {None}
+        if channel == LEASE_CHANNEL:
+            hinted = _hinted(payload)
+            changed |= self._queued | (hinted if hinted is not None else self._subscriptions.keys())
+        self._look_at(changed & self._subscriptions.keys())
+
+    def _look_at(self, topics: set[Topic]) -> None:
+        if topics:
+            self._stale |= topics
+            self._wake.set()
+
+    def _tell(self, topic: Topic, news: News) -> None:
+        if isinstance(news, LeaseView):
+            (self._queued.add if news.status == "queued" else self._queued.discard)(news.id)
+        for subscription in self._subscriptions.get(topic, ()):
+            subscription.tell(news)
+
+    def _tell_all(self, news: News) -> None:
+        for subscription in self._everybody():
+            subscription.tell(news)
+
+    def _everybody(self) -> list[Subscription]:
+        return [each for group in self._subscriptions.values() for each in group]
+
+    def _forget(self, topic: Topic, subscription: Subscription) -> None:
+        group = self._subscriptions[topic]
+        group.discard(subscription)
+        if not group:
+            del self._subscriptions[topic]
+            if topic is not None:
+                self._queued.discard(topic)
+
+
+def _hinted(payload: str) -> set[Topic] | None:
+    """The leases that a notification names, or None when it cannot be read: then any may have changed."""
+    try:
+        return {UUID(hint["id"]) for hint in json.loads(payload)}
+    except (ValueError, TypeError, KeyError, AttributeError, RecursionError):
+        return None

@@ -1,0 +1,51 @@
+"""What tells machines how the service is: alive, ready, and its figures."""
+
+import asyncio
+from typing import Literal
+
+from fastapi import APIRouter, Response
+from pydantic import BaseModel
+
+from allocator.errors import DatabaseUnavailable, Unavailable
+from allocator.metrics import CONTENT_TYPE
+from allocator.problems import responses
+from allocator.service import Here
+
+READY_SECONDS = 0.9
+
+router = APIRouter(tags=["health"])
+
+
+class Health(BaseModel):
+    """How the service is."""
+
+    status: Literal["alive", "ready"]
+
+
+@router.get("/livez")
+async def livez() -> Health:
+    """Whether the process answers; the database is not asked."""
+    return Health(status="alive")
+
+
+@router.get("/readyz", responses=responses(503))
+async def readyz(service: Here) -> Health:
+    """Whether requests can be served: the database answers, changes in it are heard, the pool is set up."""
+    try:
+        async with asyncio.timeout(READY_SECONDS):
+            await service.store.check()
+    except TimeoutError:
+        raise DatabaseUnavailable from None
+    if not (service.feed.listening.is_set() and service.sweeper.in_contact):
+        raise DatabaseUnavailable("The connection to it is being set up. Try again in a few seconds.")
+    return Health(status="ready")
+
+
+@router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
+async def metrics(service: Here) -> Response:
+    """Figures for Prometheus. They come without the database's when it is away."""
+    try:
+        tally = await service.store.tally()
+    except Unavailable:
+        tally = None
+    return Response(service.metrics.page(tally, service.feed.subscribers), media_type=CONTENT_TYPE)

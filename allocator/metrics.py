@@ -1,0 +1,66 @@
+"""What the service counts about itself, and the page that Prometheus reads."""
+
+from collections.abc import Iterator
+from contextlib import contextmanager
+
+from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
+from prometheus_client.exposition import CONTENT_TYPE_LATEST
+
+from allocator.views import LIVE, Outcome, Tally
+
+CONTENT_TYPE = CONTENT_TYPE_LATEST
+
+SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
+VM_STATUSES = ("booting", "available", "in-use", "cleaning", "failed", "retired")
+
+
+class Metrics:
+    """The counters of one service process. No label holds anything personal."""
+
+    def __init__(self) -> None:
+        self._registry = CollectorRegistry()
+        own = self._registry
+        self._up = Gauge("lablink_database_up", "Whether the database answered just now.", registry=own)
+        self._vms = Gauge("lablink_vms", "Machines by status.", ["status"], registry=own)
+        self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=own)
+        self._over = Gauge("lablink_past_leases", "Leases that are over, by how they ended.", ["status"], registry=own)
+        self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=own)
+        self._streams = Gauge("lablink_open_pages", "Pages that follow a lease or the pool.", registry=own)
+        self._claims = Histogram("lablink_request_seconds", "Time to accept a request.", buckets=SECONDS, registry=own)
+        self._outcomes = Counter("lablink_requests", "Requests for a machine by outcome.", ["outcome"], registry=own)
+        self._swept = Counter("lablink_swept_rows", "Rows that sweeps changed.", ["duty"], registry=own)
+        self._sweeps = Counter("lablink_sweeps", "Sweeps done.", ["duty"], registry=own)
+
+    @contextmanager
+    def claim_timer(self) -> Iterator[None]:
+        """Measures one request_vm, also when it fails."""
+        with self._claims.time():
+            yield
+
+    def requested(self, outcome: Outcome) -> None:
+        """A request for a machine was accepted, or found its earlier self."""
+        self._outcomes.labels(outcome).inc()
+
+    def swept(self, duty: str, rows: int) -> None:
+        """A periodic duty was done."""
+        self._sweeps.labels(duty).inc()
+        self._swept.labels(duty).inc(rows)
+
+    def page(self, tally: Tally | None, open_pages: int) -> bytes:
+        """Everything, in Prometheus's text format; without a tally (the database is down) its figures are left out."""
+        self._up.set(tally is not None)
+        self._streams.set(open_pages)
+        for gauge in (self._vms, self._leases, self._over):
+            gauge.clear()
+        if tally is not None:
+            self._fill(tally)
+        return generate_latest(self._registry)
+
+    def _fill(self, tally: Tally) -> None:
+        for status in VM_STATUSES:
+            self._vms.labels(status).set(tally.vms.get(status, 0))
+        for status in sorted(LIVE):
+            self._leases.labels(status).set(tally.leases.get(status, 0))
+        for status in ("ended", "failed", "cancelled"):
+            self._over.labels(status).set(tally.leases.get(status, 0))
+        self._wait.set(tally.oldest_wait_seconds)

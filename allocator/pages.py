@@ -1,0 +1,194 @@
+"""The pages that people see: the form, a lease that follows itself, and what changes them."""
+
+import re
+from collections.abc import AsyncIterator
+from contextlib import suppress
+from dataclasses import replace
+from typing import Annotated, Any
+from uuid import UUID
+
+import structlog
+from fastapi import APIRouter, Depends, Form, Request, Response
+from fastapi.sse import EventSourceResponse, ServerSentEvent
+from starlette.responses import RedirectResponse
+
+from allocator.api import LeaseWithToken, note, with_token
+from allocator.cookies import bearer_tokens
+from allocator.errors import KeyReused, NoSuchLease, NoToken, Refusal
+from allocator.feed import News, Subscription
+from allocator.leasing import LeaseRequest, Opened, open_lease
+from allocator.problems import responses, wants_json
+from allocator.service import Here, Service
+from allocator.tokens import new_key
+from allocator.views import Counts, HeldLease, LeaseView
+from allocator.wording import own_pin, pool_words, words
+from client.command import redact
+
+SEE_OTHER = 303
+
+log = structlog.get_logger()
+pages = APIRouter(include_in_schema=False)
+forms = APIRouter()
+
+
+@pages.get("/")
+async def form_page(request: Request, service: Here) -> Response:
+    """The form; whoever holds a lease is led to it."""
+    mine = await _newest(request, service)
+    return await _form(service, email=mine.lease.email if mine else "", mine=mine)
+
+
+@forms.post(
+    "/api/request_vm",
+    status_code=SEE_OTHER,
+    response_class=RedirectResponse,
+    tags=["leases"],
+    responses={
+        201: {"model": LeaseWithToken, "description": "The lease, where JSON was asked for"},
+        303: {"description": "To the page of the lease", "headers": {"Location": {"schema": {"type": "string"}}}},
+        **responses(409, 413, 422),
+    },
+)
+async def request_vm(
+    request: Request,
+    service: Here,
+    email: Annotated[str, Form(description="Your e-mail address.")] = "",
+    crd_command: Annotated[str, Form(description="The line from Google's page, or a program of the pool.")] = "",
+    key: Annotated[str, Form(description="As Idempotency-Key.", max_length=255)] = "",
+) -> Response:
+    """Ask for a machine with a form. Answers with a page, or with JSON where Accept says so."""
+    tokens = service.tokens(request)
+    asked = LeaseRequest(email, crd_command, service.settings.pool.name, key or None, tokens)
+    try:
+        opened = await _opened(service, asked)
+    except Refusal as refusal:
+        if wants_json(request):
+            raise
+        return await _refused_form(service, email, crd_command, refusal)
+    note(opened)
+    response: Response = RedirectResponse(f"/leases/{opened.held.lease.id}", SEE_OTHER)
+    if wants_json(request):
+        body = with_token(opened.held).model_dump_json()
+        response = Response(body, 201, {"Location": f"/api/v1/leases/{opened.held.lease.id}"}, "application/json")
+    service.cookie.keep(request, response, opened.held)
+    return response
+
+
+@pages.get("/stream", response_class=EventSourceResponse)
+async def follow_pool(service: Here) -> AsyncIterator[ServerSentEvent]:
+    """How many machines are free, for as long as the form is open."""
+    shown = ""
+    with service.feed.subscribe(None) as subscription:
+        async for news in subscription:
+            if isinstance(news, Counts) and (html := _pool(service, news)) != shown:
+                shown = html
+                yield ServerSentEvent(event="pool", raw_data=html)
+
+
+async def held_lease(lease_id: UUID, request: Request, service: Here) -> HeldLease:
+    """The caller's own lease of that id."""
+    return await service.lease_of(request, lease_id)
+
+
+Held = Annotated[HeldLease, Depends(held_lease)]
+
+
+@pages.get("/leases/{lease_id:uuid}")
+async def lease_page(lease_id: UUID, request: Request, service: Here) -> Response:
+    """A lease as its holder sees it; somebody else is told what to do, not whether it is there."""
+    try:
+        held = await service.lease_of(request, lease_id)
+    except (NoToken, NoSuchLease):
+        return service.templates.page("not_yours.html", 404)
+    link = f"{service.site.base_of(request)}/leases/{held.lease.id}#{held.token}"
+    return service.templates.page("lease.html", link=link, **_lease_values(held))
+
+
+@pages.get("/leases/{lease_id:uuid}/stream", response_class=EventSourceResponse)
+async def follow_lease(held: Held, service: Here) -> AsyncIterator[ServerSentEvent]:
+    """The lease's page in pieces, each time that it changes, until it is over or the service stops."""
+    with service.feed.subscribe(held.lease.id) as subscription:
+        async for event in _lease_events(service, held.token, subscription):
+            yield event
+
+
+@pages.post("/leases/{lease_id:uuid}/end")
+async def end_lease(held: Held, service: Here) -> Response:
+    """Give up the machine or the place in the queue."""
+    await service.store.end_lease(held.lease.id)
+    log.info("lease.ended", lease=str(held.lease.id), by="holder")
+    return RedirectResponse(f"/leases/{held.lease.id}", SEE_OTHER)
+
+
+@pages.post("/leases/{lease_id:uuid}/return", status_code=204)
+async def return_to_lease(lease_id: UUID, request: Request, service: Here) -> Response:
+    """Have this browser keep a lease whose token it was given (in a link's fragment, which no server sees)."""
+    response = Response(status_code=204)
+    service.cookie.keep(request, response, await service.store.held_lease(lease_id, bearer_tokens(request)))
+    return response
+
+
+async def _opened(service: Service, asked: LeaseRequest) -> Opened:
+    """The lease that was asked for. A form that was gone back to and changed is a new request with an old key."""
+    try:
+        return await open_lease(service.store, service.metrics, asked)
+    except KeyReused:
+        return await open_lease(service.store, service.metrics, replace(asked, key=None))
+
+
+async def _newest(request: Request, service: Service) -> HeldLease | None:
+    for lease_id, token in service.cookie.kept(request)[:1]:
+        with suppress(NoSuchLease):
+            return await service.store.held_lease(lease_id, [token])
+    return None
+
+
+async def _form(service: Service, status: int = 200, **values: Any) -> Response:
+    rules = await service.store.pool_rules(service.settings.pool.name)
+    pool = _pool(service, await service.store.counts(rules.name))
+    filled = {"email": "", "crd_command": "", "mine": None, "problem": None, "lost": False, "wrong": {}, **values}
+    return service.templates.page("form.html", status, rules=rules, pool=pool, key=new_key(), **filled)
+
+
+async def _refused_form(service: Service, email: str, crd_command: str, refusal: Refusal) -> Response:
+    """The form again, saying what is wrong, with what was typed; only a line that may hold a code is not sent back."""
+    problem = service.problems.describe(refusal)
+    kept = "" if _may_hold_a_secret(crd_command) else crd_command
+    typed = {"email": email, "crd_command": kept, "lost": bool(crd_command) and not kept}
+    wrong = {error.field: error.detail for error in problem.errors or ()}
+    return await _form(service, problem.status, problem=problem, wrong=wrong, **typed)
+
+
+def _may_hold_a_secret(line: str) -> bool:
+    return redact(line, None) != line or re.search(r"code|pin|4/|start.?host", line, re.IGNORECASE) is not None
+
+
+async def _lease_events(service: Service, token: str, news: Subscription) -> AsyncIterator[ServerSentEvent]:
+    shown: dict[str, str] = {}
+    async for lease in news:
+        told = _told(service, lease, token)
+        for name, html in told.items():
+            if shown.get(name) != html:
+                yield ServerSentEvent(event=name, raw_data=html)
+        shown |= told
+        if isinstance(lease, LeaseView) and not lease.live:
+            yield ServerSentEvent(event="over", raw_data="over")
+            return
+
+
+def _told(service: Service, news: News, token: str) -> dict[str, str]:
+    """The pieces of a lease's page by the name of their event; only a note when the database is away."""
+    contact = service.templates.html("_contact.html", lost=news is None)
+    if not isinstance(news, LeaseView):
+        return {"contact": contact}
+    values = _lease_values(HeldLease(news, token))
+    html = service.templates.html("_lease.html", **values)
+    return {"contact": contact, "lease": html, "announcement": values["words"].announcement}
+
+
+def _lease_values(held: HeldLease) -> dict[str, Any]:
+    return {"lease": held.lease, "words": words(held.lease), "pin": own_pin(held)}
+
+
+def _pool(service: Service, counts: Counts) -> str:
+    return service.templates.html("_pool.html", counts=counts, sentence=pool_words(counts))

@@ -1,0 +1,156 @@
+"""Answers for whatever goes wrong: RFC 9457 problem details for programs, a page in the same words for people."""
+
+import re
+from collections.abc import Callable, Mapping, Sequence
+from http import HTTPStatus
+from typing import Any
+
+import structlog
+from fastapi.exceptions import RequestValidationError
+from pydantic import BaseModel, Field
+from starlette.exceptions import HTTPException
+from starlette.requests import Request
+from starlette.responses import JSONResponse, Response
+
+from allocator.errors import DatabaseFailed, NoToken, ServiceError, Unavailable
+from allocator.templates import Templates
+
+MEDIA_TYPE = "application/problem+json"
+SCHEMA = {"$ref": "#/components/schemas/Problem"}
+
+log = structlog.get_logger()
+
+
+class FieldProblem(BaseModel):
+    """What is wrong with one field of a request."""
+
+    field: str
+    detail: str
+
+
+class Problem(BaseModel):
+    """What went wrong and what to do next (RFC 9457)."""
+
+    type: str = Field(default="about:blank", description="Which kind of problem: stays the same when the words change.")
+    title: str = Field(description="The kind of problem in words.")
+    status: int = Field(ge=400, le=599, description="The HTTP status.")
+    detail: str = Field(description="What happened this time, and what to do next.")
+    errors: list[FieldProblem] | None = Field(default=None, description="The fields that it is about.")
+
+
+class ProblemResponse(JSONResponse):
+    """A Problem as an answer."""
+
+    media_type = MEDIA_TYPE
+
+
+WORDS = {
+    404: "There is nothing here. Check the address.",
+    405: "This address does not answer that method.",
+    500: "Something went wrong on our side. Try again; if it stays, tell your admin.",
+}
+
+
+class Problems:
+    """Makes the answer to an exception; `status_of` says which HTTP status an error of ours has."""
+
+    def __init__(self, templates: Templates, status_of: Callable[[ServiceError], int]) -> None:
+        self._templates = templates
+        self._status_of = status_of
+
+    async def answer(self, request: Request, error: Exception) -> Response:
+        """The answer to `error`. What nobody expected is logged; none of it is told."""
+        problem, headers = self.describe(error), headers_of(error)
+        if problem.status >= HTTPStatus.INTERNAL_SERVER_ERROR:
+            _log(error, problem.status)
+        if wants_page(request):
+            refresh = headers.get("Retry-After") if request.method == "GET" else None
+            page = self._templates.page("problem.html", problem.status, problem=problem, refresh=refresh)
+            page.headers.update(headers)
+            return page
+        return problem_response(problem, headers)
+
+    def describe(self, error: Exception) -> Problem:
+        """What to tell of `error`."""
+        if isinstance(error, ServiceError):
+            return _of_service(error, self._status_of(error))
+        if isinstance(error, RequestValidationError):
+            return _of_validation(error.errors())
+        status = error.status_code if isinstance(error, HTTPException) else 500
+        return Problem(title=HTTPStatus(status).phrase, status=status, detail=WORDS.get(status, f"{error}"))
+
+
+def problem_response(problem: Problem, headers: Mapping[str, str]) -> Response:
+    """The answer for programs."""
+    return ProblemResponse(problem.model_dump(exclude_none=True), problem.status, dict(headers))
+
+
+def headers_of(error: Exception) -> dict[str, str]:
+    """The headers that go with `error`."""
+    if isinstance(error, Unavailable):
+        return {"Retry-After": str(error.retry_after)}
+    if isinstance(error, NoToken):
+        return {"WWW-Authenticate": 'Bearer realm="lablink"'}
+    return dict(error.headers or {}) if isinstance(error, HTTPException) else {}
+
+
+def wants_page(request: Request) -> bool:
+    """Whether a person is to read the answer."""
+    accept = request.headers.get("accept", "")
+    if request.url.path == "/api/request_vm":
+        return not wants_json(request)
+    return "text/html" in accept and not request.url.path.startswith("/api/")
+
+
+def wants_json(request: Request) -> bool:
+    """Whether a program that can also be answered with pages asks for JSON."""
+    accept = request.headers.get("accept", "")
+    return "json" in accept and "text/html" not in accept
+
+
+def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
+    """How a route tells the OpenAPI document which problems it answers with."""
+    return {
+        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": SCHEMA}}}
+        for status in statuses
+    }
+
+
+def _of_service(error: ServiceError, status: int) -> Problem:
+    slug = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
+    fields = [FieldProblem(field=error.field, detail=str(error))] if error.field else None
+    return Problem(type=f"urn:lablink:{slug}", title=error.title, status=status, detail=str(error), errors=fields)
+
+
+def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:
+    """What FastAPI refused. What was sent is not repeated: it may hold a code."""
+    if any(each["type"] == "json_invalid" for each in found):
+        return Problem(
+            type="urn:lablink:invalid-json",
+            title="The body is not JSON",
+            status=400,
+            detail="It cannot be read as JSON. Check its quotes, brackets and encoding (UTF-8).",
+        )
+    fields = [FieldProblem(field=_name(each["loc"]), detail=each["msg"]) for each in found]
+    return Problem(
+        type="urn:lablink:invalid-request",
+        title="The request is not right",
+        status=422,
+        detail="; ".join(f"{field.field}: {field.detail}" for field in fields),
+        errors=fields,
+    )
+
+
+def _name(location: Sequence[int | str]) -> str:
+    parts = location[1:] if location[0] in ("body", "query", "path", "header", "cookie") else location
+    return ".".join(map(str, parts)) or str(location[0])
+
+
+def _log(error: Exception, status: int) -> None:
+    if isinstance(error, DatabaseFailed):
+        log.error("request.failed", error="DatabaseFailed", sqlstate=error.sqlstate)
+    elif isinstance(error, ServiceError):
+        cause = type(error.__cause__).__name__ if error.__cause__ else None
+        log.warning("request.refused", status=status, error=type(error).__name__, cause=cause)
+    else:
+        log.error("request.failed", exc_info=error)

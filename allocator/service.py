@@ -1,0 +1,73 @@
+"""What one running service consists of: opened once, in one place, and handed to every route."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Annotated
+from uuid import UUID
+
+from fastapi import Depends, Request
+
+from allocator.config import Settings
+from allocator.connection import connector
+from allocator.cookies import Cookie, bearer_tokens
+from allocator.errors import NoToken
+from allocator.feed import Feed
+from allocator.metrics import Metrics
+from allocator.problems import Problems
+from allocator.store import Store
+from allocator.sweeps import Sweeper
+from allocator.tasks import running
+from allocator.templates import Templates
+from allocator.views import HeldLease
+from allocator.web import Site
+
+
+@dataclass(frozen=True, slots=True)
+class Service:
+    """The parts, open."""
+
+    settings: Settings
+    site: Site
+    cookie: Cookie
+    templates: Templates
+    problems: Problems
+    metrics: Metrics
+    store: Store
+    feed: Feed
+    sweeper: Sweeper
+
+    def tokens(self, request: Request) -> list[str]:
+        """Every token that comes with a request."""
+        return [*bearer_tokens(request), *(token for _, token in self.cookie.kept(request))]
+
+    async def lease_of(self, request: Request, lease_id: UUID) -> HeldLease:
+        """The lease, if it is the caller's. Raises NoToken when nothing was shown, NoSuchLease when it does not fit."""
+        tokens = self.tokens(request)
+        if not tokens:
+            raise NoToken
+        return await self.store.held_lease(lease_id, tokens)
+
+
+@asynccontextmanager
+async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
+    """The service, with its feed and sweeps running; the database may come later."""
+    metrics = Metrics()
+    feed = Feed(connector(settings.database, "web"), settings.pool.name)
+    sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
+    async with (
+        Store.open(connector(settings.database, "web"), settings.database.connections) as store,
+        running(feed.run()),
+        running(sweeper.run()),
+    ):
+        yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
+        feed.end_streams()
+
+
+def service_of(request: Request) -> Service:
+    """The service that a request came to."""
+    service: Service = request.app.state.service
+    return service
+
+
+Here = Annotated[Service, Depends(service_of)]

@@ -1,0 +1,297 @@
+"""The only module that queries: one method a question, each one statement, its errors in the service's own words."""
+
+import json
+from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import TYPE_CHECKING, Literal
+from uuid import UUID
+
+import asyncpg
+
+from allocator import config, errors
+from allocator.connection import Connect, Connection, PooledConnection
+from allocator.secrets import SecretMissing
+from allocator.tokens import sha256
+from allocator.views import Accepted, Counts, Enrolled, HeldLease, LeaseView, PoolRules, Tally, VmView
+from client.command import Accepts, Command, summary
+from client.protocol import CHANNEL, LEASE_CHANNEL
+
+if TYPE_CHECKING:
+    Pool = asyncpg.Pool[asyncpg.Record]
+else:
+    Pool = asyncpg.Pool
+
+WAIT_SECONDS = 2.0
+"""How long a request may wait for a connection."""
+
+CHECK_SECONDS = 5.0
+
+RETRIES = 3
+"""How often a statement is run again when PostgreSQL asks for that."""
+
+CHANNELS = (CHANNEL, LEASE_CHANNEL)
+
+Duty = Literal["deadlines", "lost", "queue", "secrets", "roles"]
+
+DUTIES: dict[Duty, str] = {
+    "deadlines": "SELECT sweep_deadlines()",
+    "lost": "SELECT sweep_lost($1)",
+    "queue": "SELECT sweep_queue()",
+    "secrets": "SELECT sweep_secrets()",
+    "roles": "SELECT sweep_roles()",
+}
+
+SQLSTATES: dict[str, type[errors.ServiceError]] = {
+    "LL002": errors.IllegalChange,
+    "LL003": errors.IllegalChange,
+    "LL004": errors.NoSuchLease,
+    "LL005": errors.NoSuchPool,
+    "LL006": errors.JoinRefused,
+    "LL007": errors.KeyReused,
+    "08": errors.DatabaseUnavailable,  # the connection broke
+    "28": errors.DatabaseUnavailable,  # it does not let us in
+    "3D000": errors.DatabaseUnavailable,  # it is not there (any more, yet)
+    "57P": errors.DatabaseUnavailable,  # it stops or starts
+    "25006": errors.DatabaseUnavailable,  # it became a standby
+    "53": errors.Busy,  # it has no connection left, or no room
+    "40": errors.Conflict,
+    "55P03": errors.Busy,
+    "57014": errors.Busy,
+    "42P01": errors.NotMigrated,
+    "42883": errors.NotMigrated,
+    "42703": errors.NotMigrated,
+    "42501": errors.NotMigrated,
+}
+"""SQLSTATE → error; the longest beginning that fits counts, and what fits none is DatabaseFailed."""
+
+_LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, SecretMissing)
+
+
+@contextmanager
+def translated() -> Iterator[None]:
+    """Whatever the database does inside the block comes out as a ServiceError, without the row that it may quote."""
+    try:
+        yield
+    except asyncpg.PostgresError as error:
+        raise _translation(error) from None
+    except _LOST as error:
+        raise errors.DatabaseUnavailable from error
+
+
+def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
+    state = str(getattr(error, "sqlstate", None) or "")
+    kind = next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), None)
+    return kind() if kind else errors.DatabaseFailed(state)
+
+
+class Store:
+    """Answers questions on a pool of connections that it opens when they are needed."""
+
+    def __init__(self, pool: Pool) -> None:
+        self._pool = pool
+
+    @classmethod
+    @asynccontextmanager
+    async def open(cls, connect: Connect, connections: int) -> "AsyncIterator[Store]":
+        """A store with at most that many connections; none is opened yet, so the database may come later."""
+        pool: Pool = asyncpg.create_pool(
+            connect=connect,
+            min_size=0,
+            max_size=connections,
+            max_inactive_connection_lifetime=0,
+            reset=_leave_as_it_is,
+        )
+        async with pool:
+            try:
+                yield cls(pool)
+            finally:
+                pool.terminate()
+
+    async def pool_rules(self, name: str) -> PoolRules:
+        """What the pool accepts. Raises NoSuchPool."""
+        rows = await self._ask("SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = $1", name)
+        if not rows:
+            raise errors.NoSuchPool
+        row = rows[0]
+        return PoolRules(row["name"], Accepts(row["accepts_desktop"], tuple(row["programs"])), row["lease_seconds"])
+
+    async def request_vm(
+        self,
+        email: str,
+        command: Command,
+        *,
+        shown: Command,
+        token: str,
+        token_salt: bytes,
+        idempotency_sha256: bytes | None,
+        request_sha256: bytes | None,
+        pool: str,
+    ) -> Accepted:
+        """Open a lease, or find the one that it repeats or that this person holds. `shown` is what people may read.
+
+        Raises KeyReused, NoSuchPool (the pool went, or changed what it accepts).
+        """
+        hidden = command.secrets()
+        rows = await self._ask(
+            "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+            email,
+            command.kind,
+            json.dumps(command.public()),
+            None if hidden is None else json.dumps(hidden),
+            summary(shown),
+            sha256(token),
+            token_salt,
+            idempotency_sha256,
+            request_sha256,
+            pool,
+        )
+        return Accepted(**rows[0])
+
+    async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
+        """The lease, if one of the tokens opens it. Raises NoSuchLease: whether it is there is not told to others."""
+        by_hash = {sha256(token): token for token in tokens}
+        rows = await self._ask(
+            "SELECT v.*, clock() AS now, t.token_sha256 FROM unnest($2::bytea[]) AS t (token_sha256), "
+            "LATERAL lease_view($1, t.token_sha256) AS v LIMIT 1",
+            lease_id,
+            list(by_hash),
+        )
+        if not rows:
+            raise errors.NoSuchLease
+        return HeldLease(LeaseView.of(dict(rows[0])), by_hash[rows[0]["token_sha256"]])
+
+    async def end_lease(self, lease_id: UUID) -> None:
+        """End a lease, whatever step it is at; one that is over stays as it is."""
+        await self._ask("SELECT end_lease($1)", lease_id)
+
+    async def vms(self) -> list[VmView]:
+        """Every machine that is not retired, in the order of names."""
+        rows = await self._ask(
+            "SELECT v.id, v.hostname, v.status, v.pool, v.created_at, v.updated_at, h.seen_at "
+            "FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id WHERE v.status <> 'retired' "
+            "ORDER BY length(v.hostname), v.hostname"
+        )
+        return [VmView(**row) for row in rows]
+
+    async def free_vms(self) -> int:
+        """How many machines a request would get at once."""
+        rows = await self._ask("SELECT unassigned_vms_count() AS free")
+        return int(rows[0]["free"])
+
+    async def counts(self, pool: str) -> Counts:
+        """The pool at a glance."""
+        async with self._connection() as connection:
+            return await read_counts(connection, pool)
+
+    async def enrol_vm(self, join_token: str, verifier: str) -> Enrolled:
+        """Let a machine in. Raises JoinRefused."""
+        rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", sha256(join_token), verifier)
+        return Enrolled(**rows[0])
+
+    async def tally(self) -> Tally:
+        """How many of what there are."""
+        vms = await self._ask("SELECT status, count(*) FROM vms GROUP BY status")
+        leases = await self._ask(
+            "SELECT status, count(*), coalesce(extract(epoch FROM max(clock() - created_at)), 0)::float8 AS oldest "
+            "FROM leases GROUP BY status"
+        )
+        oldest = next((row["oldest"] for row in leases if row["status"] == "queued"), 0.0)
+        return Tally(_by_status(vms), _by_status(leases), oldest)
+
+    async def check(self) -> None:
+        """Raises Unavailable unless the database answers and has LabLink's tables."""
+        await self._ask("SELECT FROM pools LIMIT 1")
+
+    async def _ask(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        for _ in range(RETRIES):
+            with suppress(errors.Conflict):
+                return await self._ask_once(query, *arguments)
+        return await self._ask_once(query, *arguments)
+
+    async def _ask_once(self, query: str, *arguments: object) -> list[asyncpg.Record]:
+        async with self._connection() as connection:
+            return await connection.fetch(query, *arguments)
+
+    @asynccontextmanager
+    async def _connection(self) -> AsyncIterator[PooledConnection]:
+        try:
+            with translated():
+                connection = await self._acquire()
+                try:
+                    yield connection
+                finally:
+                    await self._pool.release(connection, timeout=WAIT_SECONDS)
+        except errors.DatabaseUnavailable:
+            # The other connections may lead to the same dead (or, after a fail-over, read-only) server.
+            await self._pool.expire_connections()
+            raise
+
+    async def _acquire(self) -> PooledConnection:
+        try:
+            return await self._pool.acquire(timeout=WAIT_SECONDS)
+        except TimeoutError:
+            if self._pool.get_size() < self._pool.get_max_size():
+                raise  # a new one could have been opened, but nobody answered
+            raise errors.Busy from None
+
+
+async def listen(connection: Connection, hear: Callable[[str, str], None]) -> None:
+    """Have `hear(channel, payload)` called for every notification. Read after this returns, not before."""
+    for channel in CHANNELS:
+        await connection.add_listener(channel, lambda _connection, _pid, name, payload: hear(name, str(payload)))
+
+
+async def still_listens(connection: Connection) -> bool:
+    """Whether the connection is alive and kept its LISTENs (a pooler or DISCARD ALL takes them)."""
+    rows = await connection.fetch("SELECT pg_listening_channels() AS channel", timeout=CHECK_SECONDS)
+    return {row["channel"] for row in rows} >= set(CHANNELS)
+
+
+async def read_leases(connection: Connection, ids: Collection[UUID]) -> list[LeaseView]:
+    """These leases as they are now, in one statement; those that are gone are left out."""
+    rows = await connection.fetch("SELECT *, clock() AS now FROM lease_views WHERE id = ANY ($1)", list(ids))
+    return [LeaseView.of(dict(row)) for row in rows]
+
+
+async def read_counts(connection: Connection | PooledConnection, pool: str) -> Counts:
+    """The pool at a glance."""
+    row = await connection.fetchrow(
+        """
+        SELECT count(*) FILTER (WHERE status = 'available' AND fresh) AS free,
+               count(*) FILTER (WHERE status = 'in-use') AS lent,
+               count(*) FILTER (WHERE status IN ('booting', 'cleaning')) AS coming,
+               (SELECT count(*) FROM leases WHERE pool = $1 AND status = 'queued') AS waiting
+        FROM (SELECT v.status, coalesce(h.seen_at > clock() - fresh_for(), false) AS fresh
+              FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id WHERE v.pool = $1) AS machines
+        """,
+        pool,
+    )
+    assert row is not None
+    return Counts(**row)
+
+
+async def ensure_pool(connection: Connection, pool: config.Pool) -> None:
+    """Make the pool what the configuration says."""
+    await connection.execute(
+        "SELECT ensure_pool($1, $2, $3, $4, $5, $6)",
+        pool.name,
+        pool.desktop,
+        list(pool.programs),
+        pool.lease_seconds,
+        pool.command_seconds,
+        pool.queue_seconds,
+    )
+
+
+async def sweep(connection: Connection, duty: Duty, contact_seconds: float) -> int:
+    """Do one periodic duty; returns how many rows it changed (0 also when another allocator is at it)."""
+    arguments = (contact_seconds,) if duty == "lost" else ()
+    return int(await connection.fetchval(DUTIES[duty], *arguments))
+
+
+async def _leave_as_it_is(_connection: Connection) -> None:
+    """Every statement is a transaction of its own and leaves nothing behind; asking for a reset would cost a trip."""
+
+
+def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:
+    return {row["status"]: row["count"] for row in rows}

@@ -1,0 +1,111 @@
+"""Periodic duties: what happens because time passed, not because somebody asked.
+
+Any number of allocators may sweep one database: each duty takes an advisory lock and does nothing when another has it.
+"""
+
+import asyncio
+import time
+from contextlib import suppress
+
+import structlog
+
+from allocator import store
+from allocator.config import Pool
+from allocator.connection import Connect, Connection
+from allocator.errors import DatabaseUnavailable, ServiceError
+from allocator.metrics import Metrics
+from allocator.store import DUTIES, Duty, translated
+
+log = structlog.get_logger()
+
+
+class Sweeper:
+    """Does every duty once a period, on a connection of its own."""
+
+    def __init__(self, connect: Connect, pool: Pool, period_seconds: float, metrics: Metrics) -> None:
+        self._connect = connect
+        self._pool = pool
+        self._period = period_seconds
+        self._metrics = metrics
+        self._connection: Connection | None = None
+        self._contact_at = 0.0
+        self._swept_at = 0.0
+        self._pool_is_set = False
+
+    @property
+    def in_contact(self) -> bool:
+        """Whether the database is there, and the pool in it is what the configuration says."""
+        return self._connection is not None and not self._connection.is_closed() and self._pool_is_set
+
+    async def run(self) -> None:
+        """Sweep for ever; a database that goes away is waited for, whatever else goes wrong is logged."""
+        try:
+            while True:
+                await self._try_once()
+                await asyncio.sleep(self._period)
+        finally:
+            self._drop()
+
+    async def run_once(self) -> dict[Duty, int]:
+        """Do every duty; returns how many rows each changed. One that fails does not keep the others from being done.
+
+        Raises Unavailable when the database is away: then its silence is not counted as the machines'.
+        """
+        connection = await self._connected()
+        self._note_gap()
+        return {duty: await self._sweep(connection, duty) for duty in DUTIES}
+
+    async def _try_once(self) -> None:
+        try:
+            await self.run_once()
+        except ServiceError as error:
+            self._drop()
+            log.warning("sweeps.lost", error=type(error).__name__, cause=type(error.__cause__).__name__)
+        except Exception:  # the outermost loop: sweeping must go on
+            self._drop()
+            log.exception("sweeps.failed")
+
+    async def _sweep(self, connection: Connection, duty: Duty) -> int:
+        try:
+            with translated():
+                changed = await store.sweep(connection, duty, _now() - self._contact_at)
+        except ServiceError as error:
+            if isinstance(error, DatabaseUnavailable):
+                raise
+            log.warning("sweep.failed", duty=duty, error=type(error).__name__)
+            return 0
+        self._metrics.swept(duty, changed)
+        if changed:
+            log.info("sweep.changed", duty=duty, rows=changed)
+        return changed
+
+    async def _connected(self) -> Connection:
+        """The connection, opened if need be. From then on silent machines are counted as silent to us."""
+        if self._connection is None or self._connection.is_closed():
+            self._drop()
+            with translated():
+                self._connection = await self._connect()
+                self._contact_at = self._swept_at = _now()
+                await store.ensure_pool(self._connection, self._pool)
+                self._pool_is_set = True
+            log.info("sweeps.connected")
+        return self._connection
+
+    def _note_gap(self) -> None:
+        """After this process stood still (a laptop asleep), the machines on it did too: their silence means nothing."""
+        now = _now()
+        if now - self._swept_at > 3 * self._period + 10:
+            self._contact_at = now
+        self._swept_at = now
+
+    def _drop(self) -> None:
+        self._pool_is_set = False
+        if self._connection is not None:
+            with suppress(OSError):
+                self._connection.terminate()
+            self._connection = None
+
+
+def _now() -> float:
+    """Seconds on a clock that nobody sets and that, where there is one, also runs while the computer sleeps."""
+    return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()

@@ -1,0 +1,120 @@
+"""What the service reads from the database, as values."""
+
+from collections.abc import Mapping
+from dataclasses import dataclass
+from datetime import datetime
+from typing import Any, Literal, Self
+from uuid import UUID
+
+from client.command import Accepts
+
+LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "failed", "cancelled"]
+VmStatus = Literal["booting", "available", "in-use", "cleaning", "failed", "retired"]
+Kind = Literal["desktop", "job", "hold"]
+Outcome = Literal["created", "repeated", "live"]
+
+LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseView:
+    """A lease as its holder sees it. `now` is when the database was read: what the other times are told against."""
+
+    id: UUID
+    email: str
+    status: LeaseStatus
+    pool: str
+    position: int | None
+    eta_seconds: int | None
+    vm_id: int | None
+    hostname: str | None
+    epoch: int | None
+    kind: Kind
+    crd_command: str | None
+    exit_code: int | None
+    output: str | None
+    failure: str | None
+    created_at: datetime
+    assigned_at: datetime | None
+    active_at: datetime | None
+    ended_at: datetime | None
+    expires_at: datetime | None
+    version: int
+    now: datetime
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The view in a row of `lease_views` with the time of reading; other columns are ignored."""
+        return cls(**{name: row[name] for name in cls.__slots__})
+
+    @property
+    def live(self) -> bool:
+        """Whether it can still change."""
+        return self.status in LIVE
+
+
+@dataclass(frozen=True, slots=True)
+class HeldLease:
+    """A lease and the token that opened it."""
+
+    lease: LeaseView
+    token: str
+
+
+@dataclass(frozen=True, slots=True)
+class Accepted:
+    """What request_vm made of a request: the lease and the salt of its token (none when it is somebody's live one)."""
+
+    lease_id: UUID
+    outcome: Outcome
+    token_salt: bytes | None
+
+
+@dataclass(frozen=True, slots=True)
+class VmView:
+    """One machine, as anybody may see it."""
+
+    id: int
+    hostname: str
+    status: VmStatus
+    pool: str
+    created_at: datetime
+    updated_at: datetime
+    seen_at: datetime | None
+
+
+@dataclass(frozen=True, slots=True)
+class PoolRules:
+    """What a pool accepts, and for how long it lends."""
+
+    name: str
+    accepts: Accepts
+    lease_seconds: int
+
+
+@dataclass(frozen=True, slots=True)
+class Counts:
+    """The pool at a glance: machines that can be had now, that are lent, that are on their way; people who wait."""
+
+    free: int
+    lent: int
+    coming: int
+    waiting: int
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolled:
+    """A machine that was let in, and the database role it has now."""
+
+    vm_id: int
+    hostname: str
+    role: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tally:
+    """How many machines and leases there are of each status, and the newest waits, for the metrics."""
+
+    vms: Mapping[str, int]
+    leases: Mapping[str, int]
+    oldest_wait_seconds: float

@@ -1,0 +1,219 @@
+"""What the pages say: each state of a lease in words for the person who waits for it. Nothing here asks or changes."""
+
+from dataclasses import dataclass
+from datetime import UTC, datetime
+from typing import Literal
+
+from allocator.views import Counts, HeldLease, LeaseView
+from client.command import pin_of
+from client.protocol import FAILURES
+
+Tone = Literal["waiting", "working", "ready", "over", "failed"]
+StepState = Literal["done", "now", "failed", "todo"]
+
+MINUTE, HOUR, DAY = 60, 3600, 86_400
+
+STEPS = ("Asked", "Machine found", "Command started", "Yours")
+
+
+@dataclass(frozen=True, slots=True)
+class LeaseWords:
+    """How a lease is told: a word for the lamp, a headline, sentences, and what the person can do."""
+
+    tone: Tone
+    lamp: str
+    headline: str
+    sentences: tuple[str, ...]
+    reached: int
+    """How many of STEPS are behind it."""
+    end_label: str | None = None
+    again: bool = False
+    access: bool = False
+    """Whether to tell how to get at the desktop."""
+
+    @property
+    def announcement(self) -> str:
+        """What a screen reader says when the page changes."""
+        return ". ".join([self.headline, *self.sentences[:1]])
+
+    @property
+    def steps(self) -> list[tuple[str, StepState]]:
+        """Each step and how far it is."""
+        current: StepState = "failed" if self.tone == "failed" else "todo" if self.tone == "over" else "now"
+        return [(name, _state(at - self.reached, current)) for at, name in enumerate(STEPS)]
+
+
+def _state(ahead: int, current: StepState) -> StepState:
+    return "done" if ahead < 0 else current if ahead == 0 else "todo"
+
+
+def words(lease: LeaseView) -> LeaseWords:
+    """The words for a lease as it is now."""
+    return {
+        "queued": _queued,
+        "assigned": _assigned,
+        "claimed": _claimed,
+        "active": _active,
+        "ended": _ended,
+        "failed": _failed,
+        "cancelled": _cancelled,
+    }[lease.status](lease)
+
+
+def own_pin(held: HeldLease) -> str | None:
+    """The PIN that we made for a desktop whose line had none; None when there is no such PIN or not yet."""
+    lease = held.lease
+    ours = lease.kind == "desktop" and "--pin" not in (lease.crd_command or "")
+    return pin_of(held.token) if ours and lease.status == "active" else None
+
+
+def _queued(lease: LeaseView) -> LeaseWords:
+    place = lease.position or 1
+    sentences = [_wait(lease.eta_seconds)]
+    if lease.kind == "desktop":
+        sentences.append(
+            "Google’s code is good for a few minutes only. Should it grow too old while you wait, this page will say "
+            "so, and you ask again with a fresh line."
+        )
+    return LeaseWords(
+        tone="waiting",
+        lamp="In line",
+        headline="You are next in line" if place == 1 else f"You are {ordinal(place)} in line",
+        sentences=tuple(sentences),
+        reached=1,
+        end_label="Leave the queue",
+    )
+
+
+def _assigned(lease: LeaseView) -> LeaseWords:
+    return LeaseWords(
+        tone="working",
+        lamp="Found",
+        headline=f"{lease.hostname} is yours",
+        sentences=("We are telling it about your command.",),
+        reached=2,
+        end_label="Cancel",
+    )
+
+
+def _claimed(lease: LeaseView) -> LeaseWords:
+    desktop = "It is registering with Chrome Remote Desktop. That can take a minute."
+    return LeaseWords(
+        tone="working",
+        lamp="Starting",
+        headline=f"{lease.hostname} is starting your command",
+        sentences=(desktop if lease.kind == "desktop" else "It runs in a moment.",),
+        reached=2,
+        end_label="Cancel",
+    )
+
+
+def _active(lease: LeaseView) -> LeaseWords:
+    headline, sentence = _active_words(lease)
+    return LeaseWords(
+        tone="ready",
+        lamp="Yours",
+        headline=headline,
+        sentences=(sentence,),
+        reached=4,
+        end_label="Give the machine back",
+        access=lease.kind == "desktop",
+    )
+
+
+def _active_words(lease: LeaseView) -> tuple[str, str]:
+    if lease.kind == "desktop":
+        return "Your machine is ready", "It is registered with Chrome Remote Desktop."
+    if lease.kind == "hold":
+        return f"{lease.hostname} is held for you", "No command was run on it."
+    if lease.exit_code is None:
+        return "Your command is running", f"It runs on {lease.hostname}. What it prints shows here once it has ended."
+    if lease.exit_code == 0:
+        return "Your command is done", f"It ended well on {lease.hostname}."
+    return f"Your command ended with code {lease.exit_code}", f"It ran on {lease.hostname}; see what it said below."
+
+
+def _ended(lease: LeaseView) -> LeaseWords:
+    timed_out = lease.expires_at and lease.ended_at and lease.ended_at >= lease.expires_at
+    why = "Its time was up." if timed_out else "The machine was given back."
+    return LeaseWords(
+        tone="over",
+        lamp="Over",
+        headline="This lease is over",
+        sentences=(why, "Everything of yours is wiped from the machine before anyone else gets it."),
+        reached=4,
+        again=True,
+    )
+
+
+def _failed(lease: LeaseView) -> LeaseWords:
+    reached = 1 if lease.vm_id is None else 3 if lease.active_at else 2
+    return LeaseWords(
+        tone="failed",
+        lamp="Failed",
+        headline="That did not work",
+        sentences=(failure_words(lease.failure) or "Ask again; if it happens twice, tell your admin.",),
+        reached=reached,
+        again=True,
+    )
+
+
+def _cancelled(lease: LeaseView) -> LeaseWords:
+    return LeaseWords(
+        tone="over",
+        lamp="Cancelled",
+        headline="This request was cancelled",
+        sentences=("It ended before a command had run.",),
+        reached=1 if lease.vm_id is None else 2,
+        again=True,
+    )
+
+
+def failure_words(failure: str | None) -> str | None:
+    """Why a lease failed and what to do next, if it failed."""
+    if failure is None:
+        return None
+    return FAILURES.get(failure, "The machine could not run it. Ask again; if it happens twice, tell your admin.")
+
+
+def _wait(eta_seconds: int | None) -> str:
+    if eta_seconds is None:
+        return "Nobody’s time is known to end, so we cannot say how long it will take."
+    if eta_seconds < MINUTE:
+        return "A machine should come free within a minute."
+    return f"A machine comes free in {duration(eta_seconds)} at the latest, sooner if somebody is done early."
+
+
+def pool_words(counts: Counts) -> str:
+    """How many machines there are to be had, in a sentence."""
+    total = counts.free + counts.lent + counts.coming
+    if counts.free:
+        return f"{counts.free} of {total} machines {'is' if counts.free == 1 else 'are'} free"
+    if not total:
+        return "There are no machines yet"
+    busy = "All machines are in use" if not counts.coming else "No machine is free this second"
+    return f"{busy}, {counts.waiting} waiting" if counts.waiting else busy
+
+
+def ordinal(number: int) -> str:
+    """1st, 2nd, 3rd, 4th … 11th, 12th, 13th … 21st."""
+    ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
+    return f"{number}{ending}"
+
+
+def duration(seconds: float) -> str:
+    """A length of time as people say it, rounded up: "less than a minute", "5 minutes", "2 h 10 min", "3 days"."""
+    if seconds < MINUTE:
+        return "less than a minute"
+    minutes = -int(-seconds // MINUTE)
+    if minutes < 2 * 60:
+        return f"{minutes} minute{'s' if minutes > 1 else ''}"
+    hours, rest = divmod(minutes, 60)
+    if seconds < 2 * DAY:
+        return f"{hours} h {rest} min" if rest else f"{hours} hours"
+    return f"{hours // 24} days"
+
+
+def iso(then: datetime) -> str:
+    """A time as `<time datetime>` wants it, in UTC."""
+    return then.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")
