@@ -1,0 +1,57 @@
+# The commands of a checkout. `make help` lists them; CI types the same ones (.ci/run).
+.DEFAULT_GOAL := help
+.DELETE_ON_ERROR:
+MAKEFLAGS += --no-print-directory
+
+# An environment that was built elsewhere or has lost its Python is built again.
+BUILT := $(shell test -x .venv/bin/python && cat .venv/.user 2>/dev/null)
+ifneq ($(BUILT),$(CURDIR))
+.PHONY: .venv/.user .venv/.developer
+endif
+
+.PHONY: help
+help: ## Show this list
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@echo
+	@echo '  Pass options on with ARGS:  make up ARGS="--port 8123 --vms 5"    make test ARGS="-k queue"'
+
+.PHONY: up
+up: .venv/.user ## Start LabLink on this machine: PostgreSQL, the web page and three VMs (Ctrl-C stops it)
+	@.venv/bin/lablink up $(ARGS)
+
+.PHONY: test
+test: .venv/.developer ## Run the tests
+	@.venv/bin/pytest $(ARGS)
+
+.PHONY: check
+check: .venv/.developer ## Check format, style, types, imports, SQL and scripts
+	.venv/bin/ruff format --check .
+	.venv/bin/ruff check .
+	.venv/bin/mypy
+	.venv/bin/lint-imports --no-cache
+	.venv/bin/squawk allocator/sql/V*.sql allocator/sql/functions/*.sql
+	.venv/bin/shellcheck .ci/run .ci/venv
+
+.PHONY: format
+format: .venv/.developer ## Put code into shape
+	.venv/bin/ruff check --fix-only .
+	.venv/bin/ruff format .
+
+.PHONY: bench
+bench: .venv/.developer ## Measure how fast a click becomes a running command
+	@.venv/bin/python -m tests.bench $(ARGS)
+
+.PHONY: clean
+clean: ## Remove what was built; data under .lablink/ stays
+	rm -rf .venv build dist *.egg-info .mypy_cache .ruff_cache .pytest_cache .hypothesis .import_linter_cache
+	find . -name __pycache__ -type d -not -path './.git/*' -prune -exec rm -rf {} +
+
+# What `make up` needs, and what everything else needs besides.
+.venv/.user: pyproject.toml .ci/venv
+	@.ci/venv allocator,local
+	@echo '$(CURDIR)' > $@
+
+.venv/.developer: pyproject.toml .ci/venv
+	@.ci/venv allocator,local,dev
+	@echo '$(CURDIR)' > .venv/.user
+	@touch $@
