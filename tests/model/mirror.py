@@ -31,9 +31,8 @@ from .state import (
 
 RULES = Rules()
 OUTCOMES = {STARTED: ("started", None), DONE: ("exited", 0), FAILURE: ("failed", None), UNKNOWN: ("unknown", None)}
-BACKUP = "CREATE TABLE backup_{0} AS SELECT * FROM {0}"
-COLUMNS = """SELECT string_agg(format('%1$I = b.%1$I', column_name), ', ') FROM information_schema.columns
-             WHERE table_name = $1 AND is_generated = 'NEVER' AND is_identity = 'NO' AND column_name <> 'id'"""
+STORED_COLUMNS = """SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns
+                    WHERE table_name = $1 AND is_generated = 'NEVER'"""
 
 
 @dataclass(slots=True)
@@ -51,15 +50,19 @@ class Mirror:
     def calls(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """All that may be done next, the ordinary more often."""
         usual = (self.hello, self.claim, self.report, self.cleaned) * 4
-        return (*usual, self.end_lease, self.deadline, self.declare_lost, self.restore, self.restore)
+        unusual = (self.deadline, self.declare_lost, self.restore, self.restore)
+        return (*usual, *unusual, self.end_lease, self.end_lease)
 
     async def ask(self) -> None:
-        """Two people ask, once nobody holds or awaits anything."""
-        leases = self.model.leases
-        if self.backup is None and all(lease.status in TERMINAL for lease in leases):
-            asked = [await ask(self.owner, ADA), await ask(self.owner, BOB, argv=["true"])]
-            self.ids = tuple(answer["lease_id"] for answer in asked)
-            self._follow(self.model._replace(leases=(Lease(DESKTOP), Lease(JOB))))
+        """Two people ask, once nobody holds or awaits anything and no restore can take that back."""
+        if any(lease.status not in TERMINAL for lease in self.model.leases):
+            return
+        if self.backup is not None:
+            await self.restore()
+            return
+        asked = [await ask(self.owner, ADA), await ask(self.owner, BOB, argv=["true"])]
+        self.ids = tuple(answer["lease_id"] for answer in asked)
+        self._follow(self.model._replace(leases=(Lease(DESKTOP), Lease(JOB))))
 
     async def hello(self) -> None:
         """With any memory, be it ahead of the database."""
@@ -84,7 +87,7 @@ class Mirror:
         if key.lease == NOBODY:
             return
         is_job = self.model.leases[key.lease].kind == JOB
-        outcome = self.chance.choice((STARTED, DONE, UNKNOWN, FAILURE) if is_job else (DONE, UNKNOWN, FAILURE))
+        outcome = self.chance.choice((STARTED if is_job else DONE, DONE, DONE, UNKNOWN, FAILURE))
         with suppress(asyncpg.PostgresError):
             await self.machine.report(self.ids[key.lease], key.epoch, *OUTCOMES[outcome])
         self._follow(rows.receive(self.model, Message("report", key, outcome), RULES))
@@ -118,12 +121,7 @@ class Mirror:
         async with superuser.transaction():
             await superuser.execute("SET LOCAL session_replication_role = replica")
             for table in ("vms", "leases"):
-                if self.backup is None:
-                    await superuser.execute(BACKUP.format(table))
-                    continue
-                columns = await superuser.fetchval(COLUMNS, table)
-                await superuser.execute(f"UPDATE {table} t SET {columns} FROM backup_{table} b WHERE b.id = t.id")
-                await superuser.execute(f"DROP TABLE backup_{table}")
+                await (_back_up if self.backup is None else _bring_back)(superuser, table)
         await superuser.close()
         self.model, self.backup = (self.model, self.model) if self.backup is None else (self.backup, None)
 
@@ -150,3 +148,16 @@ class Mirror:
     def _follow(self, model: Database) -> None:
         """In PostgreSQL a machine that becomes available is assigned in the same transaction."""
         self.model = rows.assign(model, RULES)
+
+
+async def _back_up(superuser: asyncpg.Connection, table: str) -> None:
+    await superuser.execute(f"CREATE TABLE backup_{table} AS SELECT * FROM {table}")
+
+
+async def _bring_back(superuser: asyncpg.Connection, table: str) -> None:
+    columns = await superuser.fetchval(STORED_COLUMNS, table)
+    await superuser.execute(f"DELETE FROM {table}")
+    await superuser.execute(
+        f"INSERT INTO {table} ({columns}) OVERRIDING SYSTEM VALUE SELECT {columns} FROM backup_{table}"
+    )
+    await superuser.execute(f"DROP TABLE backup_{table}")
