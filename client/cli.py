@@ -95,12 +95,18 @@ async def _until_stopped(agent: Agent) -> None:
 
 
 def _credential(state: StateDir, settings: Settings) -> Credential:
-    """Who this machine is; it enrols first when it is nobody yet and was given a token."""
-    if state.credential.exists():
-        return load_credential(state.credential)
-    if settings.allocator_url is None or settings.join_token_file is None or not settings.join_token_file.exists():
+    """Who this machine is. Whoever put a join token there wants it to enrol, also when it has been somebody before."""
+    known = state.credential.exists()
+    if settings.allocator_url and settings.join_token_file and settings.join_token_file.exists():
+        try:
+            return _enrol(state, _invitation_from(settings.allocator_url, settings.join_token_file))
+        except TokenRefused as refused:
+            if not known:
+                raise
+            log.warning("join token ignored", extra={"reason": str(refused)})
+    if not known:
         raise NotEnrolled("This machine is not enrolled and has no join token. Invite it: lablink vms invite HOSTNAME.")
-    return _enrol(state, _invitation_from(settings.allocator_url, settings.join_token_file))
+    return load_credential(state.credential)
 
 
 def _enrol_anew(state: StateDir, invitation: Invitation) -> None:

@@ -59,6 +59,7 @@ class DirectTransport:
         address: DatabaseAddress,
         *,
         check_seconds: float = CHECK_SECONDS,
+        check_limit: float = CHECK_LIMIT_SECONDS,
         refused_patience: float = REFUSED_PATIENCE_SECONDS,
     ) -> None:
         self.wake = asyncio.Event()
@@ -69,6 +70,7 @@ class DirectTransport:
         self._vm_id: int | None = None
         self._connection: Connection | None = None
         self._check_seconds = check_seconds
+        self._check_limit = check_limit
         self._refused_patience = refused_patience
         self._refused_since: float | None = None
 
@@ -145,7 +147,7 @@ class DirectTransport:
         if self._connection is None:
             return
         try:
-            rows = await self._connection.fetch("SELECT pg_listening_channels()", timeout=CHECK_LIMIT_SECONDS)
+            rows = await self._connection.fetch("SELECT pg_listening_channels()", timeout=self._check_limit)
         except (asyncpg.PostgresError, *_LOST):
             rows = []
         if (CHANNEL,) not in (tuple(row) for row in rows):

@@ -56,9 +56,9 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     tls_of(credential.database)
     Journal.create(state.journal)
     durable.replace(state.credential, json.dumps(asdict(credential), indent=1).encode())
-    durable.remove(state.enrolment)
     if invitation.token_file is not None:
         durable.remove(invitation.token_file)
+    durable.remove(state.enrolment)  # last: as long as the token is there, it is shown with the same verifier
     return credential
 
 

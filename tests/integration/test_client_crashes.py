@@ -127,13 +127,10 @@ async def test_a_second_client_on_the_same_machine_ends_at_once_and_says_why(poo
 async def test_two_clients_that_are_started_together_start_one_command(pool: Pool, machine: Machine) -> None:
     lease = await pool.request_job(machine.job())
     clients = [await machine.start(), await machine.start()]
-    ends = [asyncio.create_task(client.ended()) for client in clients]
-    first, _ = await asyncio.wait(ends, return_when=asyncio.FIRST_COMPLETED)
-    assert [end.result() for end in first] == [1]
+    await asyncio.wait([client.end for client in clients], return_when=asyncio.FIRST_COMPLETED)
     assert (await pool.finished(lease))["status"] == "active"
     assert machine.count_starts() == 1
-    await machine.stop()
-    await asyncio.wait(ends)
+    assert [client.process.returncode for client in clients if client.end.done()] == [1]
 
 
 async def test_a_client_that_is_asked_to_stop_stops_its_command_which_is_then_unknown(

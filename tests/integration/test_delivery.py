@@ -4,14 +4,17 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
+from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
+from client.direct import DirectTransport
 from client.journal import Journal
-from client.protocol import CHANNEL
+from client.protocol import CHANNEL, Memory
+from client.transport import UnknownVm, Unreachable
 from tests.support.database import Database
 from tests.support.machine import Machine, Pool, reached
 from tests.support.wire import Wire, wire_to
@@ -123,7 +126,7 @@ async def test_a_dropped_notification_costs_one_period(pool: Pool, machine: Mach
     await short_period(pool, 0.3)
     wire.drops_notifications = True
     async with at_work(pool, machine):
-        lease = await pool.settled(await pool.request_job(machine.job()))
+        lease = await pool.finished(await pool.request_job(machine.job()))
         assert lease["status"] == "active"
         await pool.end(lease["id"])
         await pool.available(machine)
@@ -166,7 +169,7 @@ async def test_a_connection_that_is_cut_at_its_first_words_is_tried_again(
 async def test_a_verb_that_got_lost_is_repeated(pool: Pool, machine: Machine, wire: Wire, verb: str, what: str) -> None:
     async with at_work(pool, machine):
         loss = wire.lose("request" if what == "request" else "answer", f"client_api.{verb}(")
-        lease = await pool.settled(await pool.request_job(machine.job()))
+        lease = await pool.finished(await pool.request_job(machine.job()))
         assert lease["status"] == "active"
         await pool.end(lease["id"])
         await pool.available(machine)
@@ -195,9 +198,8 @@ async def test_a_garbage_notification_makes_the_machine_look_and_nothing_else(
 
 async def test_a_forged_assignment_starts_nothing(pool: Pool, machine: Machine) -> None:
     forged = f'[{{"id": {machine.vm.id}, "hostname": "{machine.vm.hostname}", "status": "in-use", "epoch": 99}}]'
-    async with at_work(pool, machine):
-        async with hello_of(pool, machine):
-            await pool.owner.execute("SELECT pg_notify($1, $2)", CHANNEL, forged)
+    async with at_work(pool, machine), hello_of(pool, machine):
+        await pool.owner.execute("SELECT pg_notify($1, $2)", CHANNEL, forged)
     assert machine.count_starts() == 0
     assert Journal.open(machine.state.journal).memory.epoch == 0
 
@@ -267,6 +269,27 @@ async def test_a_connection_that_does_not_listen_is_noticed_and_replaced(
     async with machine.serving(check_seconds=0.1):
         await reached(lambda: wire.accepted == 2)
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+
+
+async def test_a_connection_that_is_dead_without_saying_so_is_noticed_and_replaced(
+    pool: Pool, machine: Machine, wire: Wire
+) -> None:
+    async with at_work(pool, machine, check_seconds=0.1, check_limit=0.2):
+        wire.stalls = True
+        await reached(lambda: wire.accepted >= 2)
+        wire.stalls = False
+        wire.cut()
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+
+
+async def test_a_password_that_is_refused_for_long_means_that_the_machine_is_not_enrolled(machine: Machine) -> None:
+    address = replace(machine.address, password="wrong")
+    async with DirectTransport(address, refused_patience=0) as transport:
+        with pytest.raises(UnknownVm):
+            await transport.hello(Memory(0, None))
+    async with DirectTransport(address) as transport:
+        with pytest.raises(Unreachable):
+            await transport.hello(Memory(0, None))
 
 
 async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(

@@ -2,8 +2,10 @@
 
 import asyncio
 import json
+import os
+import signal
 import sys
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import asdict, dataclass, field
 from pathlib import Path
@@ -86,13 +88,12 @@ class Machine:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def start(self, die_at: str = "") -> "ClientProcess":
-        """Its client, as a process that kills itself with -9 when it is at the step `die_at`."""
-        arguments = ["-m", "tests.support.mortal_client", die_at, "run", "--state-dir", str(self.state.root)]
-        process = await asyncio.create_subprocess_exec(
-            sys.executable, *arguments, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL
-        )
-        self.processes.append(ClientProcess(process, asyncio.create_task(process.communicate())))
+    async def start(self, die_at: str = "", under: Sequence[str] = ()) -> "ClientProcess":
+        """Its client, as a process that kills itself with -9 when it is at the step `die_at`.
+
+        `under` are the words of a command that runs it, such as strace.
+        """
+        self.processes.append(await started_client(self.state.root, die_at, under))
         return self.processes[-1]
 
     async def stop(self) -> None:
@@ -122,8 +123,26 @@ class ClientProcess:
     async def kill(self) -> None:
         """Kill it with -9, unless it has ended."""
         if self.process.returncode is None:
-            self.process.kill()
+            os.killpg(self.process.pid, signal.SIGKILL)
         await self.ended()
+
+
+async def started_client(state_dir: Path, die_at: str = "", under: Sequence[str] = ()) -> ClientProcess:
+    """A `lablink-client run` on this state directory."""
+    command = [
+        *under,
+        sys.executable,
+        "-m",
+        "tests.support.mortal_client",
+        die_at,
+        "run",
+        "--state-dir",
+        str(state_dir),
+    ]
+    process = await asyncio.create_subprocess_exec(
+        *command, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+    )
+    return ClientProcess(process, asyncio.create_task(process.communicate()))
 
 
 @dataclass(slots=True)

@@ -29,6 +29,8 @@ class Wire:
     misheard: dict[bytes, bytes] = field(default_factory=dict)
     """What the next statement that contains a key becomes: the value, which must be as long."""
     refuses: bool = False
+    stalls: bool = False
+    """Nothing that the server sends arrives any more, and nobody is told: a half-open connection."""
     accepted: int = 0
     _losses: list[Loss] = field(default_factory=list)
     _lines: set["_Line"] = field(default_factory=set)
@@ -133,7 +135,7 @@ class _Line:
             if self.loss and kind == _READY:
                 self.loss.happened.set()
                 return
-            if not self.loss and not (kind == _NOTIFICATION and self.wire.drops_notifications):
+            if not self.loss and not self.wire.stalls and not (kind == _NOTIFICATION and self.wire.drops_notifications):
                 self.client.write(kind + (len(body) + 4).to_bytes(4) + body)
 
 

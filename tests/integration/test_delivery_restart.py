@@ -1,0 +1,78 @@
+"""PostgreSQL crashes in the middle of a request, and everybody finds together again."""
+
+import asyncio
+import os
+from collections.abc import AsyncIterator
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from allocator.local.binaries import ServerFailed, find_binaries
+from tests.support.database import Database, cloned_database, migrated_template
+from tests.support.machine import Machine, Pool, reached
+from tests.support.restarts import Crashing
+from tests.support.wire import Wire, wire_to
+
+
+@pytest_asyncio.fixture
+async def crashing(tmp_path: Path) -> AsyncIterator[Crashing]:
+    wanted = os.environ.get("LABLINK_TEST_PG")
+    version = int(wanted) if wanted else None
+    try:
+        find_binaries(version)
+    except ServerFailed as error:
+        pytest.skip(f"only a server on this machine can be crashed: {error}")
+    server = Crashing(tmp_path / "server", version)
+    yield server
+    await server.stop()
+
+
+@pytest_asyncio.fixture
+async def database(crashing: Crashing) -> AsyncIterator[Database]:
+    server = await crashing.start()
+    async with migrated_template(server) as template, cloned_database(server, template, "lablink_crashing") as own:
+        yield own
+
+
+@pytest_asyncio.fixture
+async def wire(database: Database) -> AsyncIterator[Wire]:
+    address = urlsplit(database.dsn())
+    async with wire_to(address.hostname or "", address.port or 5432) as wire:
+        yield wire
+
+
+async def test_a_restart_at_every_verb_of_a_lease_loses_nothing_and_starts_the_command_once(
+    crashing: Crashing, database: Database, wire: Wire, tmp_path: Path
+) -> None:
+    machine = Machine.of(await database.vm(), tmp_path / "vm", wire.port)
+    lease = await (await Pool.of(database)).request_job(machine.job())
+    async with machine.serving():
+        for verb in ("claim", "report"):
+            lost = wire.lose("answer", f"client_api.{verb}(")
+            async with asyncio.timeout(20):
+                await lost.happened.wait()
+            await crashing.crash()
+            await crashing.start()
+        pool = await Pool.of(database)
+        assert (await pool.finished(lease))["status"] == "active"
+        await pool.end(lease)
+        await pool.available(machine)
+        assert await pool.owner.fetch("SELECT * FROM broken_invariants()") == []
+    assert machine.count_starts() == 1
+
+
+async def test_a_command_that_ends_while_the_database_is_away_is_reported_when_it_is_back(
+    crashing: Crashing, database: Database, wire: Wire, tmp_path: Path
+) -> None:
+    machine = Machine.of(await database.vm(), tmp_path / "vm", wire.port)
+    pool = await Pool.of(database)
+    lease = await pool.request_job(machine.job(f"until [ -e {tmp_path}/go ]; do sleep 0.01; done; exit 7"))
+    async with machine.serving():
+        await pool.settled(lease)
+        await crashing.crash()
+        (tmp_path / "go").touch()
+        await reached(lambda: b'"done"' in machine.state.journal.read_bytes())
+        await crashing.start()
+        assert (await (await Pool.of(database)).finished(lease))["exit_code"] == 7
