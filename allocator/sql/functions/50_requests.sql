@@ -70,7 +70,8 @@ END $$;
 
 -- Gives free, fresh machines of the pool to those who wait, first come first served, until p_until is served
 -- (or everybody is, when it is null) or no machine is left; the machine that was free longest goes first. Returns how many
--- were served. The order is one that only the index vms_free has: no plan may walk over all machines.
+-- were served, at most 500 so that nobody waits long for the caller. The order is one that only the index vms_free has: no
+-- plan may walk over all machines.
 CREATE OR REPLACE FUNCTION serve_queue(p_pool text, p_until uuid DEFAULT NULL) RETURNS integer LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -89,7 +90,7 @@ BEGIN
         EXIT WHEN NOT FOUND;
         UPDATE vms SET status = 'in-use', lease_id = lease.id WHERE id = vm;
         n := n + 1;
-        EXIT WHEN lease.id = p_until;
+        EXIT WHEN lease.id = p_until OR n >= 500;
     END LOOP;
     RETURN n;
 END $$;

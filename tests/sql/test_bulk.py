@@ -1,0 +1,56 @@
+"""Ten thousand rows in one statement, as an admin with a large fleet would write it."""
+
+import asyncpg
+
+from tests.sql.steps import ADA, ask
+from tests.support.database import Database
+
+MANY = 10_000
+
+
+async def test_every_change_of_status_works_on_ten_thousand_rows_at_once(owner: asyncpg.Connection) -> None:
+    await owner.execute(
+        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::int) g", MANY
+    )
+
+    for change, became in (
+        ("status = 'in-use'", "in-use"),
+        ("status = 'available'", "cleaning"),
+        ("status = 'available', cleaned_epoch = epoch", "available"),
+        ("status = 'in-use', email = 'u' || id || '@example.org', crd_command = 'python train.py'", "in-use"),
+        ("status = 'failed'", "failed"),
+    ):
+        assert await owner.execute(f"UPDATE vms SET {change}") == f"UPDATE {MANY}"
+        assert await owner.fetchval("SELECT count(*) FROM vms WHERE status = $1", became) == MANY
+
+    assert await owner.fetchval("SELECT count(*) FROM leases WHERE status = 'ended' AND kind = 'hold'") == MANY
+    assert await owner.fetchval("SELECT count(*) FROM leases WHERE failure = 'vm-failed' AND kind = 'job'") == MANY
+    assert await owner.execute("DELETE FROM vms") == f"DELETE {MANY}"
+
+
+async def test_every_lease_of_a_large_fleet_ends_in_one_statement(owner: asyncpg.Connection) -> None:
+    await owner.execute(
+        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'in-use' FROM generate_series(1, $1::int) g", MANY
+    )
+
+    assert await owner.execute("UPDATE leases SET status = 'ended'") == f"UPDATE {MANY}"
+
+    assert await owner.fetchval("SELECT count(*) FROM vms WHERE status = 'cleaning'") == MANY
+
+
+async def test_a_thousand_who_wait_are_served_by_sweeps_that_each_end_in_time(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for number in range(1000):
+        await owner.execute("INSERT INTO leases (email, kind) VALUES ($1, 'job')", f"u{number}@example.org")
+    await owner.execute(
+        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, 1000) g"
+    )
+    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+    await service.execute("SET statement_timeout = '5s'")
+
+    while await service.fetchval("SELECT sweep_queue()"):
+        pass
+
+    assert await owner.fetchval("SELECT count(*) FROM leases WHERE status = 'assigned'") == 1000
+    assert (await ask(service, ADA))["outcome"] == "created"
