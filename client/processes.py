@@ -106,11 +106,12 @@ def find_remains(of: Belongings) -> list[int]:
     """Ids of the session's living processes. Dead ones that this process adopted are reaped on the way."""
     processes = {process.pid: process for process in _all_processes()}
     below = _descendants(processes) if adopts_orphans() else set()
+    own = os.getuid()  # without an account of their own, commands are ours; reading others' environments costs most
     living = []
     for process in processes.values():
         if process.zombie:
             _reap(process, below)
-        elif process.pid in below or process.uid == of.uid or _carries(process.pid, of.mark):
+        elif process.pid in below or process.uid == of.uid or (process.uid == own and _carries(process.pid, of.mark)):
             living.append(process.pid)
     return living
 
