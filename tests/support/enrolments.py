@@ -16,7 +16,7 @@ from tests.support.database import Database
 
 @dataclass(slots=True)
 class Desk:
-    """Where machines enrol. `mishaps` says what happens to the next requests: "busy", "deaf" (before), "mute" (after)."""
+    """Where machines enrol. `mishaps` befall the next requests: "busy", "deaf" (not heard), "mute" (not answered)."""
 
     database: Database
     app: "asyncpg.Connection[asyncpg.Record]"
