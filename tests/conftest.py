@@ -34,6 +34,13 @@ async def database(server: TestServer, template: str) -> AsyncIterator[Database]
         yield own
 
 
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+    """Marks what needs a PostgreSQL: `-m postgresql` runs that on another version."""
+    for item in items:
+        if "server" in getattr(item, "fixturenames", ()):
+            item.add_marker("postgresql")
+
+
 @pytest.hookimpl(wrapper=True)
 def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestReport, pytest.TestReport]:
     """Where everything is installed (CI), a test that skips itself has failed: it proved nothing."""
