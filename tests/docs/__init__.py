@@ -1,0 +1,1 @@
+"""What docs/ says is compared with what it is about."""
