@@ -3,7 +3,9 @@
 import asyncio
 from collections.abc import Callable
 from contextlib import AsyncExitStack
+from typing import TypeVar
 
+from tests.bench.cores import Usage
 from tests.bench.figures import Count, Row, Section, figure
 from tests.bench.ground import Ground
 from tests.bench.load import Asked, Side, come, poisson
@@ -17,6 +19,13 @@ SETTLE_SECONDS = 0.5
 STEADY, BURST = 10_000, 20_000
 """Numbers of requests from which on they belong to the load, and to the burst; below is the warm-up."""
 
+BUSY = 0.1
+"""The share of the cores above which other programs spoil the figures."""
+
+T = TypeVar("T")
+Both = tuple[T, T]
+"""LabLink's and the naive side's."""
+
 Progress = Callable[[float], None]
 
 
@@ -27,15 +36,21 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
         progress(0.1)
         system = await opened.enter_async_context(ours(own, options.clients))
         progress(0.1)
-        asked = await _load((system, both), options, progress)
+        asked, used = await _load((system, both), options, progress)
         broken = await system.broken_rules()
         trips = await system.trips(asked[0]), await both.trips(asked[1])
-    return [_steady(options, *_only(trips, STEADY, BURST), broken), _burst(options, *_only(trips, BURST, 2 * BURST))]
+    steady = _steady(options, *_only(trips, STEADY, BURST))
+    steady.counts += [Count("invariants broken", broken, "–", "0"), _cost(used, trips)]
+    steady.remarks += _remarks(used, trips)
+    return [steady, _burst(options, *_only(trips, BURST, 2 * BURST))]
 
 
-async def _load(sides: tuple[Ours, Naive], options: Options, progress: Progress) -> tuple[list[Asked], list[Asked]]:
+async def _load(
+    sides: tuple[Ours, Naive], options: Options, progress: Progress
+) -> tuple[Both[list[Asked]], list[Usage]]:
     """Warm-up, slices of load, then the burst; the sides take turns, the first one changing."""
-    asked: tuple[list[Asked], list[Asked]] = ([], [])
+    asked: Both[list[Asked]] = ([], [])
+    used = [Usage(), Usage()]
     slices = [poisson(options.rate, options.seconds / options.slices, seed) for seed in range(options.slices)]
     phases = [([n / options.rate for n in range(WARM_UP)], 0)]
     phases += [(moments, STEADY + 1000 * n) for n, moments in enumerate(slices)]
@@ -43,26 +58,26 @@ async def _load(sides: tuple[Ours, Naive], options: Options, progress: Progress)
     for number, (moments, first) in enumerate(phases):
         for which in (0, 1) if number % 2 else (1, 0):
             side: Side = sides[which]
+            before = Usage.now()
             asked[which].extend(await come(side, moments, first))
+            used[which] += Usage.now() - before
             await asyncio.sleep(SETTLE_SECONDS)  # the last machines are being cleaned
         progress(0.8 / len(phases))
-    return asked
+    return asked, used
 
 
-def _only(trips: tuple[list[Trip], list[Trip]], first: int, last: int) -> tuple[list[Trip], list[Trip]]:
+def _only(trips: Both[list[Trip]], first: int, last: int) -> Both[list[Trip]]:
     one, other = ([trip for trip in side if first <= trip.asked.number < last] for side in trips)
     return one, other
 
 
-def _steady(options: Options, mine: list[Trip], theirs: list[Trip], broken: int) -> Section:
+def _steady(options: Options, mine: list[Trip], theirs: list[Trip]) -> Section:
     section = Section(f"{options.clients} machines, {options.rate:g} requests a second")
     section.rows.append(_row("commit → client woke", mine, theirs, "committed", "woke"))
     section.rows.append(_row("POST → answer", mine, theirs, "sent", "answered"))
     section.rows.append(_row("POST → command started", mine, theirs, "sent", "started", "p50 ≤ 25, p99 ≤ 100"))
     section.rows += [_row(f"  … {name}", mine, [], begin, end) for name, begin, end in STAGES]
     section.counts += _counts(mine, theirs)
-    section.counts.append(Count("invariants broken", broken, "–", "0"))
-    section.remarks += _remarks(options, mine, theirs)
     return section
 
 
@@ -97,10 +112,17 @@ def _counts(mine: list[Trip], theirs: list[Trip]) -> list[Count]:
     ]
 
 
-def _remarks(options: Options, mine: list[Trip], theirs: list[Trip]) -> list[str]:
-    late = figure([trip.asked.late for trip in (*mine, *theirs)])
+def _cost(used: list[Usage], trips: Both[list[Trip]]) -> Count:
+    mine, theirs = (f"{1000 * side.own / max(1, len(asked)):.0f}" for side, asked in zip(used, trips, strict=True))
+    return Count("processor time a request, all of it", mine, theirs)
+
+
+def _remarks(used: list[Usage], trips: Both[list[Trip]]) -> list[str]:
+    late = figure([trip.asked.late for side in trips for trip in side])
+    others = (used[0] + used[1]).others
     return [
         f"{MACHINES_A_PROCESS} machines share a process, and all share cores and disk with the people.",
         "PostgreSQL times its commits (track_commit_timestamp: before the flush), commands time themselves (date).",
         f"People came at most {late.p99:g} ms late (p99)." if late else "Nobody came.",
+        f"Other programs used {others:.0%} of the cores" + (": these figures say little." if others > BUSY else "."),
     ]

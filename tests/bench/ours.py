@@ -9,6 +9,7 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 
+import asyncpg
 import httpx
 
 from allocator.bootstrap import DATABASE
@@ -76,17 +77,7 @@ class Ours:
             rows = {row["id"]: row for row in await superuser.fetch(RECORDS)}
         finally:
             await superuser.close()
-        trips = []
-        for each in asked:
-            row = rows.get(each.key)
-            if row is None:
-                trips.append(Trip(each, None, None, ()))
-                continue
-            told = started(row["output"] or "")
-            steps = diaries.get(row["hostname"], {}).get(str(row["epoch"]), {})
-            ran = (told[1],) if told and told[0] == each.number else ()
-            trips.append(Trip(each, row["hostname"], row["committed"], ran, steps))
-        return trips
+        return [_trip(each, rows.get(each.key), diaries) for each in asked]
 
     async def broken_rules(self) -> int:
         """How many of LabLink's invariants do not hold."""
@@ -95,6 +86,16 @@ class Ours:
             return len(await owner.fetch("SELECT * FROM broken_invariants()"))
         finally:
             await owner.close()
+
+
+def _trip(asked: Asked, lease: "asyncpg.Record | None", diaries: dict[str, dict[str, Steps]]) -> Trip:
+    """One trip. A command whose lease ended before its output was reported started when its client says."""
+    if lease is None:
+        return Trip(asked, None, None, ())
+    steps = diaries.get(lease["hostname"], {}).get(str(lease["epoch"]), {})
+    told = started(lease["output"] or "")
+    moment = told[1] if told and told[0] == asked.number else steps.get("started")
+    return Trip(asked, lease["hostname"], lease["committed"], () if moment is None else (moment,), steps)
 
 
 @asynccontextmanager
