@@ -11,8 +11,6 @@ if TYPE_CHECKING:
     from allocator.config import Server
 
 BACKLOG = 2048
-STOP_SECONDS = 5
-"""How long open requests may take to end when the allocator is asked to stop."""
 
 
 def serve(
@@ -35,25 +33,14 @@ def serve(
     - `lablink serve --data-dir .lablink`
     - `lablink serve database=server database.host=db.example.org database.ca_file=rds.pem server.host=0.0.0.0`
     """
-    import uvicorn
-
-    from allocator.app import create_app
     from allocator.cli.database import settings_place
     from allocator.cli.failures import CommandFailed
     from allocator.config import load_settings
+    from allocator.serving import new_server
 
     settings = load_settings(overrides or [], settings_place(data_dir, overrides or []))
     with _listener(settings.server, fd) as listener:
-        server = uvicorn.Server(
-            uvicorn.Config(
-                create_app(settings),
-                log_config=None,
-                access_log=False,
-                proxy_headers=False,
-                server_header=False,
-                timeout_graceful_shutdown=STOP_SECONDS,
-            )
-        )
+        server = new_server(settings)
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("The allocator did not start: see the lines above.")

@@ -10,9 +10,9 @@ import pytest
 import pytest_asyncio
 
 from client.journal import Journal
-from client.records import Key
+from client.records import Key, decode
 from tests.support.database import Database
-from tests.support.machine import Machine, Pool
+from tests.support.machine import Machine, Pool, reached
 
 SMALL = "256k"
 
@@ -66,6 +66,7 @@ async def test_a_free_machine_with_a_damaged_journal_is_wiped_and_serves_the_nex
     damage(machine)
     (machine.state.session / "left").mkdir(parents=True)
     async with machine.serving():
+        await reached(lambda: decode(machine.state.journal.read_bytes()).whole)
         lease = await pool.finished(await pool.request_job(machine.job("ls -A")))
     assert (lease["status"], lease["output"]) == ("active", "tmp\n")
 

@@ -1,0 +1,147 @@
+"""The service on a test's database, on a real port, and a machine's client played by hand."""
+
+import asyncio
+import json
+import socket
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+from urllib.parse import unquote, urlsplit
+from uuid import UUID
+
+import asyncpg
+import httpx
+
+from allocator.config import Settings, load_settings
+from allocator.service import Service
+from allocator.serving import Server, new_server
+from tests.support.database import Database, Vm
+
+BACKLOG = 512
+LIMIT_SECONDS = 20.0
+PROGRAMS = "echo,sleep,python3"
+DESKTOP_LINE = (
+    'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="4/0AVG7fiQabcdefghijklmnop" '
+    '--redirect-url="https://remotedesktop.google.com/_/oauthredirect" --name=$(hostname)'
+)
+
+
+def settings_for(database: Database, directory: Path, *overrides: str, port: int | None = None) -> Settings:
+    """Settings that lead to the test's database, its password in a file of `directory`; with `port`, over a wire there."""
+    parts = urlsplit(database.dsn("lablink_app"))
+    password = directory / "app-password"
+    password.write_text(unquote(parts.password or ""))
+    return load_settings(
+        [
+            f"database.host={parts.hostname}",
+            f"database.port={port or parts.port}",
+            f"database.name={database.name}",
+            f"database.service.password='file:{password}'",
+            f"pool.programs=[{PROGRAMS}]",
+            "sweeps.period_seconds=0.2",
+            *overrides,
+        ]
+    )
+
+
+@dataclass(slots=True)
+class RunningService:
+    """A service that answers at `url`."""
+
+    url: str
+    service: Service
+    server: Server
+    ended: "asyncio.Task[None]"
+
+    def client(self, **options: Any) -> httpx.AsyncClient:
+        """An HTTP client of the service, with cookies of its own."""
+        return httpx.AsyncClient(base_url=self.url, timeout=LIMIT_SECONDS, **options)
+
+    async def stop(self) -> None:
+        """Tell it to stop, as a signal would, and wait until it has."""
+        self.server.should_exit = True
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await asyncio.shield(self.ended)
+
+
+@asynccontextmanager
+async def running_service(settings: Settings) -> AsyncIterator[RunningService]:
+    """The service on a free port of this machine, in this process; ready when the block begins."""
+    with socket.create_server(("127.0.0.1", 0), backlog=BACKLOG) as listener:
+        server = new_server(settings)
+        ended = asyncio.create_task(server.serve([listener]))
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            await _started(server, ended)
+            yield RunningService(url, server.config.app.state.service, server, ended)  # type: ignore[union-attr]
+        finally:
+            server.should_exit = True
+            await ended
+
+
+async def ready(service: Service) -> None:
+    """Return once the service hears changes and has set up its pool."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await service.feed.listening.wait()
+        while not service.sweeper.in_contact:
+            await asyncio.sleep(0.005)
+
+
+async def _started(server: Server, ended: "asyncio.Task[None]") -> None:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not server.started and not ended.done():
+            await asyncio.sleep(0.005)
+
+
+@dataclass(slots=True)
+class PlayedClient:
+    """A machine's client, each step of which the test says."""
+
+    connection: "asyncpg.Connection[asyncpg.Record]"
+
+    @classmethod
+    async def of(cls, vm: Vm) -> "PlayedClient":
+        """The client of an enrolled machine."""
+        return cls(await vm.connect())
+
+    async def hello(self) -> asyncpg.Record:
+        """Say hello as a machine that remembers nothing."""
+        row = await self.connection.fetchrow("SELECT * FROM client_api.hello(0, NULL)")
+        assert row is not None
+        return row
+
+    async def claim(self) -> asyncpg.Record:
+        """Take up the command."""
+        orders = await self.hello()
+        row = await self.connection.fetchrow("SELECT * FROM client_api.claim($1)", orders["epoch"])
+        assert row is not None
+        return row
+
+    async def report(
+        self, outcome: str, exit_code: int | None = None, output: str = "", failure: str | None = None
+    ) -> None:
+        """Tell how the command goes."""
+        orders = await self.hello()
+        await self.connection.execute(
+            "SELECT client_api.report($1, $2, $3, $4, $5, $6)",
+            orders["lease_id"],
+            orders["epoch"],
+            outcome,
+            exit_code,
+            output,
+            failure,
+        )
+
+    async def clean(self) -> None:
+        """Confirm the wipe."""
+        orders = await self.hello()
+        await self.connection.execute("SELECT client_api.cleaned($1)", orders["epoch"])
+
+
+def lease_of(answer: httpx.Response) -> UUID:
+    """The lease that an answer tells of: in its body, or where it leads."""
+    if "location" in answer.headers:
+        return UUID(answer.headers["location"].rpartition("/")[2])
+    return UUID(json.loads(answer.content)["id"])
