@@ -104,23 +104,44 @@ async def kill_remains(of: Belongings) -> None:
 
 def find_remains(of: Belongings) -> list[int]:
     """Ids of the session's living processes. Dead ones that this process adopted are reaped on the way."""
-    processes = {process.pid: process for process in _all_processes()}
-    below = _descendants(processes) if adopts_orphans() else set()
-    own = os.getuid()  # without an account of their own, commands are ours; reading others' environments costs most
-    living = []
-    for process in processes.values():
-        if process.zombie:
-            _reap(process, below)
-        elif process.pid in below or process.uid == of.uid or (process.uid == own and _carries(process.pid, of.mark)):
-            living.append(process.pid)
-    return living
+    below = _living_descendants() if adopts_orphans() and _has_children() else set()
+    return [pid for pid in _process_ids() if pid in below or _belongs(pid, of)]
 
 
-def _all_processes() -> Iterator[_Process]:
+def _process_ids() -> Iterator[int]:
+    """All processes but this one."""
     names = os.listdir("/proc") if sys.platform == "linux" else []
-    for name in names:
-        if name.isdecimal() and int(name) != os.getpid() and (process := _read(int(name))):
-            yield process
+    return (int(name) for name in names if name.isdecimal() and int(name) != os.getpid())
+
+
+def _belongs(pid: int, of: Belongings) -> bool:
+    """Whether a process has the session's mark or account. What its owner rules out is not read: a machine has many."""
+    try:
+        owner = os.stat(f"/proc/{pid}").st_uid  # the effective user, or root's for a process that hides
+    except OSError:  # it ended while we looked
+        return False
+    if owner == os.geteuid() and _carries(pid, of.mark):
+        return True
+    process = _read(pid) if of.uid is not None and owner in (of.uid, 0) else None
+    return process is not None and process.uid == of.uid and not process.zombie
+
+
+def _has_children() -> bool:
+    """Whether anything is below this process, dead or alive: the kernel knows without a search."""
+    try:
+        os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)
+    except ChildProcessError:
+        return False
+    return True
+
+
+def _living_descendants() -> set[int]:
+    processes = {pid: process for pid in _process_ids() if (process := _read(pid))}
+    below = _descendants(processes)
+    dead = {pid for pid in below if processes[pid].zombie}
+    for pid in dead:
+        _reap(processes[pid])
+    return below - dead
 
 
 def _read(pid: int) -> _Process | None:
@@ -152,8 +173,8 @@ def _carries(pid: int, mark: str) -> bool:
         return False
 
 
-def _reap(process: _Process, below: set[int]) -> None:
-    if process.pid in below and process.parent == os.getpid():
+def _reap(process: _Process) -> None:
+    if process.parent == os.getpid():
         with suppress(ChildProcessError):
             os.waitpid(process.pid, os.WNOHANG)
 
