@@ -17,7 +17,7 @@ import pytest
 from allocator.local.binaries import ServerFailed, find_binaries, unprivileged_account
 from allocator.local.postgres import Server, kept_secret, running_server
 
-as_root = pytest.mark.skipif(os.geteuid() != 0, reason="only root can be refused by PostgreSQL or mount a full disk")
+as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL refuses root alone, and root alone mounts a disk")
 
 FAST = {"fsync": "off"}
 
@@ -236,16 +236,16 @@ async def _version(directory: Path) -> int:
 async def test_a_process_id_that_now_belongs_to_somebody_else_is_no_obstacle(directory: Path) -> None:
     async with running_server(directory, settings=FAST) as server:
         account = unprivileged_account()
-    innocent = subprocess.Popen(["sleep", "60"], user=account.uid if account else None)
+    innocent = await asyncio.create_subprocess_exec("sleep", "60", user=account.uid if account else None)
     try:
         lines = [str(innocent.pid), str(directory / "postgres"), "1", str(server.port), "", "127.0.0.1", "0 0", "ready"]
         (directory / "postgres" / "postmaster.pid").write_text("\n".join(lines))
         async with running_server(directory, settings=FAST) as again:
             assert await ask(again, "SELECT 1") == 1
-        assert innocent.poll() is None
+        assert innocent.returncode is None
     finally:
         innocent.kill()
-        innocent.wait()
+        await innocent.wait()
 
 
 def test_a_kept_secret_stays_the_same_and_is_nobody_elses_to_read(directory: Path) -> None:

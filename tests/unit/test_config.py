@@ -137,8 +137,8 @@ def test_the_environment_reaches_a_setting_that_asks_for_it(monkeypatch: pytest.
 
 def test_loading_the_configuration_is_quick() -> None:
     program = (
-        "import time; began = time.monotonic(); import allocator.config as config; config.load_settings(); "
-        "print(time.monotonic() - began)"
+        "import time; began = time.process_time(); import allocator.config as config; config.load_settings(); "
+        "print(time.process_time() - began)"
     )
     seconds = [
         float(subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True).stdout)
