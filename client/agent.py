@@ -81,8 +81,7 @@ class Agent:
         """Say hello once and do what it answers. Returns how many seconds may pass before the next look."""
         self._transport.wake.clear()
         period = _PERIOD_SECONDS
-        if self._work is not None and self._work.ending.done():
-            self._work.ending.result()
+        self._raise_what_went_wrong()
         try:
             trouble = await self._mend()
             orders = await self._transport.hello(self._journal.memory)
@@ -95,6 +94,12 @@ class Agent:
             log.warning("refused", extra={"reason": str(error)})
             return _SOON_SECONDS
         return period
+
+    def _raise_what_went_wrong(self) -> None:
+        """An error in the task that waits for a command is an error of this client."""
+        ending = self._work.ending if self._work else None
+        if ending and ending.done() and not ending.cancelled():
+            ending.result()
 
     async def _mend(self) -> str | None:
         """Read the journal if it is not trusted: at the start, and after a failed write. Returns what is wrong with it.

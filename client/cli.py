@@ -16,7 +16,7 @@ from client.direct import DirectTransport, InsecureAddress
 from client.enrol import EnrolmentError, Invitation, TokenRefused, enrol, forget
 from client.journal import Journal
 from client.logs import log_to_stderr
-from client.processes import adopt_orphans
+from client.processes import ProcessesRemain, adopt_orphans
 from client.runner import Programs
 from client.session import Account, Session, SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
@@ -58,7 +58,7 @@ def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
                 asyncio.run(_serve(state, settings, credential, checkpoint))
     except (NotEnrolled, TokenRefused, UnknownVm) as error:
         return _say(error, NOT_ENROLLED)
-    except (AlreadyServed, EnrolmentError, InsecureAddress, SessionError, SettingsError) as error:
+    except (AlreadyServed, EnrolmentError, InsecureAddress, ProcessesRemain, SessionError, SettingsError) as error:
         return _say(error, FAILED)
     except OSError as error:
         return _say(SettingsError(f"The state directory {state.root} cannot be used: {error}."), FAILED)
