@@ -1,5 +1,6 @@
 """What tests of the rules say again and again: ask for a machine, be a machine, be refused."""
 
+import asyncio
 import hashlib
 import json
 from collections.abc import Iterator
@@ -36,6 +37,16 @@ def refused(sqlstate: str) -> Iterator[None]:
         yield
     assert refusal.value.sqlstate == sqlstate, refusal.value
     assert getattr(refusal.value, "hint", None), refusal.value
+
+
+async def is_cut_off(connection: asyncpg.Connection) -> bool:
+    """Returns True once the server has ended this session; fails the test if it does not."""
+    ended = asyncio.Event()
+    connection.add_termination_listener(lambda _: ended.set())
+    if not connection.is_closed():
+        async with asyncio.timeout(10):
+            await ended.wait()
+    return True
 
 
 async def ask(
