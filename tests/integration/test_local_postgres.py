@@ -2,11 +2,13 @@
 
 import asyncio
 import os
+import shutil
 import signal
 import socket
 import stat
 import subprocess
 import sys
+import tempfile
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
@@ -14,8 +16,10 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from allocator.local.binaries import ServerFailed, find_binaries, unprivileged_account
+from allocator.local import binaries
+from allocator.local.binaries import Binaries, ServerFailed, find_binaries, runnable, unprivileged_account
 from allocator.local.postgres import Server, kept_secret, running_server
+from allocator.local.postmaster import postmaster
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL refuses root alone, and root alone mounts a disk")
 
@@ -79,6 +83,84 @@ async def test_a_directory_closed_to_the_servers_user_works_all_the_same(directo
     async with running_server(directory, settings=FAST) as server:
         assert await ask(server, "SELECT pg_reload_conf()") is True
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
+
+
+@pytest.fixture
+def closed_installation() -> Iterator[Binaries]:
+    """The wheel's binaries as under root's home: nobody else may go there or read them."""
+    with tempfile.TemporaryDirectory(prefix="lablink-closed-") as directory:
+        found = find_binaries(18).directory
+        package, name = found.parents[1], found.parent.name
+        shutil.copytree(found.parent, Path(directory) / package.name / name)
+        libraries = package.with_name(f"{package.name}.libs")
+        if libraries.is_dir():
+            shutil.copytree(libraries, Path(directory) / libraries.name)
+        for path in Path(directory).rglob("*"):
+            path.chmod(0o700)
+        yield Binaries(Path(directory) / package.name / name / "bin", 18)
+
+
+@as_root
+def test_binaries_out_of_reach_are_copied_once_to_where_they_run(
+    closed_installation: Binaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    account = unprivileged_account()
+    assert account is not None
+    with tempfile.TemporaryDirectory(prefix="lablink-cache-") as cache:
+        Path(cache).chmod(0o755)
+        monkeypatch.setattr(binaries, "CACHE", Path(cache) / "lablink")
+        copied = runnable(closed_installation, account)
+        command = [str(copied.directory / "initdb"), "--version"]
+        said = subprocess.run(command, user=account.uid, capture_output=True, text=True, check=True, cwd="/").stdout
+        assert "18" in said
+        assert runnable(closed_installation, account) == copied
+        assert len(list((Path(cache) / "lablink").iterdir())) == 1
+
+
+@as_root
+def test_binaries_that_can_neither_be_reached_nor_copied_are_one_sentence(
+    closed_installation: Binaries, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(binaries, "CACHE", Path("/dev/null/lablink"))
+    with pytest.raises(ServerFailed, match="put the checkout where everybody may read"):
+        runnable(closed_installation, unprivileged_account())
+
+
+@pytest.fixture
+def open_directory() -> Iterator[Path]:
+    """A data directory that every user may walk to, which pytest's are not."""
+    with tempfile.TemporaryDirectory(prefix="lablink-open-") as directory:
+        Path(directory).chmod(0o755)
+        yield Path(directory) / "data"
+
+
+async def _ready(data: Path, pid: int) -> None:
+    async with asyncio.timeout(10):
+        while postmaster(data) != (pid, "ready"):  # noqa: ASYNC110 (a file tells no event)
+            await asyncio.sleep(0.01)
+
+
+async def test_a_server_that_somebody_else_started_on_the_directory_is_left_alone(open_directory: Path) -> None:
+    directory = open_directory
+    async with running_server(directory, settings=FAST) as server:
+        pass
+    account = unprivileged_account()
+    by_hand = await asyncio.create_subprocess_exec(
+        find_binaries(server.version).directory / "postgres",
+        *("-D", str(directory / "postgres"), "-p", str(server.port), "-c", "unix_socket_directories="),
+        user=account.uid if account else None,
+        cwd="/",
+        stderr=subprocess.DEVNULL,
+    )
+    try:
+        await _ready(directory / "postgres", by_hand.pid)
+        with pytest.raises(ServerFailed, match=r"lock file .*postmaster.pid.* already exists"):
+            async with running_server(directory):
+                pass
+        assert await ask(server, "SELECT 1") == 1
+    finally:
+        by_hand.send_signal(signal.SIGQUIT)
+        await by_hand.wait()
 
 
 async def test_a_busy_port_is_given_up_for_a_free_one(directory: Path) -> None:
