@@ -39,14 +39,14 @@ def serve(
     from allocator.serving import new_server
 
     settings = load_settings(overrides or [], settings_place(data_dir, overrides or []))
-    with _listener(settings.server, fd) as listener:
+    with listener_of(settings.server, fd) as listener:
         server = new_server(settings)
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("The allocator did not start: see the lines above.")
 
 
-def _listener(server: "Server", fd: int | None) -> socket.socket:
+def listener_of(server: "Server", fd: int | None) -> socket.socket:
     """The socket to accept on: an open one that was handed to us, or one at the host and port that are set."""
     from allocator.cli.failures import CommandFailed
 
@@ -54,7 +54,10 @@ def _listener(server: "Server", fd: int | None) -> socket.socket:
         if fd is not None:
             return socket.socket(fileno=fd)
         family = socket.AF_INET6 if ":" in server.host else socket.AF_INET
-        return socket.create_server((server.host, server.port), family=family, backlog=BACKLOG)
+        listener = socket.create_server((server.host, server.port), family=family, backlog=BACKLOG)
+        # Inherited by what it accepts; asyncio sets it only where the protocol is named, which create_server does not.
+        listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        return listener
     except OSError as error:
         where = f"Descriptor {fd}" if fd is not None else f"{server.host} port {server.port}"
         raise CommandFailed(f"{where} cannot be listened on ({error.strerror}): choose another server.port.") from error
