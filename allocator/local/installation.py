@@ -1,5 +1,6 @@
 """What one data directory holds besides the data: who may log in, what the allocator is told, how it is started."""
 
+import importlib
 import os
 import socket
 from collections.abc import AsyncIterator
@@ -18,6 +19,12 @@ ROLES = (bootstrap.OWNER, bootstrap.SERVICE, bootstrap.READER)
 
 PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONWARNINGS")
 """What children see of the environment: no settings and no secrets that were meant for something else."""
+
+
+def load() -> None:
+    """Import what preparing the database needs: a third of a second that PostgreSQL's start covers."""
+    for name in ("allocator.migrate", "allocator.store"):
+        importlib.import_module(name)
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,12 +60,15 @@ class Installation:
             await connection.close(timeout=2)
 
     async def prepare_database(self) -> str | None:
-        """Make roles and database, bring it to the newest version; returns that version."""
-        from allocator import migrate  # takes a third of a second, so it was loaded while PostgreSQL started
+        """Make roles and database, bring it to the newest version, with the pool that is set; returns that version."""
+        from allocator import config, migrate, store  # loaded while PostgreSQL started: see load
 
         passwords = {role: kept_secret(self.data_dir, role) for role in ROLES}
         await bootstrap.prepare(self.server.dsn(), passwords)
-        return await migrate.upgrade(self.owner_dsn)
+        version = await migrate.upgrade(self.owner_dsn)
+        async with self.owner() as connection:
+            await store.ensure_pool(connection, config.load_settings(data_dir=self.data_dir).pool)
+        return version
 
     def write_settings(self) -> None:
         """Keep what `lablink … --data-dir` must know in the data directory."""

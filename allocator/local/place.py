@@ -89,7 +89,7 @@ def home_of_machines(directory: Path, account: Account | None) -> Path:
         if not home.exists():
             _link_elsewhere(home)
     home.mkdir(mode=0o755, exist_ok=True)
-    return home
+    return home.resolve()
 
 
 def _link_elsewhere(home: Path) -> None:

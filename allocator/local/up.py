@@ -1,7 +1,6 @@
 """`lablink up`: PostgreSQL, the allocator and real clients as processes on this machine, until somebody stops them."""
 
 import asyncio
-import importlib
 import signal
 import socket
 import time
@@ -11,7 +10,7 @@ from dataclasses import dataclass
 from pathlib import Path
 
 from allocator.local.children import kept_running
-from allocator.local.installation import Installation
+from allocator.local.installation import Installation, load
 from allocator.local.machines import Machines
 from allocator.local.place import claimed, listening
 from allocator.local.progress import Progress
@@ -50,23 +49,23 @@ class Up:
     async def run(self) -> None:
         """Start and keep running until cancelled."""
         began, say = time.monotonic(), self.progress.say
-        loading = asyncio.create_task(asyncio.to_thread(importlib.import_module, "allocator.migrate"))
+        loading = asyncio.create_task(asyncio.to_thread(load))
         async with kept_server(self.plan.data_dir, self.plan.vms, say, self.hurry) as coming:
             with self.progress.step("PostgreSQL") as step:
                 server = await coming
                 step.detail = f"version {server.version} on port {server.port}"
             installation = Installation(self.plan.data_dir, self.plan.port, server)
             installation.write_settings()
-            async with kept_running([installation.allocator(self.listener)], say, self.hurry):
-                with self.progress.step("Database") as step:
-                    await loading
-                    step.detail = f"version {await installation.prepare_database()}"
-                machines = Machines.of(installation, say)
-                hostnames = await machines.settle(self.plan.vms)
-                async with kept_running(machines.clients(hostnames), say, self.hurry):
-                    await self._ready(installation, hostnames)
-                    self._present(installation, time.monotonic() - began)
-                    await asyncio.Event().wait()
+            with self.progress.step("Database") as step:
+                await loading
+                step.detail = f"version {await installation.prepare_database()}"
+            machines = Machines.of(installation, say)
+            hostnames = await machines.settle(self.plan.vms)
+            allocator, clients = installation.allocator(self.listener), machines.clients(hostnames)
+            async with kept_running([allocator], say, self.hurry), kept_running(clients, say, self.hurry):
+                await self._ready(installation, hostnames)
+                self._present(installation, time.monotonic() - began)
+                await asyncio.Event().wait()
 
     async def _ready(self, installation: Installation, hostnames: list[str]) -> None:
         with self.progress.step("Allocator") as step:

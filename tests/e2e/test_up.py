@@ -47,12 +47,8 @@ def test_a_request_becomes_an_active_lease_whose_command_ran(up: RunningUp) -> N
 
     assert row["output"].strip() == "hello from the machine"
     assert row["hostname"] == lease["hostname"]
-    assert [event["kind"] for event in row["events"]][:4] == [
-        "lease.queued",
-        "lease.assigned",
-        "lease.claimed",
-        "lease.active",
-    ]
+    steps = [event["kind"] for event in row["events"] if event["kind"].startswith("lease.")]
+    assert steps[:4] == ["lease.queued", "lease.assigned", "lease.claimed", "lease.active"]
 
 
 def test_the_stand_in_for_start_host_starts_a_desktop_and_no_code_is_kept(up: RunningUp) -> None:
@@ -76,7 +72,7 @@ def test_a_used_code_is_a_visible_failure(up: RunningUp) -> None:
 
 
 def test_a_machine_is_cleaned_and_available_again_after_a_lease(up: RunningUp) -> None:
-    address, key = ask(up, "python3 -c open('left-behind','w')")
+    address, key = ask(up, """python3 -c "open('left-behind', 'w')\"""")
     hostname = becomes(address, key, status="active", exit_code=0)["hostname"]
 
     end(address, key)

@@ -10,6 +10,7 @@ class Process:
 
     pid: int
     parent: int
+    uid: int
     began: str
     command: str
 
@@ -34,6 +35,10 @@ def alive(among: set[Process]) -> set[Process]:
 
 def processes() -> list[Process]:
     """Everybody who is not a zombie."""
-    listed = subprocess.run(["ps", "-eo", "pid=,ppid=,stat=,lstart=,args="], capture_output=True, text=True, check=True)
-    rows = (line.split(maxsplit=8) for line in listed.stdout.splitlines())
-    return [Process(int(row[0]), int(row[1]), " ".join(row[3:8]), row[8]) for row in rows if row[2][0] != "Z"]
+    listed = subprocess.run(
+        ["ps", "-ww", "-eo", "pid=,ppid=,uid=,stat=,lstart=,args="], capture_output=True, text=True, check=True
+    )
+    rows = (line.split(maxsplit=9) for line in listed.stdout.splitlines())
+    return [
+        Process(int(row[0]), int(row[1]), int(row[2]), " ".join(row[4:9]), row[9]) for row in rows if row[3][0] != "Z"
+    ]

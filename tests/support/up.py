@@ -60,6 +60,10 @@ class RunningUp:
     port: int
     lines: list[str] = field(default_factory=list)
     spoken: threading.Condition = field(default_factory=threading.Condition)
+    reader: threading.Thread = field(init=False)
+
+    def __post_init__(self) -> None:
+        self.reader = threading.Thread(target=self._read, daemon=True)
 
     @classmethod
     def start(cls, data_dir: Path, port: int, *arguments: str) -> Self:
@@ -72,7 +76,7 @@ class RunningUp:
             env={**os.environ, "NO_COLOR": "1"},
         )
         self = cls(process, data_dir, port)
-        threading.Thread(target=self._read, daemon=True).start()
+        self.reader.start()
         return self
 
     @property
@@ -127,6 +131,12 @@ class RunningUp:
         self.process.send_signal(sign)
         return self.process.wait(LIMIT_SECONDS)
 
+    def close(self) -> None:
+        """Read what is left of its output, once it has ended."""
+        self.reader.join(LIMIT_SECONDS)
+        assert self.process.stdout
+        self.process.stdout.close()
+
     def _said(self, words: str) -> list[str]:
         return [line for line in self.lines if words in line]
 
@@ -152,6 +162,7 @@ def running_up(data_dir: Path, *arguments: str, port: int | None = None) -> Iter
     finally:
         if up.process.poll() is None:
             up.stop()
+        up.close()
 
 
 @contextmanager
