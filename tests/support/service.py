@@ -29,7 +29,7 @@ DESKTOP_LINE = (
 
 
 def settings_for(database: Database, directory: Path, *overrides: str, port: int | None = None) -> Settings:
-    """Settings that lead to the test's database, its password in a file of `directory`; with `port`, over a wire there."""
+    """Settings that lead to the test's database, its password in a file of `directory`; with `port`, over a wire."""
     parts = urlsplit(database.dsn("lablink_app"))
     password = directory / "app-password"
     password.write_text(unquote(parts.password or ""))
@@ -74,7 +74,8 @@ async def running_service(settings: Settings) -> AsyncIterator[RunningService]:
         ended = asyncio.create_task(server.serve([listener]))
         url = f"http://127.0.0.1:{listener.getsockname()[1]}"
         try:
-            await _started(server, ended)
+            async with httpx.AsyncClient(timeout=LIMIT_SECONDS) as client:
+                await client.get(f"{url}/livez")  # waits at the socket until the service has started
             yield RunningService(url, server.config.app.state.service, server, ended)  # type: ignore[union-attr]
         finally:
             server.should_exit = True
@@ -85,14 +86,7 @@ async def ready(service: Service) -> None:
     """Return once the service hears changes and has set up its pool."""
     async with asyncio.timeout(LIMIT_SECONDS):
         await service.feed.listening.wait()
-        while not service.sweeper.in_contact:
-            await asyncio.sleep(0.005)
-
-
-async def _started(server: Server, ended: "asyncio.Task[None]") -> None:
-    async with asyncio.timeout(LIMIT_SECONDS):
-        while not server.started and not ended.done():
-            await asyncio.sleep(0.005)
+        await service.sweeper.in_contact.wait()
 
 
 @dataclass(slots=True)
@@ -138,6 +132,50 @@ class PlayedClient:
         """Confirm the wipe."""
         orders = await self.hello()
         await self.connection.execute("SELECT client_api.cleaned($1)", orders["epoch"])
+
+
+@dataclass(slots=True)
+class EventStream:
+    """A page's stream of events, read one by one under a limit."""
+
+    response: httpx.Response
+    lines: AsyncIterator[str]
+
+    async def next(self, *names: str) -> str:
+        """The data of the next event that has one of these names; others are passed over. Fails when the stream ends."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while event := await self._event():
+                if event[0] in names:
+                    return event[1]
+        raise AssertionError(f"the stream ended before {' or '.join(names)}")
+
+    async def rest(self) -> list[str]:
+        """The names of the events that are left, once the stream has ended by itself."""
+        names = []
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while event := await self._event():
+                names.append(event[0])
+        return names
+
+    async def _event(self) -> tuple[str, str] | None:
+        name, data = "", []
+        async for line in self.lines:
+            field_name, _, value = line.partition(": ")
+            if field_name == "event":
+                name = value
+            elif field_name == "data":
+                data.append(value)
+            elif not line and name:
+                return name, "\n".join(data)
+        return None
+
+
+@asynccontextmanager
+async def streaming(client: httpx.AsyncClient, path: str) -> AsyncIterator[EventStream]:
+    """The stream at `path`, open until the block ends."""
+    async with client.stream("GET", path) as response:
+        assert response.status_code == 200
+        yield EventStream(response, response.aiter_lines())
 
 
 def lease_of(answer: httpx.Response) -> UUID:

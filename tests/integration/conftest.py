@@ -1,0 +1,48 @@
+"""The service, running on a test's own database; or on one for all tests of a module, where each leaves nothing."""
+
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from tests.support.database import WORKER, Database, cloned_database
+from tests.support.server import TestServer
+from tests.support.service import RunningService, ready, running_service, settings_for
+
+
+@pytest_asyncio.fixture
+async def service(database: Database, tmp_path: Path) -> AsyncIterator[RunningService]:
+    """A service that is ready."""
+    async with running_service(settings_for(database, tmp_path)) as running:
+        await ready(running.service)
+        yield running
+
+
+@pytest_asyncio.fixture
+async def client(service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of that service."""
+    async with service.client() as own:
+        yield own
+
+
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def api_service(
+    server: TestServer, template: str, tmp_path_factory: pytest.TempPathFactory
+) -> AsyncIterator[RunningService]:
+    """A service that is ready, for tests with `pytest.mark.asyncio(loop_scope="module")`."""
+    directory = tmp_path_factory.mktemp("service")
+    async with (
+        cloned_database(server, template, f"lablink_shared_{WORKER}") as database,
+        running_service(settings_for(database, directory)) as running,
+    ):
+        await ready(running.service)
+        yield running
+
+
+@pytest_asyncio.fixture(loop_scope="module")
+async def api(api_service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
+    """An HTTP client of the shared service, with cookies of its own."""
+    async with api_service.client() as own:
+        yield own
