@@ -9,8 +9,9 @@ from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
+from allocator.checking import EMAIL_LENGTH, KEY_LENGTH
 from allocator.errors import WrongType
-from allocator.leasing import EMAIL_LENGTH, KEY_LENGTH, LeaseRequest, Opened, open_lease
+from allocator.leasing import LeaseRequest, Opened, open_lease
 from allocator.problems import responses
 from allocator.service import Here
 from allocator.views import HeldLease, Kind, LeaseStatus, VmStatus

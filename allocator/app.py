@@ -20,7 +20,6 @@ from allocator.web import AnswerMiddleware, BodyLimitMiddleware, HeadersMiddlewa
 
 STATUSES: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
-    errors.CommandNotAccepted: 422,
     errors.KeyReused: 422,
     errors.LeaseLive: 409,
     errors.NoToken: 401,
@@ -80,9 +79,15 @@ def create_app(settings: Settings) -> FastAPI:
 
 class _Documented(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, with the schema that every problem refers to."""
+        """The OpenAPI document, with the schema of our problems instead of FastAPI's of what it refuses."""
         if self.openapi_schema is None:
             document = super().openapi()
+            schemas = document["components"]["schemas"]
+            for name in ("HTTPValidationError", "ValidationError"):
+                schemas.pop(name, None)
             schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
-            document["components"]["schemas"] |= schema.pop("$defs") | {"Problem": schema}
+            schemas |= schema.pop("$defs") | {"Problem": schema}
+            for operation in (each for path in document["paths"].values() for each in path.values()):
+                if "application/json" in operation["responses"].get("422", {}).get("content", {}):
+                    del operation["responses"]["422"]
         return super().openapi()

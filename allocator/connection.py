@@ -38,7 +38,7 @@ def connector(database: Database, actor: str) -> Connect:
     """
     settings = {"lablink.actor": actor, "application_name": f"lablink {actor}", **LIMITS}
 
-    async def connect(**_pool_options: object) -> Connection:
+    async def connect(*_of_pool: object, **_options_of_pool: object) -> Connection:
         return await asyncpg.connect(
             await secrets.dsn(database, database.service),
             timeout=CONNECT_SECONDS,

@@ -2,8 +2,7 @@
 
 ServiceError
 ├── Refusal             the request cannot be done as it is
-│   ├── InvalidRequest      a field is not what it must be
-│   ├── CommandNotAccepted  the pool does not run this command
+│   ├── InvalidRequest      a field is not what it must be; among them the command, when the pool does not run it
 │   ├── KeyReused           the Idempotency-Key belongs to a different request
 │   ├── LeaseLive           this e-mail holds a lease already
 │   ├── NoToken             nothing shows that the lease is the caller's
@@ -23,6 +22,7 @@ ServiceError
 └── DatabaseFailed      the database said something that nobody expected
 """
 
+from collections.abc import Mapping
 from typing import ClassVar
 
 
@@ -31,12 +31,17 @@ class ServiceError(Exception):
 
     title: ClassVar[str] = "Something went wrong"
     message: ClassVar[str] = "Something went wrong on our side. Try again; if it stays, tell your admin."
-    field: str | None = None
-    """The field of the request that it is about, if it is about one."""
+    field: ClassVar[str | None] = None
+    """The field of the request that it is usually about."""
 
-    def __init__(self, message: str | None = None, *, field: str | None = None) -> None:
-        super().__init__(message or self.message)
-        self.field = field or self.field
+    def __init__(
+        self, message: str | None = None, *, fields: Mapping[str, str] | None = None, why: str | None = None
+    ) -> None:
+        super().__init__(message or " ".join((fields or {}).values()) or self.message)
+        self.why = why
+        """What the log says of the cause: a SQLSTATE or the name of an error, never its words."""
+        self.fields = fields or ({self.field: str(self)} if self.field else {})
+        """What is wrong with which field."""
 
 
 class Refusal(ServiceError):
@@ -48,14 +53,6 @@ class InvalidRequest(Refusal):
 
     title = "The request is not right"
     message = "Check what you sent."
-
-
-class CommandNotAccepted(Refusal):
-    """The pool does not run this command."""
-
-    title = "This command is not accepted"
-    message = "The pool does not run this command."
-    field = "crd_command"
 
 
 class KeyReused(Refusal):
@@ -70,10 +67,9 @@ class LeaseLive(Refusal):
 
     title = "This e-mail holds a machine or a place in the queue already"
     message = (
-        "If it is yours, open it in the browser where you asked, or with the link that you kept; over the API, send "
-        "its token. If you lost both, wait until it ends or ask your admin to end it."
+        "If it is yours, open it in the browser where you asked, or with the link that you kept (over the API: send "
+        "its token). If you have neither, wait until it ends or ask your admin to end it."
     )
-    field = "email"
 
 
 class NoToken(Refusal):
@@ -175,7 +171,3 @@ class NotMigrated(Unavailable):
 
 class DatabaseFailed(ServiceError):
     """The database said something unexpected. Only its SQLSTATE is kept: its words may quote a person's data."""
-
-    def __init__(self, sqlstate: str) -> None:
-        super().__init__()
-        self.sqlstate = sqlstate

@@ -112,7 +112,8 @@ class Feed:
                     tries = 0
                     await self._follow(connection)
             except ServiceError as error:
-                log.warning("feed.lost", error=type(error).__name__, cause=type(error.__cause__).__name__)
+                if tries <= 1:  # once connected, or once the first try after that failed too: then it is known
+                    log.warning("feed.lost", error=type(error).__name__, why=error.why)
             except Exception:  # the outermost loop: pages must not go stale for good
                 log.exception("feed.failed")
             first, most = BACK_OFF_SECONDS

@@ -36,7 +36,7 @@ async def readyz(service: Here) -> Health:
             await service.store.check()
     except TimeoutError:
         raise DatabaseUnavailable from None
-    if not (service.feed.listening.is_set() and service.sweeper.in_contact):
+    if not (service.feed.listening.is_set() and service.sweeper.in_contact.is_set()):
         raise DatabaseUnavailable("The connection to it is being set up. Try again in a few seconds.")
     return Health(status="ready")
 

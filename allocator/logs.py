@@ -7,6 +7,9 @@ import structlog
 
 from allocator.config import Log
 
+FRAMES = 12
+"""How much of a traceback is kept."""
+
 
 def configure(log: Log) -> None:
     """Have everything in this process, libraries too, log to standard error in one form."""
@@ -30,5 +33,5 @@ def _ending(log: Log) -> list[structlog.typing.Processor]:
     if log.format == "console":
         return [bare, structlog.dev.ConsoleRenderer(colors=sys.stderr.isatty())]
     # Frames without their local variables: those may be an e-mail or a code.
-    frames = structlog.processors.ExceptionRenderer(structlog.tracebacks.ExceptionDictTransformer(show_locals=False))
-    return [bare, frames, structlog.processors.JSONRenderer()]
+    frames = structlog.tracebacks.ExceptionDictTransformer(show_locals=False, max_frames=FRAMES)
+    return [bare, structlog.processors.ExceptionRenderer(frames), structlog.processors.JSONRenderer()]

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from allocator.errors import DatabaseFailed, NoToken, ServiceError, Unavailable
+from allocator.errors import NoToken, ServiceError, Unavailable
 from allocator.templates import Templates
 
 MEDIA_TYPE = "application/problem+json"
@@ -118,7 +118,7 @@ def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
 
 def _of_service(error: ServiceError, status: int) -> Problem:
     slug = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
-    fields = [FieldProblem(field=error.field, detail=str(error))] if error.field else None
+    fields = [FieldProblem(field=field, detail=detail) for field, detail in error.fields.items()] or None
     return Problem(type=f"urn:lablink:{slug}", title=error.title, status=status, detail=str(error), errors=fields)
 
 
@@ -147,10 +147,7 @@ def _name(location: Sequence[int | str]) -> str:
 
 
 def _log(error: Exception, status: int) -> None:
-    if isinstance(error, DatabaseFailed):
-        log.error("request.failed", error="DatabaseFailed", sqlstate=error.sqlstate)
-    elif isinstance(error, ServiceError):
-        cause = type(error.__cause__).__name__ if error.__cause__ else None
-        log.warning("request.refused", status=status, error=type(error).__name__, cause=cause)
+    if isinstance(error, ServiceError):
+        log.warning("request.refused", status=status, error=type(error).__name__, why=error.why)
     else:
         log.error("request.failed", exc_info=error)

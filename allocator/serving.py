@@ -3,6 +3,7 @@
 import socket
 
 import uvicorn
+from fastapi import FastAPI
 
 from allocator.app import create_app
 from allocator.config import Settings
@@ -17,24 +18,22 @@ class Server(uvicorn.Server):
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then stop as usual."""
-        self.config.app.state.service.feed.end_streams()  # type: ignore[union-attr]
+        assert isinstance(self.config.app, FastAPI)
+        if self.started:
+            self.config.app.state.service.feed.end_streams()
         await super().shutdown(sockets)
 
 
-def serve(settings: Settings, fd: int | None = None) -> bool:
-    """Serve until told to stop, on the open socket `fd` or on the configured host and port; whether it ever started."""
+def new_server(settings: Settings) -> Server:
+    """A server of the service, to be run on sockets that listen already."""
     configure(settings.log)
-    config = uvicorn.Config(
-        create_app(settings),
-        host=settings.server.host,
-        port=settings.server.port,
-        fd=fd,
-        log_config=None,
-        access_log=False,
-        proxy_headers=False,
-        server_header=False,
-        timeout_graceful_shutdown=STOP_SECONDS,
+    return Server(
+        uvicorn.Config(
+            create_app(settings),
+            log_config=None,
+            access_log=False,
+            proxy_headers=False,
+            server_header=False,
+            timeout_graceful_shutdown=STOP_SECONDS,
+        )
     )
-    server = Server(config)
-    server.run()
-    return server.started

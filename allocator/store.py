@@ -1,5 +1,6 @@
 """The only module that queries: one method a question, each one statement, its errors in the service's own words."""
 
+import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
@@ -75,13 +76,13 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _translation(error) from None
     except _LOST as error:
-        raise errors.DatabaseUnavailable from error
+        raise errors.DatabaseUnavailable(why=type(error).__name__) from error
 
 
 def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
     state = str(getattr(error, "sqlstate", None) or "")
-    kind = next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), None)
-    return kind() if kind else errors.DatabaseFailed(state)
+    kind = next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), errors.DatabaseFailed)
+    return kind(why=f"SQLSTATE {state}")
 
 
 class Store:
@@ -219,6 +220,9 @@ class Store:
                 connection = await self._acquire()
                 try:
                     yield connection
+                except (asyncio.CancelledError, TimeoutError):
+                    connection.terminate()  # otherwise the release waits for an answer that nobody wants any more
+                    raise
                 finally:
                     await self._pool.release(connection, timeout=WAIT_SECONDS)
         except errors.DatabaseUnavailable:

@@ -30,12 +30,8 @@ class Sweeper:
         self._connection: Connection | None = None
         self._contact_at = 0.0
         self._swept_at = 0.0
-        self._pool_is_set = False
-
-    @property
-    def in_contact(self) -> bool:
-        """Whether the database is there, and the pool in it is what the configuration says."""
-        return self._connection is not None and not self._connection.is_closed() and self._pool_is_set
+        self.in_contact = asyncio.Event()
+        """Set while the database is there and its pool is what the configuration says."""
 
     async def run(self) -> None:
         """Sweep for ever; a database that goes away is waited for, whatever else goes wrong is logged."""
@@ -87,7 +83,7 @@ class Sweeper:
                 self._connection = await self._connect()
                 self._contact_at = self._swept_at = _now()
                 await store.ensure_pool(self._connection, self._pool)
-                self._pool_is_set = True
+            self.in_contact.set()
             log.info("sweeps.connected")
         return self._connection
 
@@ -99,7 +95,7 @@ class Sweeper:
         self._swept_at = now
 
     def _drop(self) -> None:
-        self._pool_is_set = False
+        self.in_contact.clear()
         if self._connection is not None:
             with suppress(OSError):
                 self._connection.terminate()

@@ -13,7 +13,7 @@ StepState = Literal["done", "now", "failed", "todo"]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
 
-STEPS = ("Asked", "Machine found", "Command started", "Yours")
+STEPS = ("Request", "Machine", "Command", "Yours")
 
 
 @dataclass(frozen=True, slots=True)
@@ -191,8 +191,8 @@ def pool_words(counts: Counts) -> str:
         return f"{counts.free} of {total} machines {'is' if counts.free == 1 else 'are'} free"
     if not total:
         return "There are no machines yet"
-    busy = "All machines are in use" if not counts.coming else "No machine is free this second"
-    return f"{busy}, {counts.waiting} waiting" if counts.waiting else busy
+    waiting = {0: "", 1: ", one person waits"}.get(counts.waiting, f", {counts.waiting} people wait")
+    return f"No machine is free{waiting}"
 
 
 def ordinal(number: int) -> str:
