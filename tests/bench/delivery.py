@@ -15,7 +15,7 @@ from tests.bench.ours import MACHINES_A_PROCESS, Ours, ours
 from tests.bench.trips import Trip, double_bookings, lost, refused, repeated, spans
 
 WARM_UP = 10
-SETTLE_SECONDS = 0.5
+SETTLE_SECONDS = 0.3
 STEADY, BURST = 10_000, 20_000
 """Numbers of requests from which on they belong to the load, and to the burst; below is the warm-up."""
 

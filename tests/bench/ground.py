@@ -1,8 +1,9 @@
 """The server of a run: PostgreSQL of our own in a temporary directory, safe as in production, and its databases."""
 
+import signal
 import tempfile
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import TYPE_CHECKING
@@ -96,4 +97,9 @@ async def ground(clients: int, version: int | None) -> AsyncIterator[Ground]:
             own = Ground(directory, server, passwords)
             await bootstrap.prepare(server.dsn(), passwords, TEMPLATE)
             await migrate.upgrade(own.dsn("lablink", TEMPLATE))
-            yield own
+            try:
+                yield own
+            finally:
+                with suppress(ProcessLookupError):
+                    server.process.send_signal(signal.SIGQUIT)  # at once: nothing of this needs a checkpoint
+                await server.process.wait()
