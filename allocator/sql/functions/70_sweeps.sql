@@ -1,5 +1,6 @@
 -- Periodic duties. Any number of allocators may run them: each locks its row of `sweeps` and leaves when another has it
--- (an advisory lock would not do: any machine's role may take one and keep it). Each returns how many rows it changed.
+-- (an advisory lock would not do: any machine's role may take one and keep it). Each returns how many rows it changed, at
+-- most 1,000 of a kind: the rest is the next one's, so that none outlasts a statement's time limit.
 
 CREATE OR REPLACE FUNCTION sweep_begins(p_name text) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -14,19 +15,17 @@ END $$;
 CREATE OR REPLACE FUNCTION sweep_lost(p_contact_seconds double precision) RETURNS integer LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    silence timestamptz := clock() - lost_after();
+    since   timestamptz := clock() - lost_after();
     silent  integer[];
     already integer;
     fleet   integer;
 BEGIN
     IF NOT sweep_begins('lost')
-       OR greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds)) > silence THEN
+       OR greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds)) > since THEN
         RETURN 0;
     END IF;
-    silent := ARRAY(
-        SELECT v.id FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
-        WHERE v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < silence
-        ORDER BY v.id FOR UPDATE SKIP LOCKED);
+    silent := ARRAY(SELECT v.id FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
+                    WHERE v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < since);
     IF cardinality(silent) = 0 THEN
         RETURN 0;
     END IF;
@@ -36,6 +35,18 @@ BEGIN
         PERFORM warn_of_silence(cardinality(silent), fleet);
         RETURN 0;
     END IF;
+    RETURN lose_vms(silent, since);
+END $$;
+
+-- Fails those of these machines that are still silent; one whose row somebody holds is left for the next sweep.
+CREATE OR REPLACE FUNCTION lose_vms(p_vms integer[], p_since timestamptz) RETURNS integer LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    silent integer[] := ARRAY(
+        SELECT v.id FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
+        WHERE v.id = ANY (p_vms) AND v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < p_since
+        ORDER BY v.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+BEGIN
     UPDATE vms SET status = 'failed', reason = 'lost' WHERE id = ANY (silent);
     RETURN cardinality(silent);
 END $$;
@@ -60,13 +71,13 @@ BEGIN
     IF NOT sweep_begins('deadlines') THEN
         RETURN 0;
     END IF;
-    due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND deadline < clock()));
+    due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND deadline < clock() LIMIT 1000));
     IF cardinality(due) > 0 THEN
         UPDATE leases SET failure = CASE status WHEN 'queued' THEN 'queue-timeout' ELSE 'deadline' END, status = 'failed'
         WHERE id = ANY (due) AND deadline < clock();
     END IF;
     n := cardinality(due);
-    due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND expires_at < clock() AND status = 'active'));
+    due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND expires_at < clock() AND status = 'active' LIMIT 1000));
     IF cardinality(due) > 0 THEN
         UPDATE leases SET status = 'ended' WHERE id = ANY (due) AND status = 'active';
     END IF;
@@ -103,7 +114,7 @@ BEGIN
     IF NOT sweep_begins('secrets') THEN
         RETURN 0;
     END IF;
-    due := lock_leases(ARRAY(SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes'));
+    due := lock_leases(ARRAY(SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000));
     IF cardinality(due) > 0 THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (due);
         UPDATE leases SET status = 'failed', failure = 'code-expired'
