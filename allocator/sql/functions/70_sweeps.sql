@@ -114,7 +114,8 @@ BEGIN
     IF NOT sweep_begins('secrets') THEN
         RETURN 0;
     END IF;
-    due := lock_leases(ARRAY(SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000));
+    due := lock_leases(ARRAY(
+        SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000));
     IF cardinality(due) > 0 THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (due);
         UPDATE leases SET status = 'failed', failure = 'code-expired'
