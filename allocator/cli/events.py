@@ -1,7 +1,6 @@
 """`lablink events`: what happened, who did it and why; once, or as it happens."""
 
 from typing import Annotated
-from uuid import UUID
 
 import typer
 
@@ -12,7 +11,7 @@ def show_events(
     following: Annotated[bool, typer.Option("--follow", "-f", help="Go on as things happen, until Ctrl-C.")] = False,
     after: Annotated[int | None, typer.Option("--after", metavar="ID", min=0, help="Only what came later.")] = None,
     vm: Annotated[str | None, typer.Option("--vm", metavar="HOSTNAME", help="Only about this machine.")] = None,
-    lease: Annotated[UUID | None, typer.Option("--lease", metavar="ID", help="Only about this lease.")] = None,
+    lease: Annotated[str | None, typer.Option("--lease", metavar="LEASE", help="Only about this lease.")] = None,
     limit: Annotated[int, typer.Option("--limit", "-n", min=1, help="How many of the last ones.")] = 50,
     as_json: Json = False,
     data_dir: DataDir = None,
@@ -30,7 +29,7 @@ def show_events(
     """
     from allocator.cli.history import History
 
-    history = History(after=after, limit=limit, hostname=vm, lease_id=lease, as_json=as_json)
+    history = History(after=after, limit=limit, hostname=vm, lease=lease, as_json=as_json)
     if following:
         return follow_database(history.look, data_dir, settings)
     run_on_database(history.show, data_dir, settings)

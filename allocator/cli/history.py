@@ -22,8 +22,9 @@ class History:
     after: int | None
     limit: int
     hostname: str | None
-    lease_id: UUID | None
+    lease: str | None
     as_json: bool
+    lease_id: UUID | None = None
     missing: set[int] = field(default_factory=set)
 
     async def show(self, connection: Connection) -> None:
@@ -43,6 +44,8 @@ class History:
             output.say(_line(row))
 
     async def _unread(self, connection: Connection) -> list[Row]:
+        if self.lease and self.lease_id is None:
+            self.lease_id = (await admin.lease(connection, self.lease))["id"]
         if self.after is None:
             return await self._newest(connection)
         found: list[Row] = []

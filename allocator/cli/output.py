@@ -5,6 +5,7 @@ import sys
 from collections.abc import Iterable, Mapping, Sequence
 from datetime import datetime, timedelta
 from typing import Any, TextIO
+from uuid import UUID
 
 from rich.console import Console
 from rich.table import Table
@@ -39,6 +40,7 @@ EVENT_COLUMNS = {
     "detail": "Detail",
 }
 
+SHORT_ID = 8
 STEPS = ((60, "s"), (60, "min"), (24, "h"), (365, "day"))
 
 
@@ -106,14 +108,17 @@ def show_change(change: Row, sentence: str, *, as_json: bool) -> None:
 
 
 def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> Table:
-    """Rows under titles; long values are folded, never shortened, and a column in which nothing stands is left out."""
+    """Rows under titles; a column in which nothing stands is left out.
+
+    Long values are folded, never cut off, but of a lease's id stands the beginning, by which commands know it, too.
+    """
     listed = list(rows)
     used = {key: title for key, title in columns.items() if any(row[key] not in NOTHING for row in listed)}
     made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
     for title in used.values():
         made.add_column(title, overflow="fold")
     for row in listed:
-        made.add_row(*(cell(row[key], now) for key in used))
+        made.add_row(*(cell(_short(row[key]), now) for key in used))
     return made
 
 
@@ -132,6 +137,8 @@ def cell(value: object, now: datetime) -> Text:
     """A value as a person reads it: times relative to `now`, statuses coloured, nothing as a dash."""
     if value is None:
         return Text("–", style="dim")
+    if isinstance(value, bool):
+        return Text("yes" if value else "no")
     if isinstance(value, datetime):
         return Text(ago(value, now))
     if isinstance(value, dict):
@@ -158,6 +165,10 @@ def duration(seconds: float) -> str:
         amount /= size
     count = int(amount)
     return f"{count} {unit}{'s' if unit == 'day' and count != 1 else ''}"
+
+
+def _short(value: object) -> object:
+    return str(value)[:SHORT_ID] if isinstance(value, UUID) else value
 
 
 def _word(item: object) -> str:

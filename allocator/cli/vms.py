@@ -68,7 +68,11 @@ def watch_vms(as_json: Json = False, data_dir: DataDir = None, settings: Setting
     """
     from allocator.cli.watch import Watch
 
-    follow_database(Watch(as_json=as_json).look, data_dir, settings)
+    watching = Watch(as_json=as_json)
+    try:
+        follow_database(watching.look, data_dir, settings)
+    finally:
+        watching.close()
 
 
 @app.command("fail")

@@ -33,6 +33,11 @@ class Watch:
         self._print([*changes, *gone.values()])
         self.shown = vms
 
+    def close(self) -> None:
+        """Leave the terminal as it was."""
+        if self.live is not None:
+            self.live.stop()
+
     async def _redraw(self, connection: Connection) -> None:
         rows, now = await admin.vms(connection), await admin.clock(connection)
         if self.live is None:

@@ -35,9 +35,12 @@ class BackOff:
         return pause
 
 
-async def always(code: int) -> bool:
-    """Whether a child that ended with `code` is started again: most are, whatever they ended with."""
-    return True
+@dataclass(frozen=True, slots=True)
+class Verdict:
+    """What becomes of a child that ended: whether it is started again, and what the person is told."""
+
+    again: bool
+    sentence: str
 
 
 @dataclass
@@ -50,7 +53,7 @@ class Child:
     environment: Mapping[str, str]
     user: str = ""
     sockets: Sequence[int] = ()
-    worth_starting: Callable[[int], Awaitable[bool]] = always
+    judge: Callable[[int], Awaitable[Verdict]] | None = None
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
 
     async def start(self) -> asyncio.subprocess.Process:
@@ -69,16 +72,21 @@ class Child:
         return self.process
 
     async def keep_running(self, say: Say) -> None:
-        """Start the program, and again whenever it ends and that is worth it, until cancelled; says so each time."""
+        """Start the program, and again whenever it ends and may, until cancelled; says so each time."""
         back_off = BackOff()
         while True:
             began = time.monotonic()
             code = await self._once(say)
             pause = back_off.after(time.monotonic() - began)
-            if not await self.worth_starting(code):
+            verdict = await self.judge(code) if self.judge else self.usual_verdict(code)
+            say(verdict.sentence)
+            if not verdict.again:
                 return
-            say(f"{self.name} {how_it_ended(code)}; starting it again. Its log: {self.log}")
             await asyncio.sleep(pause)
+
+    def usual_verdict(self, code: int) -> Verdict:
+        """What becomes of most: they are started again."""
+        return Verdict(True, f"{self.name} {how_it_ended(code)}; starting it again. Its log: {self.log}")
 
     async def _once(self, say: Say) -> int:
         try:

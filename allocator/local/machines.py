@@ -15,7 +15,7 @@ import asyncpg
 
 from allocator.local import start_host
 from allocator.local.binaries import Account, reachable
-from allocator.local.children import Child, Say
+from allocator.local.children import Child, Verdict
 from allocator.local.installation import Installation, environment
 from allocator.local.place import account_of_machines, home_of_machines
 
@@ -52,13 +52,12 @@ class Machines:
     installation: Installation
     home: Path
     account: Account | None
-    say: Say
 
     @classmethod
-    def of(cls, installation: Installation, say: Say) -> "Machines":
+    def of(cls, installation: Installation) -> "Machines":
         """The machines of an installation; makes the directory that they live in."""
         account = account_of_machines()
-        return cls(installation, home_of_machines(installation.data_dir, account), account, say)
+        return cls(installation, home_of_machines(installation.data_dir, account), account)
 
     async def settle(self, wanted: int) -> list[str]:
         """Make the database know `wanted` machines, retiring and inviting; returns their names."""
@@ -88,14 +87,15 @@ class Machines:
             "session_user": None,
         }
         self._write(directory / "settings.json", json.dumps(settings, indent=2) + "\n")
-        return Child(
+        child = Child(
             hostname,
             ["lablink-client", "run", "--state-dir", str(directory)],
             self.installation.logs / f"{hostname}.log",
             environment(HOME=str(directory)),
             user=self.account.name if self.account else "",
-            worth_starting=lambda code: self._invited_anew(hostname, code),
         )
+        child.judge = lambda code: self._judge(child, code)
+        return child
 
     def _install_start_host(self) -> Path:
         """The stand-in for Google's start-host, where the machines' user can run it."""
@@ -116,21 +116,19 @@ class Machines:
         usable = reachable(ours, self.account) and len(str(ours)) < SHEBANG_BYTES and " " not in str(ours)
         return str(ours) if usable else "/usr/bin/env python3"
 
-    async def _invited_anew(self, hostname: str, code: int) -> bool:
-        """Whether to start a client that ended: one whose machine was deleted is invited first, a retired one stays."""
+    async def _judge(self, client: Child, code: int) -> Verdict:
+        """What becomes of a client that ended: one whose machine was deleted is invited again, a retired one stays."""
         if code != NOT_ENROLLED:
-            return True
+            return client.usual_verdict(code)
+        hostname = client.name
         try:
             async with self.installation.owner() as connection:
-                status = await connection.fetchval("SELECT status FROM vms WHERE hostname = $1", hostname)
-                if status == "retired":
-                    self.say(f"{hostname} was retired; the next `lablink up` brings it back.")
-                    return False
+                if await connection.fetchval("SELECT status = 'retired' FROM vms WHERE hostname = $1", hostname):
+                    return Verdict(False, f"{hostname} was retired; the next `lablink up` brings it back.")
                 await self._invite(connection, hostname)
-                self.say(f"{hostname} is not enrolled any more; it is invited again.")
         except (OSError, asyncpg.PostgresError, asyncpg.InterfaceError) as error:
-            self.say(f"{hostname} is not enrolled any more and cannot be invited yet: {error}")
-        return True
+            return Verdict(True, f"{hostname} is not enrolled any more and cannot be invited yet: {error}")
+        return Verdict(True, f"{hostname} is not enrolled any more; it is invited again.")
 
     async def _invite(self, connection: asyncpg.Connection, hostname: str) -> None:
         """Give the machine a join token, as an admin would."""

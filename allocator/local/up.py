@@ -1,8 +1,12 @@
 """`lablink up`: PostgreSQL, the allocator and real clients as processes on this machine, until somebody stops them."""
 
 import asyncio
+import os
+import shlex
+import shutil
 import signal
 import socket
+import sys
 import time
 from collections.abc import Coroutine
 from contextlib import suppress
@@ -12,7 +16,7 @@ from pathlib import Path
 from allocator.local.children import kept_running
 from allocator.local.installation import Installation, load
 from allocator.local.machines import Machines
-from allocator.local.place import claimed, listening
+from allocator.local.place import claimed, listening, nearest
 from allocator.local.progress import Progress
 from allocator.local.readiness import all_seen, page_ready
 from allocator.local.server import kept_server
@@ -59,7 +63,7 @@ class Up:
             with self.progress.step("Database") as step:
                 await loading
                 step.detail = f"version {await installation.prepare_database()}"
-            machines = Machines.of(installation, say)
+            machines = Machines.of(installation)
             hostnames = await machines.settle(self.plan.vms)
             allocator, clients = installation.allocator(self.listener), machines.clients(hostnames)
             async with kept_running([allocator], say, self.hurry), kept_running(clients, say, self.hurry):
@@ -80,10 +84,17 @@ class Up:
             f"Ready in {seconds:.1f} s.",
             {
                 "Page": installation.url,
-                "psql": f"lablink db shell --data-dir {self.plan.data_dir}",
+                "psql": _typed(self.plan, "db shell"),
                 "Stop": "Ctrl-C; the data stays for the next time",
             },
         )
+
+
+def _typed(plan: Plan, command: str) -> str:
+    """How a `lablink` command is typed here to mean this installation."""
+    lablink = "lablink" if shutil.which("lablink") else min(sys.argv[0], os.path.relpath(sys.argv[0]), key=len)
+    place = "" if nearest() == plan.data_dir else f" --data-dir {shlex.quote(str(plan.data_dir))}"
+    return f"{lablink} {command}{place}"
 
 
 async def _until_signalled(work: Coroutine[None, None, None], progress: Progress, hurry: asyncio.Event) -> None:
@@ -98,6 +109,6 @@ async def _until_signalled(work: Coroutine[None, None, None], progress: Progress
     if task.done():
         return task.result()
     progress.say("Stopping; once more makes it quicker.")
-    with progress.step("Stopped"), suppress(asyncio.CancelledError):
+    with progress.step("Shutdown"), suppress(asyncio.CancelledError):
         task.cancel()
         await task
