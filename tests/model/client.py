@@ -183,7 +183,7 @@ def _obeying(state: State, which: int, orders: Key, rules: Rules) -> Client:
         return client
     word = verdict(state.journal, orders)
     if database.leases[orders.lease].status != ACTIVE:
-        return Client("claiming", orders)
+        return client if client.told == orders else Client("claiming", orders)
     return Client("reporting", orders, word) if word == UNKNOWN else POLLING
 
 
@@ -212,7 +212,7 @@ def _answered(database: Database, client: Client, rules: Rules) -> Client:
     if client.doing == "running":
         return client
     if client.doing != "claiming":
-        return POLLING
+        return POLLING if rules.reports_again else POLLING._replace(told=client.key)
     key = claim_answer(database, client.key.epoch, rules)
     return Client("claimed", key) if key else POLLING
 

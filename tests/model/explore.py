@@ -67,7 +67,7 @@ def explore(rules: Rules, faults: Faults, kinds: tuple[str, ...] = (DESKTOP, JOB
     """Visit every state that can be reached; stop at the first broken promise."""
     space = Space()
     space.add(first_state(rules, faults, kinds), -1, "the beginning")
-    found = _unsafe(space, rules) or _restless(space) or _unserved(space, rules)
+    found = _unsafe(space, rules) or _restless(space, rules) or _unserved(space, rules)
     return Result(len(space.states), found)
 
 
@@ -86,10 +86,13 @@ def _unsafe(space: Space, rules: Rules) -> Counterexample | None:
     return None
 
 
-def _restless(space: Space) -> Counterexample | None:
+def _restless(space: Space, rules: Rules) -> Counterexample | None:
     """A state from which no helpful steps lead to rest."""
     calm = _can_reach(space, at_rest)
-    return None if all(calm) else Counterexample("rest", space.run_to(calm.index(False)))
+    if all(calm):
+        return None
+    number = calm.index(False)
+    return Counterexample("rest", space.run_to(number) + _left_alone(space.states[number], rules))
 
 
 def _unserved(space: Space, rules: Rules) -> Counterexample | None:
@@ -114,7 +117,7 @@ def _can_reach(space: Space, goal: Callable[[State], bool]) -> list[bool]:
 
 
 def _left_alone(state: State, rules: Rules) -> tuple[Line, ...]:
-    """The shortest way to rest when nothing goes wrong and nobody interferes."""
+    """The shortest way to rest when nothing goes wrong and nobody interferes; or, without one, as far as it goes."""
     space = Space()
     space.add(state, -1, "")
     for origin in space.from_the_front():
@@ -123,4 +126,4 @@ def _left_alone(state: State, rules: Rules) -> tuple[Line, ...]:
         for step in steps(space.states[origin], rules):
             if step.helps:
                 space.add(step.state, origin, step.label)
-    return ()
+    return space.run_to(len(space.states) - 1)[1:]

@@ -41,6 +41,7 @@ BREAKS = {
     "fence_before_erase": ("I5", RESTORED_ALONE),
     "newest_only": ("I3", RESTORED),
     "damage_fences": ("I2", DAMAGED),
+    "reports_again": ("rest", RESTORED_ALONE),
     "one_client": ("I2", CALM),
     "child_dies": ("I3", CALM),
 }

@@ -75,6 +75,8 @@ class Client(NamedTuple):
     doing: str = "down"
     key: Key = Key(0)
     outcome: str = ""
+    told: Key | None = None
+    """What it believes the database knows already; only a client that would not report again keeps that in mind."""
 
 
 class Message(NamedTuple):
@@ -143,6 +145,8 @@ class Rules:
     """An intent is refused unless it is newer than the fence and than every other key on record."""
     damage_fences: bool = True
     """A damaged journal begins anew with a fence, and with an unknown outcome for the lease that is live now."""
+    reports_again: bool = True
+    """A client reports whatever hello shows the database not to know, even if a report of it was answered before."""
     one_client: bool = True
     """A second client on the machine finds the lock taken and exits."""
     child_dies: bool = True
