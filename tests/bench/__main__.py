@@ -1,6 +1,7 @@
 """`python -m tests.bench`: measures, shows a table, and writes the same as JSON."""
 
 import asyncio
+import signal
 import sys
 from dataclasses import replace
 from functools import partial
@@ -43,7 +44,7 @@ def main(
         sys.exit(f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick.")
     except (WorkerFailed, ServerFailed, UpFailed) as failure:
         sys.exit(str(failure))
-    except KeyboardInterrupt:
+    except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
     show(console, about, sections)
     if json:
@@ -51,6 +52,9 @@ def main(
 
 
 async def _bounded(options: Options) -> tuple[Facts, list[Section]]:
+    this = asyncio.current_task()
+    assert this
+    asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C does
     async with asyncio.timeout(options.bound_seconds):
         return await _run(options)
 
