@@ -108,6 +108,7 @@ async def _work(work: Callable[[dict[str, Any], Ready, asyncio.Event], Awaitable
 async def _until_end(reader: asyncio.StreamReader, stop: asyncio.Event) -> None:
     await reader.read()
     stop.set()
+    asyncio.get_running_loop().call_later(STOP_SECONDS, os._exit, 1)  # a thread that waits holds nothing up
 
 
 def _say(word: Any) -> None:
