@@ -21,7 +21,7 @@ up: .venv/.user ## Start LabLink on this machine: PostgreSQL, the web page and t
 
 .PHONY: test
 test: .venv/.developer ## Run the tests
-	@.venv/bin/pytest $(ARGS)
+	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 .PHONY: check
 check: .venv/.developer ## Check format, style, types, imports, SQL and scripts
