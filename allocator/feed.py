@@ -65,9 +65,10 @@ class Subscription:
 class Feed:
     """Who is subscribed to what, and the connection that hears what they should be told."""
 
-    def __init__(self, connect: Connect, pool: str) -> None:
+    def __init__(self, connect: Connect, pool: str, check_seconds: float = CHECK_SECONDS) -> None:
         self._connect = connect
         self._pool = pool
+        self._check_seconds = check_seconds
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
@@ -112,7 +113,7 @@ class Feed:
                     tries = 0
                     await self._follow(connection)
             except ServiceError as error:
-                if tries <= 1:  # once connected, or once the first try after that failed too: then it is known
+                if tries == 0:
                     log.warning("feed.lost", error=type(error).__name__, why=error.why)
             except Exception:  # the outermost loop: pages must not go stale for good
                 log.exception("feed.failed")
@@ -143,14 +144,14 @@ class Feed:
             if await self._woken():
                 await self._tell_changes(connection)
                 await asyncio.sleep(PACE_SECONDS)
-            elif await store.still_listens(connection):
-                self._look_at({None, *self._queued} & self._subscriptions.keys())
+            elif await store.still_listens(connection, self._check_seconds / 2):
+                self._look_at(set(self._subscriptions))
             else:
                 return
 
     async def _woken(self) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(CHECK_SECONDS):
+            async with asyncio.timeout(self._check_seconds):
                 return await self._wake.wait()
         return False
 

@@ -46,7 +46,7 @@ async def form_page(request: Request, service: Here) -> Response:
     responses={
         201: {"model": LeaseWithToken, "description": "The lease, where JSON was asked for"},
         303: {"description": "To the page of the lease", "headers": {"Location": {"schema": {"type": "string"}}}},
-        **responses(409, 413, 422),
+        **responses(400, 409, 413, 422, 503, pages=True),
     },
 )
 async def request_vm(
@@ -80,7 +80,8 @@ async def follow_pool(service: Here) -> AsyncIterator[ServerSentEvent]:
     shown = ""
     with service.feed.subscribe(None) as subscription:
         async for news in subscription:
-            if isinstance(news, Counts) and (html := _pool(service, news)) != shown:
+            html = _pool(service, news if isinstance(news, Counts) else None)
+            if html != shown:
                 shown = html
                 yield ServerSentEvent(event="pool", raw_data=html)
 
@@ -190,5 +191,5 @@ def _lease_values(held: HeldLease) -> dict[str, Any]:
     return {"lease": held.lease, "words": words(held.lease), "pin": own_pin(held)}
 
 
-def _pool(service: Service, counts: Counts) -> str:
+def _pool(service: Service, counts: Counts | None) -> str:
     return service.templates.html("_pool.html", counts=counts, sentence=pool_words(counts))

@@ -108,12 +108,10 @@ def wants_json(request: Request) -> bool:
     return "json" in accept and "text/html" not in accept
 
 
-def responses(*statuses: int) -> dict[int | str, dict[str, Any]]:
-    """How a route tells the OpenAPI document which problems it answers with."""
-    return {
-        status: {"description": HTTPStatus(status).phrase, "content": {MEDIA_TYPE: {"schema": SCHEMA}}}
-        for status in statuses
-    }
+def responses(*statuses: int, pages: bool = False) -> dict[int | str, dict[str, Any]]:
+    """How a route tells the OpenAPI document which problems it answers with; to people as `pages`."""
+    content = {MEDIA_TYPE: {"schema": SCHEMA}} | ({"text/html": {"schema": {"type": "string"}}} if pages else {})
+    return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
 def _of_service(error: ServiceError, status: int) -> Problem:

@@ -25,8 +25,6 @@ else:
 WAIT_SECONDS = 2.0
 """How long a request may wait for a connection."""
 
-CHECK_SECONDS = 5.0
-
 RETRIES = 3
 """How often a statement is run again when PostgreSQL asks for that."""
 
@@ -245,9 +243,9 @@ async def listen(connection: Connection, hear: Callable[[str, str], None]) -> No
         await connection.add_listener(channel, lambda _connection, _pid, name, payload: hear(name, str(payload)))
 
 
-async def still_listens(connection: Connection) -> bool:
-    """Whether the connection is alive and kept its LISTENs (a pooler or DISCARD ALL takes them)."""
-    rows = await connection.fetch("SELECT pg_listening_channels() AS channel", timeout=CHECK_SECONDS)
+async def still_listens(connection: Connection, seconds: float) -> bool:
+    """Whether the connection answers within `seconds` and kept its LISTENs (a pooler or DISCARD ALL takes them)."""
+    rows = await connection.fetch("SELECT pg_listening_channels() AS channel", timeout=seconds)
     return {row["channel"] for row in rows} >= set(CHANNELS)
 
 

@@ -28,8 +28,10 @@ class Sweeper:
         self._period = period_seconds
         self._metrics = metrics
         self._connection: Connection | None = None
-        self._contact_at = 0.0
-        self._swept_at = 0.0
+        self.contact_at = 0.0
+        """Since when the database was there without a gap, on the clock of `_now`."""
+        self.swept_at = 0.0
+        self._loss_is_told = False
         self.in_contact = asyncio.Event()
         """Set while the database is there and its pool is what the configuration says."""
 
@@ -40,7 +42,7 @@ class Sweeper:
                 await self._try_once()
                 await asyncio.sleep(self._period)
         finally:
-            self._drop()
+            self.close()
 
     async def run_once(self) -> dict[Duty, int]:
         """Do every duty; returns how many rows each changed. One that fails does not keep the others from being done.
@@ -55,20 +57,22 @@ class Sweeper:
         try:
             await self.run_once()
         except ServiceError as error:
-            self._drop()
-            log.warning("sweeps.lost", error=type(error).__name__, cause=type(error.__cause__).__name__)
+            self.close()
+            if not self._loss_is_told:
+                log.warning("sweeps.lost", error=type(error).__name__, why=error.why)
+            self._loss_is_told = True
         except Exception:  # the outermost loop: sweeping must go on
-            self._drop()
+            self.close()
             log.exception("sweeps.failed")
 
     async def _sweep(self, connection: Connection, duty: Duty) -> int:
         try:
             with translated():
-                changed = await store.sweep(connection, duty, _now() - self._contact_at)
+                changed = await store.sweep(connection, duty, _now() - self.contact_at)
         except ServiceError as error:
             if isinstance(error, DatabaseUnavailable):
                 raise
-            log.warning("sweep.failed", duty=duty, error=type(error).__name__)
+            log.warning("sweep.failed", duty=duty, error=type(error).__name__, why=error.why)
             return 0
         self._metrics.swept(duty, changed)
         if changed:
@@ -78,23 +82,25 @@ class Sweeper:
     async def _connected(self) -> Connection:
         """The connection, opened if need be. From then on silent machines are counted as silent to us."""
         if self._connection is None or self._connection.is_closed():
-            self._drop()
+            self.close()
             with translated():
                 self._connection = await self._connect()
-                self._contact_at = self._swept_at = _now()
+                self.contact_at = self.swept_at = _now()
                 await store.ensure_pool(self._connection, self._pool)
             self.in_contact.set()
+            self._loss_is_told = False
             log.info("sweeps.connected")
         return self._connection
 
     def _note_gap(self) -> None:
         """After this process stood still (a laptop asleep), the machines on it did too: their silence means nothing."""
         now = _now()
-        if now - self._swept_at > 3 * self._period + 10:
-            self._contact_at = now
-        self._swept_at = now
+        if now - self.swept_at > 3 * self._period + 10:
+            self.contact_at = now
+        self.swept_at = now
 
-    def _drop(self) -> None:
+    def close(self) -> None:
+        """Let go of the connection; the next round opens another one."""
         self.in_contact.clear()
         if self._connection is not None:
             with suppress(OSError):

@@ -184,8 +184,10 @@ def _wait(eta_seconds: int | None) -> str:
     return f"A machine comes free in {duration(eta_seconds)} at the latest, sooner if somebody is done early."
 
 
-def pool_words(counts: Counts) -> str:
-    """How many machines there are to be had, in a sentence."""
+def pool_words(counts: Counts | None) -> str:
+    """How many machines there are to be had, in a sentence; None: the database is away."""
+    if counts is None:
+        return "We cannot see the machines at this moment"
     total = counts.free + counts.lent + counts.coming
     if counts.free:
         return f"{counts.free} of {total} machines {'is' if counts.free == 1 else 'are'} free"

@@ -75,9 +75,7 @@ async def test_a_command_that_the_pool_does_not_run_is_refused(api: httpx.AsyncC
 
 
 async def test_every_mistake_is_told_at_once(api: httpx.AsyncClient) -> None:
-    problem = check_problem(
-        await api.post(LEASES, json={"email": "ada@home", "crd_command": "rm -rf /"}), 422
-    )
+    problem = check_problem(await api.post(LEASES, json={"email": "ada@home", "crd_command": "rm -rf /"}), 422)
 
     assert [error["field"] for error in problem["errors"]] == ["email", "crd_command"]
 
@@ -100,9 +98,7 @@ async def test_every_mistake_is_told_at_once(api: httpx.AsyncClient) -> None:
         (b'{"email": ' + b"9" * 5000 + b"}", 400),
     ],
 )
-async def test_a_body_that_is_not_a_request_is_refused(
-    api: httpx.AsyncClient, body: bytes, status: int
-) -> None:
+async def test_a_body_that_is_not_a_request_is_refused(api: httpx.AsyncClient, body: bytes, status: int) -> None:
     check_problem(await api.post(LEASES, content=body, headers=JSON), status)
 
 
@@ -113,9 +109,9 @@ async def test_a_body_of_another_type_is_refused(api: httpx.AsyncClient, sent: s
     check_problem(await api.post(LEASES, content=json.dumps(WANTED).encode(), headers=headers), 415)
 
 
-@pytest.mark.parametrize("key", ["", "x" * 256, "caf\u00e9".encode(), b"tab\there"])
-async def test_an_idempotency_key_must_be_one(api: httpx.AsyncClient, key: str | bytes) -> None:
-    answer = await api.post(LEASES, json=WANTED, headers=[("Idempotency-Key", key)])
+@pytest.mark.parametrize("key", [b"", b"x" * 256, "caf\u00e9".encode(), b"tab\there"])
+async def test_an_idempotency_key_must_be_one(api: httpx.AsyncClient, key: bytes) -> None:
+    answer = await api.post(LEASES, json=WANTED, headers={b"Idempotency-Key": key})
 
     check_problem(answer, 422)
 
@@ -137,9 +133,7 @@ async def test_an_idempotency_key_must_be_one(api: httpx.AsyncClient, key: str |
         ("POST", "/livez", 405),
     ],
 )
-async def test_every_error_is_a_problem_document(
-    api: httpx.AsyncClient, method: str, path: str, status: int
-) -> None:
+async def test_every_error_is_a_problem_document(api: httpx.AsyncClient, method: str, path: str, status: int) -> None:
     answer = await api.request(method, path)
 
     check_problem(answer, status)

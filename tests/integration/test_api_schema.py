@@ -1,7 +1,62 @@
 """What /openapi.json promises is what is answered, whatever Schemathesis thinks of sending."""
 
-from pathlib import Path
+import asyncio
+from contextlib import suppress
+from typing import Any
 
+import httpx
 import pytest
 import schemathesis
-from hypothesis import HealthCheck, settings
+from hypothesis import HealthCheck, given, settings
+from hypothesis.errors import Unsatisfiable
+from schemathesis import Case, GenerationMode
+from schemathesis.checks import CheckFunction
+from schemathesis.core.result import Ok
+from schemathesis.specs.openapi.checks import positive_data_acceptance
+
+from tests.support.service import RunningService
+
+pytestmark = pytest.mark.asyncio(loop_scope="module")
+
+EXAMPLES = 25
+TOLERATED: list[CheckFunction] = [positive_data_acceptance]
+"""No schema can say what a command is, so most text that the schema allows is refused."""
+
+
+@pytest.mark.parametrize("mode", [GenerationMode.POSITIVE, GenerationMode.NEGATIVE])
+@pytest.mark.timeout(300)
+async def test_every_answer_is_as_documented(api_service: RunningService, mode: GenerationMode) -> None:
+    await asyncio.to_thread(send_everything, api_service.url, mode)
+
+
+def send_everything(url: str, mode: GenerationMode) -> None:
+    """Send `EXAMPLES` requests to each operation, right ones or wrong ones, and check each answer."""
+    schema = schemathesis.openapi.from_url(f"{url}/openapi.json")
+    for found in schema.get_all_operations():
+        assert isinstance(found, Ok)
+        with suppress(Unsatisfiable):  # an operation that takes nothing cannot be asked wrongly
+            check_operation(found.ok(), mode)
+
+
+def check_operation(operation: Any, mode: GenerationMode) -> None:
+    """Raises what is wrong with one of the operation's answers."""
+
+    @given(case=operation.as_strategy(generation_mode=mode))
+    @settings(max_examples=EXAMPLES, deadline=None, derandomize=True, suppress_health_check=list(HealthCheck))
+    def check(case: Case[Any]) -> None:
+        case.call_and_validate(excluded_checks=TOLERATED, allow_redirects=False)
+
+    check()
+
+
+async def test_the_document_has_real_schemas_for_answers_and_problems(api: httpx.AsyncClient) -> None:
+    document = (await api.get("/openapi.json")).json()
+    schemas = document["components"]["schemas"]
+    operation = document["paths"]["/api/v1/leases"]["post"]
+
+    assert {"LeaseIn", "LeaseOut", "LeaseWithToken", "VmOut", "EnrolmentOut", "Problem"} <= schemas.keys()
+    assert "HTTPValidationError" not in str(document)
+    assert operation["responses"].keys() == {"200", "201", "400", "409", "413", "415", "422", "503"}
+    for status, response in operation["responses"].items():
+        media = "application/json" if status < "300" else "application/problem+json"
+        assert "$ref" in response["content"][media]["schema"]

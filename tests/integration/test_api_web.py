@@ -38,9 +38,7 @@ ANSWERS = [
 
 
 @pytest.mark.parametrize(("method", "path", "status"), ANSWERS)
-async def test_every_answer_has_the_headers(
-    api: httpx.AsyncClient, method: str, path: str, status: int
-) -> None:
+async def test_every_answer_has_the_headers(api: httpx.AsyncClient, method: str, path: str, status: int) -> None:
     answer = await api.request(method, path)
 
     assert answer.status_code == status

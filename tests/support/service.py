@@ -142,7 +142,7 @@ class EventStream:
     lines: AsyncIterator[str]
 
     async def next(self, *names: str) -> str:
-        """The data of the next event that has one of these names; others are passed over. Fails when the stream ends."""
+        """The data of the next event that has one of these names. Fails when the stream ends first."""
         async with asyncio.timeout(LIMIT_SECONDS):
             while event := await self._event():
                 if event[0] in names:

@@ -1,0 +1,238 @@
+"""The feed tells open pages what changed, whatever happens to notifications and connections on the way."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+
+import asyncpg
+import httpx
+import pytest
+import pytest_asyncio
+
+from allocator.connection import connector
+from allocator.feed import Feed, News, Subscription
+from allocator.tasks import running
+from allocator.views import Counts, LeaseView
+from client.protocol import CHANNEL, LEASE_CHANNEL
+from tests.support.database import Database
+from tests.support.service import LIMIT_SECONDS, RunningService, settings_for, streaming
+from tests.support.wire import Wire, wire_to
+
+Connection = asyncpg.Connection
+
+
+@pytest_asyncio.fixture
+async def wire(database: Database) -> AsyncIterator[Wire]:
+    """What the feed hears over."""
+    port = int(database.dsn("lablink_app").rpartition(":")[2].partition("/")[0])
+    async with wire_to("127.0.0.1", port) as wire:
+        yield wire
+
+
+@pytest_asyncio.fixture
+async def feed(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[Feed]:
+    """A feed that is listening."""
+    feed = Feed(connector(settings_for(database, tmp_path, port=wire.port).database, "web"), "default")
+    async with running(feed.run()):
+        await feed.listening.wait()
+        yield feed
+
+
+@pytest_asyncio.fixture
+async def owner(database: Database) -> Connection:
+    """Somebody who changes things by hand."""
+    return await database.connect()
+
+
+async def queue(owner: Connection, name: str = "ada") -> LeaseView:
+    """A lease that waits, as the database has it."""
+    await owner.execute("INSERT INTO leases (email, kind) VALUES ($1, 'job')", f"{name}@example.org")
+    row = await owner.fetchrow(
+        "SELECT *, clock() AS now FROM lease_views WHERE email = $1 ORDER BY created_at DESC", f"{name}@example.org"
+    )
+    assert row is not None
+    return LeaseView.of(dict(row))
+
+
+async def news(subscription: Subscription) -> News:
+    """The next thing that the subscriber is told."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        return await anext(aiter(subscription))
+
+
+async def lease_news(subscription: Subscription) -> LeaseView:
+    """The next news of a lease; word of a lost database is passed over."""
+    while not isinstance(told := await news(subscription), LeaseView):
+        pass
+    return told
+
+
+@asynccontextmanager
+async def counted(owner: Connection) -> AsyncIterator[list[str]]:
+    """The payloads of the notifications that come meanwhile."""
+    heard: list[str] = []
+    await owner.add_listener(LEASE_CHANNEL, lambda *notice: heard.append(str(notice[-1])))
+    yield heard
+
+
+async def test_a_subscriber_is_told_how_it_is_and_then_what_changes(feed: Feed, owner: Connection) -> None:
+    lease = await queue(owner)
+    with feed.subscribe(lease.id) as subscription:
+        assert (await lease_news(subscription)).status == "queued"
+        await owner.execute("UPDATE leases SET status = 'cancelled' WHERE id = $1", lease.id)
+        assert (await lease_news(subscription)).status == "cancelled"
+
+
+async def test_everybody_who_waits_is_told_when_somebody_leaves_the_queue(feed: Feed, owner: Connection) -> None:
+    first, second = await queue(owner, "first"), await queue(owner, "second")
+    with feed.subscribe(second.id) as subscription:
+        assert (await lease_news(subscription)).position == 2
+        await owner.execute("SELECT end_lease($1)", first.id)
+        assert (await lease_news(subscription)).position == 1
+
+
+@pytest.mark.parametrize("payload", ["", "{", "[]", "null", '{"id": 1}', '[{"id": "x"}]', "[" * 3000, '[["x"]]'])
+async def test_garbage_on_the_channel_makes_it_look_and_nothing_else(
+    feed: Feed, owner: Connection, payload: str
+) -> None:
+    lease = await queue(owner)
+    with feed.subscribe(lease.id) as subscription:
+        before = await lease_news(subscription)
+        await owner.execute("SELECT pg_notify($1, $2)", LEASE_CHANNEL, payload)
+        await owner.execute("SELECT pg_notify($1, $2)", CHANNEL, payload)
+        await owner.execute("UPDATE leases SET status = 'cancelled' WHERE id = $1", lease.id)
+        after = await lease_news(subscription)
+        while after.version == before.version:
+            after = await lease_news(subscription)
+
+    assert after.status == "cancelled"
+
+
+async def test_a_forged_change_is_not_believed(feed: Feed, owner: Connection) -> None:
+    lease = await queue(owner)
+    with feed.subscribe(lease.id) as subscription:
+        await lease_news(subscription)
+        forged = f'[{{"id": "{lease.id}", "status": "active"}}]'
+        await owner.execute("SELECT pg_notify($1, $2)", LEASE_CHANNEL, forged)
+
+        assert (await lease_news(subscription)).status == "queued"
+
+
+async def test_after_a_lost_connection_everything_is_read_again(feed: Feed, wire: Wire, owner: Connection) -> None:
+    lease = await queue(owner)
+    with feed.subscribe(lease.id) as subscription, feed.subscribe(None) as pool:
+        await lease_news(subscription)
+        await news(pool)
+        with wire.down():
+            assert await news(subscription) is None
+            await owner.execute("UPDATE leases SET status = 'cancelled' WHERE id = $1", lease.id)
+
+        assert (await lease_news(subscription)).status == "cancelled"
+        while not isinstance(await news(pool), Counts):
+            pass
+
+
+async def test_a_connection_that_is_cut_again_and_again_converges(feed: Feed, wire: Wire, owner: Connection) -> None:
+    lease = await queue(owner)
+    with feed.subscribe(lease.id) as subscription:
+        for number in range(5):
+            wire.cut()
+            await owner.execute("UPDATE leases SET output = $2 WHERE id = $1", lease.id, f"{number}")
+        told = await lease_news(subscription)
+        while told.output != "4":
+            told = await lease_news(subscription)
+
+
+async def test_a_terminated_backend_is_replaced(feed: Feed, database: Database, owner: Connection) -> None:
+    lease = await queue(owner)
+    superuser = await database.connect("postgres")
+    with feed.subscribe(lease.id) as subscription:
+        await lease_news(subscription)
+        await superuser.execute(
+            "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lablink web'"
+        )
+        assert await news(subscription) is None
+        await owner.execute("UPDATE leases SET status = 'cancelled' WHERE id = $1", lease.id)
+
+        assert (await lease_news(subscription)).status == "cancelled"
+
+
+async def test_lost_notifications_and_a_dead_peer_are_noticed_by_the_check(
+    database: Database, wire: Wire, owner: Connection, tmp_path: Path
+) -> None:
+    connect = connector(settings_for(database, tmp_path, port=wire.port).database, "web")
+    feed = Feed(connect, "default", check_seconds=0.2)
+    lease = await queue(owner)
+    async with running(feed.run()):
+        await feed.listening.wait()
+        with feed.subscribe(lease.id) as subscription:
+            await lease_news(subscription)
+            wire.drops_notifications = True
+            await owner.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
+            while (await lease_news(subscription)).output != "unheard":
+                pass
+            wire.stalls = True
+            assert [told async for told in _until_none(subscription)][-1] is None
+            wire.stalls = False
+            await owner.execute("UPDATE leases SET status = 'cancelled' WHERE id = $1", lease.id)
+            while (await lease_news(subscription)).status != "cancelled":
+                pass
+
+
+async def _until_none(subscription: Subscription) -> AsyncIterator[News]:
+    while True:
+        told = await news(subscription)
+        yield told
+        if told is None:
+            return
+
+
+async def test_a_burst_of_changes_is_read_in_a_few_looks(feed: Feed, wire: Wire, owner: Connection) -> None:
+    leases = [await queue(owner, f"p{number}") for number in range(20)]
+    looks = 0
+    with feed.subscribe(leases[0].id) as subscription:
+        await lease_news(subscription)
+        async with counted(owner) as heard:
+            for lease in leases[1:]:
+                await owner.execute("UPDATE leases SET status = 'cancelled' WHERE id = $1", lease.id)
+            await owner.execute("UPDATE leases SET output = 'last' WHERE id = $1", leases[0].id)
+            told = await lease_news(subscription)
+            while told.output != "last":
+                looks += 1
+                told = await lease_news(subscription)
+
+    assert len(heard) == 20
+    assert looks < 10
+
+
+async def test_whoever_subscribes_while_the_database_is_away_is_told_so_and_then_the_news(
+    feed: Feed, wire: Wire, owner: Connection
+) -> None:
+    lease = await queue(owner)
+    with wire.down():
+        with feed.subscribe(lease.id) as first:
+            assert await news(first) is None or not feed.listening.is_set()
+        subscription = feed.subscribe(lease.id)
+        with subscription as second:
+            assert await news(second) is None
+            wire.refuses = False
+            assert (await lease_news(second)).status == "queued"
+
+
+async def test_a_page_that_is_closed_is_forgotten(service: RunningService, client: httpx.AsyncClient) -> None:
+    async with streaming(client, "/stream") as stream:
+        await stream.next("pool")
+        assert service.service.feed.subscribers == 1
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while service.service.feed.subscribers:
+            await client.get("/livez")
+
+
+async def test_after_the_end_nobody_is_kept_waiting(feed: Feed) -> None:
+    with feed.subscribe(None) as early:
+        feed.end_streams()
+        assert [told async for told in early] == []
+    with feed.subscribe(None) as late:
+        assert [told async for told in late] == []

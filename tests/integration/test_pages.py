@@ -1,0 +1,273 @@
+"""The pages as they are sent: the form, each state of a lease, and who may see it."""
+
+import re
+
+import httpx
+import pytest
+
+from client.command import pin_of
+from tests.support.database import Database
+from tests.support.service import DESKTOP_LINE, EventStream, PlayedClient, RunningService, lease_of, streaming
+
+FORM = {"email": "ada@example.org", "crd_command": "python3 -c 'print(42)'"}
+DESKTOP = FORM | {"crd_command": DESKTOP_LINE}
+HTML = {"Accept": "text/html"}
+
+
+async def ask(client: httpx.AsyncClient, **form: str) -> str:
+    """Ask with the form; returns where the lease's page is."""
+    answer = await client.post("/api/request_vm", data=FORM | form)
+    assert answer.status_code == 303, answer.text
+    return answer.headers["location"]
+
+
+def heading(page: httpx.Response | str) -> str:
+    """The main heading of a page or a piece of one."""
+    text = page if isinstance(page, str) else page.text
+    found = re.search(r"<h1[^>]*>(.*?)</h1>", text)
+    assert found
+    return found[1]
+
+
+async def test_the_form_says_what_the_pool_takes_and_how_many_machines_are_free(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    await database.vm()
+
+    page = (await client.get("/")).text
+
+    assert "1 of 1 machines is free" in page
+    assert "https://remotedesktop.google.com/headless" in page
+    assert all(f"<code>{program}</code>" in page for program in ("echo", "sleep", "python3"))
+
+
+async def test_asking_leads_to_the_lease_and_the_browser_remembers_it(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/request_vm", data=FORM)
+
+    cookie = answer.headers["set-cookie"]
+    page = await client.get(answer.headers["location"])
+    assert answer.status_code == 303
+    assert answer.headers["location"] == f"/leases/{lease_of(answer)}"
+    assert cookie.startswith("lablink=") and "HttpOnly" in cookie and "SameSite=lax" in cookie
+    assert "Secure" not in cookie  # plain http, on this machine only
+    assert heading(page) == "You are next in line"
+
+
+async def test_a_program_that_asks_for_json_gets_the_lease(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/request_vm", data=FORM, headers={"Accept": "application/json"})
+    again = await client.get(
+        f"/api/v1/leases/{answer.json()['id']}", headers={"Authorization": f"Bearer {answer.json()['token']}"}
+    )
+    refused = await client.post("/api/request_vm", data={}, headers={"Accept": "application/json"})
+
+    assert (answer.status_code, again.status_code) == (201, 200)
+    assert refused.status_code == 422
+    assert refused.headers["content-type"] == "application/problem+json"
+
+
+async def test_sending_the_form_twice_asks_once(client: httpx.AsyncClient) -> None:
+    page = (await client.get("/")).text
+    key = re.search(r'name="key" value="([^"]+)"', page)
+    assert key
+
+    assert await ask(client, key=key[1]) == await ask(client, key=key[1])
+
+
+async def test_a_form_that_one_went_back_to_and_changed_asks_anew(client: httpx.AsyncClient) -> None:
+    first = await ask(client, key="the-form-of-yesterday")
+    await client.post(f"{first}/end")
+
+    second = await ask(client, key="the-form-of-yesterday", crd_command="echo again")
+
+    assert second != first
+
+
+async def test_asking_again_in_the_same_browser_leads_to_what_one_has(client: httpx.AsyncClient) -> None:
+    assert await ask(client) == await ask(client, crd_command="echo other")
+    assert "You already have a place in line" in (await client.get("/")).text
+
+
+async def test_the_same_address_in_another_browser_is_told_what_to_do(
+    service: RunningService, client: httpx.AsyncClient
+) -> None:
+    mine = await ask(client)
+
+    async with service.client() as stranger:
+        answer = await stranger.post("/api/request_vm", data=FORM, headers=HTML)
+
+    assert answer.status_code == 409
+    assert "with the link that you kept" in answer.text
+    assert mine not in answer.text
+
+
+async def test_a_refused_form_keeps_what_was_typed_and_marks_what_is_wrong(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/request_vm", data={"email": "<ada@home>", "crd_command": "rm -rf '<b>'"})
+
+    assert answer.status_code == 422
+    assert 'value="&lt;ada@home&gt;"' in answer.text
+    assert "rm -rf &#39;&lt;b&gt;&#39;" in answer.text
+    assert answer.text.count('aria-invalid="true"') == 2
+    assert 'aria-describedby="email-wrong email-help"' in answer.text
+    assert 'id="email-wrong"' in answer.text and 'id="command-wrong"' in answer.text
+
+
+async def test_a_refused_form_does_not_send_a_code_back(client: httpx.AsyncClient) -> None:
+    answer = await client.post("/api/request_vm", data=DESKTOP | {"email": "nobody"})
+
+    assert answer.status_code == 422
+    assert "4/0AVG" not in answer.text
+    assert "Paste the line again" in answer.text
+
+
+async def test_the_page_tells_each_step_of_a_job(database: Database, client: httpx.AsyncClient) -> None:
+    machine = await PlayedClient.of(await database.vm("vm-1"))
+    lease = await ask(client)
+    assert heading(await client.get(lease)) == "vm-1 is yours"
+
+    await machine.claim()
+    assert heading(await client.get(lease)) == "vm-1 is starting your command"
+    await machine.report("started")
+    assert heading(await client.get(lease)) == "Your command is running"
+    await machine.report("exited", 3, "<script>alert(1)</script>")
+    page = await client.get(lease)
+    assert heading(page) == "Your command ended with code 3"
+    assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
+    await client.post(f"{lease}/end")
+    page = await client.get(lease)
+    assert heading(page) == "This lease is over"
+    assert "Ask again" in page.text and "sse-connect" not in page.text
+
+
+async def test_a_desktop_that_is_ready_says_where_it_is_and_its_pin(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    machine = await PlayedClient.of(await database.vm("vm-1"))
+    lease = await ask(client, **DESKTOP)
+    await machine.claim()
+    before = (await client.get(lease)).text
+    await machine.report("exited", 0, "Host started successfully.\n")
+
+    page = (await client.get(lease)).text
+
+    link = re.search(r'value="http://127[^"]*#([A-Za-z0-9_-]{43})"', page)
+    assert link
+    assert heading(page) == "Your machine is ready"
+    assert "https://remotedesktop.google.com/access" in page
+    assert pin_of(link[1]) in page
+    assert pin_of(link[1]) not in before
+
+
+async def test_a_failed_lease_says_why_and_lets_one_ask_again(database: Database, client: httpx.AsyncClient) -> None:
+    machine = await PlayedClient.of(await database.vm())
+    lease = await ask(client, **DESKTOP)
+    await machine.claim()
+    await machine.report("failed", 1, "OAuth error", "code-used")
+
+    page = await client.get(lease)
+    form = await client.get("/")
+
+    assert heading(page) == "That did not work"
+    assert "Google refused the code" in page.text and "Ask again" in page.text
+    assert 'value="ada@example.org"' in form.text and "You already have" not in form.text
+
+
+@pytest.mark.parametrize("path", ["/leases/00000000-0000-0000-0000-000000000000", "{mine}"])
+async def test_others_are_not_told_whether_a_lease_is_there(
+    service: RunningService, client: httpx.AsyncClient, path: str
+) -> None:
+    mine = await ask(client)
+    async with service.client() as stranger:
+        page = await stranger.get(path.format(mine=mine), headers=HTML)
+        stream = await stranger.get(f"{path.format(mine=mine)}/stream")
+        ended = await stranger.post(f"{path.format(mine=mine)}/end", headers=HTML)
+
+    assert (page.status_code, stream.status_code, ended.status_code) == (404, 401, 401)
+    assert heading(page) == "This page is not open to you"
+    assert "ada" not in page.text
+    assert heading(await client.get(mine)) == "You are next in line"
+
+
+async def test_the_links_key_is_exchanged_for_a_cookie(service: RunningService, client: httpx.AsyncClient) -> None:
+    lease = await ask(client)
+    token = client.cookies["lablink"].partition(".")[2]
+
+    async with service.client() as other:
+        wrong = await other.post(f"{lease}/return", headers={"Authorization": "Bearer wrong"})
+        assert wrong.status_code == 404 and not other.cookies
+        right = await other.post(f"{lease}/return", headers={"Authorization": f"Bearer {token}"})
+
+        assert right.status_code == 204
+        assert heading(await other.get(lease)) == "You are next in line"
+
+
+async def test_a_browser_remembers_its_last_leases_and_forgets_the_oldest(client: httpx.AsyncClient) -> None:
+    leases = [await ask(client, email=f"p{number}@example.org") for number in range(10)]
+
+    seen = [(await client.get(lease)).status_code for lease in leases]
+
+    assert seen == [404] * 2 + [200] * 8
+
+
+@pytest.mark.parametrize("cookie", ["", "x", "~~~", "." * 5000, "\x7f", "0" * 32 + ".short"])
+async def test_a_cookie_that_is_none_of_ours_does_no_harm(service: RunningService, cookie: str) -> None:
+    async with service.client(headers={"Cookie": f"lablink={cookie}"}) as client:
+        assert (await client.get("/")).status_code == 200
+        assert (await client.get("/leases/00000000-0000-0000-0000-000000000000")).status_code == 404
+
+
+async def follow(stream: EventStream) -> str:
+    """The heading of the next change that a page is sent."""
+    return heading(await stream.next("lease"))
+
+
+async def test_an_open_page_follows_the_lease_to_its_end(database: Database, client: httpx.AsyncClient) -> None:
+    lease = await ask(client)
+    async with streaming(client, f"{lease}/stream") as stream:
+        assert await follow(stream) == "You are next in line"
+        machine = await PlayedClient.of(await database.vm("vm-1"))
+        assert await follow(stream) == "vm-1 is yours"
+        assert await stream.next("announcement") == "vm-1 is yours. We are telling it about your command."
+        await machine.claim()
+        assert await follow(stream) == "vm-1 is starting your command"
+        await machine.report("started")
+        assert await follow(stream) == "Your command is running"
+        await machine.report("exited", 0, "42\n")
+        assert await follow(stream) == "Your command is done"
+        await client.post(f"{lease}/end")
+        assert await follow(stream) == "This lease is over"
+        assert (await stream.rest())[-1] == "over"
+
+
+async def test_a_place_in_line_moves_up_on_the_open_page(service: RunningService, client: httpx.AsyncClient) -> None:
+    async with service.client() as earlier:
+        first = await ask(earlier, email="first@example.org")
+        second = await ask(client)
+        async with streaming(client, f"{second}/stream") as stream:
+            assert await follow(stream) == "You are 2nd in line"
+            await earlier.post(f"{first}/end")
+            assert await follow(stream) == "You are next in line"
+
+
+async def test_the_form_follows_the_number_of_free_machines(database: Database, client: httpx.AsyncClient) -> None:
+    async with streaming(client, "/stream") as stream:
+        assert "There are no machines yet" in await stream.next("pool")
+        await database.vm()
+        while "1 of 1 machines is free" not in await stream.next("pool"):
+            pass  # enrolled, but not free yet
+        await ask(client)
+        assert "No machine is free" in await stream.next("pool")
+
+
+async def test_open_pages_do_not_keep_the_service_from_stopping(
+    service: RunningService, client: httpx.AsyncClient
+) -> None:
+    lease = await ask(client)
+    async with streaming(client, "/stream") as form, streaming(client, f"{lease}/stream") as page:
+        await form.next("pool")
+        await page.next("lease")
+        began = service.ended.get_loop().time()
+        await service.stop()
+
+        assert service.ended.get_loop().time() - began < 2
+        assert await form.rest() == []
+        assert "over" not in await page.rest()
