@@ -86,8 +86,9 @@ def _epoch_fell(before: State, step: Step) -> bool:
 
 
 def _terminal_lease_changed(before: State, step: Step) -> bool:
-    if before.heard and not step.state.heard:
-        return False  # a restore brings back what was
+    is_restore = before.heard and not step.state.heard  # it brings back what was
+    if is_restore or step.state.database == before.database:
+        return False
     pairs = zip(before.database.leases, step.state.database.leases, strict=True)
     return any(was.status in TERMINAL and was != now for was, now in pairs)
 
