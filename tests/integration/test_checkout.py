@@ -17,7 +17,7 @@ def checkout(tmp_path: Path) -> Path:
         (tmp_path / name).parent.mkdir(exist_ok=True)
         shutil.copy(ROOT / name, tmp_path / name)
     (tmp_path / "bin").mkdir()
-    for program in ("make", "sh", "dirname", "cat", "rm", "awk"):
+    for program in ("make", "sh", "bash", "dirname", "cat", "rm", "awk"):
         found = shutil.which(program)
         assert found, program
         (tmp_path / "bin" / program).symlink_to(found)
