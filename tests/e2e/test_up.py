@@ -1,5 +1,6 @@
 """`lablink up` does the main job: ask over HTTP, and the command has run on a machine."""
 
+import shutil
 import socket
 from typing import Any
 from uuid import uuid4
@@ -148,3 +149,15 @@ def test_a_second_start_finds_the_data_and_fewer_machines_are_retired() -> None:
     assert kept["crd_command"] == "echo remembered"
     assert sorted(machines.values())[1:] == ["retired", "retired"]
     assert machines[lease["hostname"]] != "retired"
+
+
+def test_machines_enrol_again_when_their_database_is_new_or_elsewhere() -> None:
+    with open_directory() as directory:
+        with running_up(directory, "--vms=1"):
+            pass
+        port = int((directory / "postgres.port").read_text())
+        with socket.create_server(("127.0.0.1", port)), running_up(directory, "--vms=1") as elsewhere:
+            assert [vm["status"] for vm in elsewhere.json("vms", "list")] == ["available"]
+        shutil.rmtree(directory / "postgres")
+        with running_up(directory, "--vms=1") as new:
+            assert [vm["status"] for vm in new.json("vms", "list")] == ["available"]
