@@ -172,7 +172,7 @@ class Agent:
             with suppress(CommandRefused):
                 await self._transport.claim(orders.epoch)  # only what was claimed can be reported
         if entry := self._journal.entry(key):
-            await self._tell(entry)
+            await self._tell(entry, orders)
 
     async def _begin(self, orders: Orders, key: Key) -> None:
         try:
@@ -223,10 +223,10 @@ class Agent:
         log.info("exited", extra={"lease": key.lease_id, "epoch": key.epoch, "exit_code": finished.exit_code})
         self._transport.wake.set()
 
-    async def _tell(self, entry: Entry) -> None:
+    async def _tell(self, entry: Entry, orders: Orders) -> None:
         """Report the command's state until that was answered. A refusal is an answer too."""
         told = entry.key, _OUTCOME[entry.state]
-        if told == self._told:
+        if told == self._told and _has_arrived(told[1], orders):
             return
         try:
             await self._transport.report(Report(*told[0], told[1], entry.exit_code, entry.output, entry.failure))
@@ -258,6 +258,11 @@ def _key(orders: Orders) -> Key | None:
     if orders.status != "in-use" or orders.lease_id is None or orders.kind == "hold":
         return None
     return Key(orders.lease_id, orders.epoch)
+
+
+def _has_arrived(outcome: Outcome, orders: Orders) -> bool:
+    """Whether the lease shows it: a database that was restored since has forgotten what it was told."""
+    return orders.lease_status == "active" or (outcome == "started" and orders.kind == "desktop")
 
 
 def _command(assignment: Assignment) -> Command:

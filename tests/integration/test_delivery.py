@@ -7,6 +7,7 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
 from urllib.parse import urlsplit
+from uuid import UUID
 
 import pytest
 import pytest_asyncio
@@ -323,3 +324,24 @@ async def test_many_machines_at_once_each_run_their_own_command(
 async def _serve_until(machine: Machine, stop: asyncio.Event) -> None:
     async with machine.serving():
         await stop.wait()
+
+
+async def test_a_report_that_a_restored_database_has_forgotten_is_made_again(pool: Pool, machine: Machine) -> None:
+    async with at_work(pool, machine):
+        lease = (await pool.settled(await pool.request_job(machine.job())))["id"]
+        await pool.until("SELECT exit_code = 0 FROM leases WHERE id = $1", lease)
+        await restored_to_the_claim(pool, lease)
+        await pool.owner.execute("SELECT pg_notify('vm_updates', 'look')")
+        await pool.until("SELECT status = 'active' AND exit_code = 0 FROM leases WHERE id = $1", lease)
+    assert machine.count_starts() == 1
+
+
+async def restored_to_the_claim(pool: Pool, lease: UUID) -> None:
+    """The lease as a backup has it that was made between claim and report."""
+    await pool.owner.execute("ALTER TABLE leases DISABLE TRIGGER USER")
+    await pool.owner.execute(
+        "UPDATE leases SET status = 'claimed', started_at = NULL, active_at = NULL, exit_code = NULL, "
+        "deadline = clock() + interval '1 hour' WHERE id = $1",
+        lease,
+    )
+    await pool.owner.execute("ALTER TABLE leases ENABLE TRIGGER USER")
