@@ -37,7 +37,6 @@ def main(
         options = replace(options, sizes=tuple(size))
     if quick:
         options = options.quick()
-    console = Console(width=None if sys.stdout.isatty() else 150)
     try:
         about, sections = asyncio.run(_bounded(options))
     except TimeoutError:
@@ -46,7 +45,7 @@ def main(
         sys.exit(str(failure))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    show(console, about, sections)
+    show(Console(), about, sections)
     if json:
         write(json, about, sections)
 

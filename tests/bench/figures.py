@@ -1,5 +1,6 @@
 """Numbers of a run: samples in, quantiles and ratios out."""
 
+import math
 from collections.abc import Iterable, Sequence
 from dataclasses import asdict, dataclass, field
 
@@ -23,17 +24,18 @@ def figure(nanoseconds: Iterable[int]) -> Figure | None:
 
 
 def _at(ordered: Sequence[int], share: float) -> float:
-    return round(ordered[max(0, -(-int(len(ordered) * share * 1000) // 1000) - 1)] / 1e6, 3)
+    rank = math.ceil(round(share * len(ordered), 6))
+    return round(ordered[rank - 1] / 1e6, 3)
 
 
 @dataclass(frozen=True, slots=True)
 class Row:
-    """One thing timed on both sides; `aim` is what LabLink promises of it."""
+    """One thing timed on both sides; `aim` is what LabLink promises of it on an idle machine: p50 and p99."""
 
     what: str
     ours: Figure | None
     naive: Figure | None
-    aim: str = ""
+    aim: tuple[float, float] | None = None
 
     @property
     def ratio(self) -> float | None:

@@ -5,10 +5,12 @@ import os
 import platform
 from pathlib import Path
 
+from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
+from rich.text import Text
 
-from tests.bench.figures import Figure, Section
+from tests.bench.figures import Count, Figure, Row, Section
 
 Facts = dict[str, str | int | float]
 
@@ -23,12 +25,15 @@ def facts() -> Facts:
 
 
 def show(console: Console, about: Facts, sections: list[Section]) -> None:
-    """Print every section."""
+    """Print every section; 80 columns are enough."""
     console.print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()), style="dim")
     for section in sections:
-        console.print(_table(section))
+        console.print()
+        console.print(section.title, style="bold")
+        console.print(_times(section.rows))
+        console.print(_counts(section.counts))
         for remark in section.remarks:
-            console.print(f"  {remark}", style="dim")
+            console.print(remark, style="dim")
 
 
 def write(path: Path, about: Facts, sections: list[Section]) -> None:
@@ -37,28 +42,39 @@ def write(path: Path, about: Facts, sections: list[Section]) -> None:
     path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
 
 
-def _table(section: Section) -> Table:
-    table = Table(title=section.title, title_justify="left", title_style="bold", header_style="dim")
-    table.add_column("ms")
+def _times(rows: list[Row]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("\nms", no_wrap=True)
     for side in ("LabLink", "naive"):
-        for name in ("p50", "p99", "max", "n"):
-            table.add_column(f"{side}\n{name}", justify="right")
-    table.add_column("naive :\nLabLink", justify="right")
-    table.add_column("aim")
-    for row in section.rows:
+        for number, name in enumerate(("p50", "p99", "max")):
+            table.add_column(f"{'' if number else side}\n{name}", justify="right", min_width=5)
+    table.add_column("naive :\nLabLink", justify="right", no_wrap=True)
+    for row in rows:
         ratio = f"{row.ratio:.1f}×" if row.ratio else ""
-        table.add_row(row.what, *_cells(row.ours), *_cells(row.naive), ratio, row.aim)
-    table.add_section()
-    for count in section.counts:
-        blank = ("", "", "")
-        table.add_row(count.what, *blank, str(count.ours), *blank, str(count.naive), "", count.aim)
+        table.add_row(row.what, *_cells(row.ours, row.aim), *_cells(row.naive), ratio)
     return table
 
 
-def _cells(figure: Figure | None) -> tuple[str, str, str, str]:
+def _counts(counts: list[Count]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("counted", min_width=39)
+    for name in ("LabLink", "naive", "aim"):
+        table.add_column(name, justify="right", min_width=8)
+    for count in counts:
+        table.add_row(count.what, str(count.ours), str(count.naive), count.aim)
+    return table
+
+
+def _cells(figure: Figure | None, aim: tuple[float, float] | None = None) -> tuple[Text, Text, Text]:
+    """The numbers, coloured by whether they reach the aim."""
     if figure is None:
-        return ("–", "–", "–", "0")
-    return (_ms(figure.p50), _ms(figure.p99), _ms(figure.max), str(figure.count))
+        return (Text(), Text(), Text())
+    limits = (*aim, None) if aim else (None, None, None)
+    p50, p99, most = (
+        Text(_ms(value), style="" if limit is None else "green" if value <= limit else "red")
+        for value, limit in zip((figure.p50, figure.p99, figure.max), limits, strict=True)
+    )
+    return p50, p99, most
 
 
 def _ms(value: float) -> str:
