@@ -4,25 +4,31 @@ import asyncio
 import json
 import os
 import shutil
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn
+from typing import TYPE_CHECKING, NoReturn, TypeVar
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 import asyncpg
 
 from allocator.cli.admin import Connection
-from allocator.cli.failures import CommandFailed, explained
+from allocator.cli.failures import CommandFailed, Misused, explained
 from allocator.config import load_settings
 from allocator.local.place import nearest
-from allocator.secrets import dsn
+from allocator.secrets import SecretMissing, dsn
 
 if TYPE_CHECKING:
     from allocator.migrate import Step
 
+T = TypeVar("T")
+
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
+
+NOTHING_GIVEN = """There is no .lablink here or in a directory above, so which database? Give --data-dir of a \
+`lablink up`, or --set database.host=… with the owner's password in LABLINK_OWNER_PASSWORD."""
 
 NO_PSQL = """There is no psql on this machine. Install it (Debian, Ubuntu: apt install postgresql-client; macOS: brew \
 install libpq), or give `lablink db url` to any other PostgreSQL program."""
@@ -33,29 +39,52 @@ def settings_place(data_dir: Path | None, settings: Sequence[str]) -> Path | Non
     return data_dir or (None if settings else nearest())
 
 
+@dataclass(frozen=True, slots=True)
+class Place:
+    """Where the database that is meant is, and what to do when it does not answer."""
+
+    dsn: str
+    advice: str
+
+
+async def find(data_dir: Path | None, settings: Sequence[str]) -> Place:
+    """The database that is meant, with the owner's password. Raises Misused when nothing says which."""
+    directory = settings_place(data_dir, settings)
+    database = load_settings(settings, directory).database
+    try:
+        url = await dsn(database, database.owner)
+    except SecretMissing as missing:
+        raise Misused(str(missing) if settings or directory else NOTHING_GIVEN) from missing
+    started_here = f"Start it: lablink up --data-dir {directory}"
+    return Place(url, started_here if directory else "Check database.host and database.port.")
+
+
 def owner_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:
     """Where to connect as the owner."""
-    database = load_settings(settings, settings_place(data_dir, settings)).database
-    return asyncio.run(dsn(database, database.owner))
+    return asyncio.run(find(data_dir, settings)).dsn
 
 
 def versions(data_dir: Path | None, settings: Sequence[str]) -> "list[Step]":
     """Every version of the database, oldest first, and whether this one has it."""
     from allocator.migrate import history
 
-    url = owner_dsn(data_dir, settings)
-    with explained():
-        return asyncio.run(history(url))
+    return asked(history, data_dir, settings)
+
+
+def asked(question: Callable[[str], Coroutine[None, None, T]], data_dir: Path | None, settings: Sequence[str]) -> T:
+    """The answer to a question about the database at the owner's connection string; failures come with words."""
+    place = asyncio.run(find(data_dir, settings))
+    with explained(place.advice):
+        return asyncio.run(question(place.dsn))
 
 
 @asynccontextmanager
 async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIterator[Connection]:
     """A connection as the owner, whose changes the history ascribes to `cli`; failures come with words."""
-    database = load_settings(settings, settings_place(data_dir, settings)).database
-    url = await dsn(database, database.owner)
-    with explained():
+    place = await find(data_dir, settings)
+    with explained(place.advice):
         connection = await asyncpg.connect(
-            url,
+            place.dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
             server_settings={"lablink.actor": "cli", "application_name": "lablink cli"},

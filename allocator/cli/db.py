@@ -1,6 +1,5 @@
 """`lablink db`: the database itself: how to reach it, which version it has."""
 
-import asyncio
 from typing import Annotated
 
 import typer
@@ -53,12 +52,12 @@ def migrate(
     Example: `lablink db migrate --sql > migration.sql`
     """
     from allocator import migrate as migrations
-    from allocator.cli.database import owner_dsn
+    from allocator.cli.database import asked
     from allocator.cli.output import say
 
     if sql:
         return print(migrations.offline_sql(version))
-    reached = asyncio.run(migrations.upgrade(owner_dsn(data_dir, settings or []), version))
+    reached = asked(lambda dsn: migrations.upgrade(dsn, version), data_dir, settings or [])
     say(f"The database is at version {reached}.")
 
 
@@ -74,13 +73,12 @@ def downgrade(
     Example: `lablink db downgrade -- -1`
     """
     from allocator import migrate as migrations
-    from allocator.cli.database import owner_dsn
+    from allocator.cli.database import asked
     from allocator.cli.output import say
 
-    dsn = owner_dsn(data_dir, settings or [])
     if not yes:
         typer.confirm(f"Go back to version {version}, and lose what only later versions hold?", abort=True)
-    reached = asyncio.run(migrations.downgrade(dsn, version))
+    reached = asked(lambda dsn: migrations.downgrade(dsn, version), data_dir, settings or [])
     say(f"The database is at version {reached}." if reached else "The database is empty.")
 
 

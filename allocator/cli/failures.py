@@ -45,8 +45,11 @@ NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asy
 
 
 @contextmanager
-def explained() -> Iterator[None]:
-    """What goes wrong with the database inside the block, in words and with the right exit code."""
+def explained(advice: str) -> Iterator[None]:
+    """What goes wrong with the database inside the block, in words and with the right exit code.
+
+    `advice` is what to do when the database does not answer.
+    """
     try:
         yield
     except NOT_MIGRATED as error:
@@ -56,13 +59,10 @@ def explained() -> Iterator[None]:
     except REFUSED as error:
         raise Unreachable(f"The database does not let us in: {error}. Check user and password.") from error
     except DOWN as error:
-        raise Unreachable(f"The database does not answer ({_short(error)}). Is it running? {WHERE}") from error
+        raise Unreachable(f"The database does not answer ({_short(error)}). {advice}") from error
     except asyncpg.PostgresError as error:
         kind = NotThere if error.sqlstate in NO_SUCH_THING else CommandFailed
         raise kind(sentence(error)) from error
-
-
-WHERE = "For one started by `lablink up`, give its --data-dir."
 
 
 def sentence(error: asyncpg.PostgresError) -> str:

@@ -6,6 +6,7 @@ import os
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -197,15 +198,21 @@ async def test_the_url_is_one_that_psql_takes_and_the_shell_opens_it(database: D
     assert by_shell.stdout.strip() == "lablink"
 
 
-async def test_a_database_that_is_away_is_exit_code_3(database: Database) -> None:
-    await asyncio.sleep(0)
+@pytest.mark.parametrize("command", ["vms list", "verify", "db history", "db migrate", "events --follow"])
+def test_a_database_that_is_away_is_one_sentence_and_exit_code_3(command: str) -> None:
+    away = ["--set=database.port=1", "--set=database.owner.password=env:OWNER"]
 
-    done = await asyncio.to_thread(
-        run_lablink, "vms", "list", "--set=database.port=1", "--set=database.owner.password=env:OWNER", OWNER="x"
-    )
+    done = run_lablink(*command.split(), *away, OWNER="x")
 
     assert done.returncode == 3
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_nothing_that_says_which_database_is_exit_code_2_and_advice(tmp_path: Path) -> None:
+    done = run_lablink("vms", "list", f"--data-dir={tmp_path}")
+
+    assert done.returncode == 2
+    assert "lablink up" in done.stderr
 
 
 async def test_a_wrong_password_is_exit_code_3_and_not_shown(database: Database) -> None:
