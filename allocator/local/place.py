@@ -15,7 +15,7 @@ from allocator.local.binaries import Account, reachable, unprivileged_account
 NAME = ".lablink"
 """The data directory's usual name: found in the working directory or above, as Git finds its own."""
 
-ELSEWHERE = Path("/var/lib/lablink")
+ELSEWHERE = Path("/var/lib/lablink-up")
 """Where root's machines live when their unprivileged user cannot reach the data directory."""
 
 
