@@ -57,7 +57,7 @@ async def at_work(pool: Pool, machine: Machine, **options: float) -> AsyncIterat
         yield
 
 
-async def short_period(pool: Pool, seconds: float) -> None:
+async def hello_every(pool: Pool, seconds: float) -> None:
     """Have machines say hello this often."""
     await pool.owner.execute(
         f"CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN {seconds}"
@@ -70,11 +70,10 @@ async def backends(pool: Pool, machine: Machine) -> int:
 
 
 async def test_a_notification_brings_the_command_long_before_the_next_hello(pool: Pool, machine: Machine) -> None:
+    await hello_every(pool, seconds=600)
     async with at_work(pool, machine):
-        asked_at = time.monotonic()
         lease = await pool.settled(await pool.request_job(machine.job()))
         assert lease["status"] == "active"
-        assert time.monotonic() - asked_at < 2
 
 
 async def test_a_desktop_is_active_once_start_host_has_exited_with_0(pool: Pool, machine: Machine) -> None:
@@ -124,7 +123,7 @@ async def test_a_line_that_the_grammar_refuses_fails_its_lease_with_the_reason(p
 
 
 async def test_a_dropped_notification_costs_one_period(pool: Pool, machine: Machine, wire: Wire) -> None:
-    await short_period(pool, 0.3)
+    await hello_every(pool, 0.3)
     wire.drops_notifications = True
     async with at_work(pool, machine):
         lease = await pool.finished(await pool.request_job(machine.job()))
@@ -136,11 +135,10 @@ async def test_a_dropped_notification_costs_one_period(pool: Pool, machine: Mach
 async def test_a_cut_connection_is_replaced_and_what_was_missed_is_found(
     pool: Pool, machine: Machine, wire: Wire
 ) -> None:
+    await hello_every(pool, seconds=600)
     async with at_work(pool, machine):
         wire.cut()
-        cut_at = time.monotonic()
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
-        assert time.monotonic() - cut_at < 2
 
 
 async def test_a_terminated_backend_is_replaced(pool: Pool, machine: Machine) -> None:
