@@ -1,0 +1,207 @@
+"""The pages in a real browser: readable by everybody in every state, on a phone and in the dark; they follow."""
+
+import asyncio
+import re
+from collections.abc import AsyncIterator
+
+import pytest_asyncio
+from playwright.async_api import Browser, expect
+
+from tests.support.browser import Tab, chromium, new_tab
+from tests.support.database import Database
+from tests.support.service import DESKTOP_LINE, LIMIT_SECONDS, PlayedClient, RunningService
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A browser of this test's own."""
+    async with chromium() as browser:
+        yield browser
+
+
+async def ask(tab: Tab, url: str, line: str, email: str = "ada@example.org") -> None:
+    """Fill in the form and send it."""
+    await tab.page.goto(url)
+    await tab.page.get_by_label("Your e-mail").fill(email)
+    await tab.page.get_by_label("Command").fill(line)
+    await tab.page.get_by_role("button", name="Ask for a machine").click()
+
+
+async def test_a_job_from_the_form_to_its_end_reads_well_in_every_state(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await tab.page.goto(service.url)
+    await tab.check()
+    await ask(tab, service.url, "python3 -c 'print(42)'")
+    await tab.shows("You are next in line")
+    await tab.check()
+    machine = await PlayedClient.of(await database.vm("vm-1"))
+    await tab.shows("vm-1 is yours")
+    await tab.check()
+    await machine.claim()
+    await tab.shows("vm-1 is starting your command")
+    await tab.check()
+    await machine.report("started")
+    await tab.shows("Your command is running")
+    await machine.report("exited", 1, "Traceback (most recent call last):\n" + "x" * 300 + "\n")
+    await tab.shows("Your command ended with code 1")
+    await tab.check()
+    await tab.page.get_by_text("Give the machine back …").click()
+    await tab.check()
+    await tab.page.get_by_role("button", name="Give the machine back now").click()
+    await tab.shows("This lease is over")
+    await tab.check()
+
+
+async def test_a_desktop_that_is_ready_and_one_that_failed_read_well(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    machine = await PlayedClient.of(await database.vm("a-machine-with-a-rather-long-name.cluster-7.example.org"))
+    await ask(tab, service.url, DESKTOP_LINE)
+    await machine.claim()
+    await tab.shows("is starting your command")
+    await tab.check()
+    await machine.report("exited", 0, "Host started successfully.\n")
+    await tab.shows("Your machine is ready")
+    await expect(tab.page.locator(".pin")).to_have_text(re.compile(r"\d{8}"))
+    await tab.check()
+    await tab.page.get_by_text("Give the machine back …").click()
+    await tab.page.get_by_role("button", name="Give the machine back now").click()
+    await machine.clean()
+    await ask(tab, service.url, DESKTOP_LINE)
+    await machine.claim()
+    await machine.report("failed", 1, "OAuth error.\n", "code-used")
+    await tab.shows("That did not work")
+    await tab.check()
+    await tab.page.get_by_role("button", name="Ask again").click()
+    await expect(tab.page.get_by_label("Your e-mail")).to_have_value("ada@example.org")
+
+
+async def test_refusals_and_pages_that_are_not_there_read_well(service: RunningService, browser: Browser) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, service.url, "rm -rf /", email="ada@home")
+    await expect(tab.page.get_by_role("alert")).to_contain_text("Please check")
+    field = tab.page.get_by_label("Your e-mail")
+    await expect(field).to_be_focused()
+    await expect(field).to_have_accessible_description(re.compile("The part after the @"))
+    await tab.check()
+    await tab.page.goto(f"{service.url}/leases/00000000-0000-0000-0000-000000000000")
+    await tab.shows("This page is not open to you")
+    await tab.check()
+    await tab.page.goto(f"{service.url}/nothing")
+    await tab.shows("Not Found")
+    await tab.check()
+
+
+async def test_the_page_says_aloud_what_changes_and_its_tab_shows_it(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    await tab.shows("You are next in line")
+    await database.vm("vm-1")
+
+    await expect(tab.page.get_by_role("status")).to_have_text("vm-1 is yours. We are telling it about your command.")
+    await expect(tab.page).to_have_title("vm-1 is yours · LabLink")
+
+
+async def test_the_keyboard_alone_is_enough(service: RunningService, browser: Browser) -> None:
+    tab = await new_tab(browser)
+    await tab.page.goto(service.url)
+    keys = tab.page.keyboard
+    await keys.press("Tab")
+    await expect(tab.page.get_by_text("Skip to the page")).to_be_focused()
+    await keys.press("Enter")
+    await keys.press("Tab")
+    await keys.type("ada@example.org")
+    await keys.press("Tab")
+    await keys.type("echo hi")
+    await keys.press("Tab")
+    await keys.press("Enter")
+    await tab.shows("You are next in line")
+    await tab.page.get_by_role("button", name="Leave the queue").focus()
+    await keys.press("Enter")
+    await tab.shows("This request was cancelled")
+
+
+async def test_the_kept_link_opens_the_lease_in_another_browser_and_leaves_no_key_behind(
+    service: RunningService, browser: Browser
+) -> None:
+    tab, other = await new_tab(browser), await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
+    asked: list[str] = []
+    other.page.on("request", lambda request: asked.append(request.url))
+
+    await other.page.goto(link)
+
+    await other.shows("You are next in line")
+    token = link.partition("#")[2]
+    assert len(token) == 43
+    assert token not in other.page.url
+    assert not any(token in url.partition("#")[0] for url in asked)
+
+
+async def test_a_wrong_key_opens_nothing(service: RunningService, browser: Browser) -> None:
+    tab, other = await new_tab(browser), await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    await tab.shows("You are next in line")
+
+    async with other.page.expect_response("**/return") as answer:
+        await other.page.goto(f"{tab.page.url}#{'A' * 43}")
+
+    assert (await answer.value).status == 404
+    await other.shows("This page is not open to you")
+
+
+async def test_the_link_is_copied(service: RunningService, browser: Browser) -> None:
+    tab = await new_tab(browser, permissions=["clipboard-read", "clipboard-write"])
+    await ask(tab, service.url, "echo hi")
+    await tab.page.get_by_role("button", name="Copy").click()
+    await expect(tab.page.get_by_role("button", name="Copied")).to_be_visible()
+
+    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
+    assert await tab.page.evaluate("navigator.clipboard.readText()") == link
+
+
+async def test_without_javascript_everything_works_and_the_page_looks_again_by_itself(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser, java_script_enabled=False)
+    await ask(tab, service.url, "echo hi")
+    await tab.shows("You are next in line")
+    await expect(tab.page.locator("meta[http-equiv=refresh]")).to_have_count(1)
+    await database.vm("vm-1")
+    await tab.page.reload()
+    await tab.shows("vm-1 is yours")
+    await tab.page.get_by_role("button", name="Cancel").click()
+    await tab.shows("This request was cancelled")
+
+
+async def test_a_restart_of_the_stream_is_survived(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    await tab.shows("You are next in line")
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not service.service.feed.subscribers:
+            await tab.page.evaluate("'the stream is being opened'")
+    await tab.context.set_offline(True)
+    for connection in list(service.server.server_state.connections):
+        connection.transport.abort()
+    machine = await PlayedClient.of(await database.vm("vm-1"))
+    await machine.claim()
+    await tab.context.set_offline(False)
+
+    await tab.shows("vm-1 is starting your command")
+
+
+async def test_the_documentation_is_shown_under_the_policy(service: RunningService, browser: Browser) -> None:
+    tab = await new_tab(browser)
+    await tab.page.goto(f"{service.url}/docs")
+
+    await tab.page.get_by_text("/api/v1/leases", exact=True).first.wait_for()
+    assert tab.complaints == []
