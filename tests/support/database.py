@@ -122,19 +122,19 @@ AGE_LEASE = (
 async def migrated_template(server: TestServer) -> AsyncIterator[str]:
     """The name of a database that has LabLink's roles and every migration, for others to be cloned from."""
     name = f"lablink_template_{WORKER}"
-    await _drop(server, name)
+    await _execute(server, _dropping(name))
     await bootstrap.prepare(server.superuser_dsn, PASSWORDS, name)
     await migrate.upgrade(server.dsn(name, "lablink", PASSWORDS["lablink"]))
     yield name
-    await _drop(server, name)
+    await _execute(server, _dropping(name))
 
 
 @asynccontextmanager
 async def cloned_database(server: TestServer, template: str, name: str) -> AsyncIterator[Database]:
     """A database like `template`, dropped at the end with whoever is still connected to it."""
-    await _drop(server, name)
     await _execute(
         server,
+        _dropping(name),
         f"CREATE DATABASE {name} OWNER lablink TEMPLATE {template} STRATEGY file_copy",
         f"ALTER DATABASE {name} SET timezone = '{TIME_ZONE}'",
         bootstrap.access_to(name),
@@ -143,11 +143,23 @@ async def cloned_database(server: TestServer, template: str, name: str) -> Async
         async with AsyncExitStack() as opened:
             yield Database(server, name, opened)
     finally:
-        await _drop(server, name)
+        roles = await _roles_of(server, name) if server.outlives_us else []
+        await _execute(server, _dropping(name), *(f"DROP ROLE IF EXISTS {role}" for role in roles))
 
 
-async def _drop(server: TestServer, name: str) -> None:
-    await _execute(server, f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+async def _roles_of(server: TestServer, name: str) -> list[str]:
+    """The machines' roles that were made in a database; roles belong to the whole server and outlive it."""
+    connection = await asyncpg.connect(server.dsn(name))
+    try:
+        return [row["role"] for row in await connection.fetch("SELECT role FROM vm_roles")]
+    except asyncpg.UndefinedTableError:  # a test that went down to an empty database
+        return []
+    finally:
+        await connection.close()
+
+
+def _dropping(name: str) -> str:
+    return f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
 
 
 async def _execute(server: TestServer, *statements: str) -> None:

@@ -40,6 +40,8 @@ class TestServer:
 
     superuser_dsn: str
     version: int
+    outlives_us: bool = False
+    """Whether it is somebody's, who wants no roles of ours left on it."""
 
     def dsn(self, database: str, user: str | None = None, password: str = "") -> str:
         """A DSN for `database`: as `user`, else as the superuser."""
@@ -55,7 +57,7 @@ async def found_server() -> AsyncIterator[TestServer]:
     wanted = os.environ.get("LABLINK_TEST_PG")
     version = int(wanted) if wanted else None
     if given := os.environ.get("LABLINK_TEST_DSN"):
-        yield await _described(given)
+        yield await _described(given, outlives_us=True)
     elif _has_binaries(version):
         with tempfile.TemporaryDirectory(prefix=PREFIX, dir=_place()) as directory:
             Path(directory).chmod(0o755)
@@ -87,9 +89,9 @@ def _has_binaries(version: int | None) -> bool:
         return False
 
 
-async def _described(dsn: str) -> TestServer:
+async def _described(dsn: str, outlives_us: bool = False) -> TestServer:
     connection = await asyncpg.connect(dsn)
     try:
-        return TestServer(dsn, connection.get_server_version().major)
+        return TestServer(dsn, connection.get_server_version().major, outlives_us)
     finally:
         await connection.close()
