@@ -16,6 +16,13 @@ STOP_SECONDS = 5
 class Server(uvicorn.Server):
     """A uvicorn that ends the streams of open pages first: it would wait for them, and they for news."""
 
+    async def startup(self, sockets: list[socket.socket] | None = None) -> None:
+        """Start, with sockets that send at once: those that are handed over are not told to by asyncio."""
+        for listener in sockets or ():
+            if listener.family != socket.AF_UNIX:
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+        await super().startup(sockets)
+
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """End the streams, then stop as usual."""
         assert isinstance(self.config.app, FastAPI)
