@@ -54,11 +54,16 @@ async def stamp(dsn: str, version: str) -> str | None:
 
 
 async def history(dsn: str) -> list[Step]:
-    """Every version there is, oldest first."""
+    """Every version there is, oldest first. Raises MigrationFailed when the database is at one from the future."""
     async with _connection(dsn) as connection:
         current = await connection.run_sync(_current)
     revisions = list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
-    applied = [revision.revision for revision in revisions].index(current) + 1 if current else 0
+    versions = [revision.revision for revision in revisions]
+    if current and current not in versions:
+        raise MigrationFailed(
+            f"The database is at version {current}, which this LabLink does not know: use a newer one."
+        )
+    applied = versions.index(current) + 1 if current else 0
     return [Step(each.revision, each.doc, number < applied) for number, each in enumerate(revisions)]
 
 
@@ -116,8 +121,8 @@ async def _record_failure(dsn: str, sentence: str) -> None:
             "INSERT INTO operations (kind, status, finished_at, error) VALUES ('migrate', 'failed', clock(), $1)",
             sentence,
         )
-    except asyncpg.UndefinedTableError:
-        pass
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+        pass  # an empty database, or not ours
     finally:
         await connection.close()
 
@@ -132,7 +137,7 @@ def _current(connection: sqlalchemy.Connection) -> str | None:
 
 def _config(output: io.StringIO | None = None) -> Config:
     config = Config(output_buffer=output)
-    config.set_main_option("script_location", str(SCRIPTS))
+    config.set_main_option("script_location", str(SCRIPTS).replace("%", "%%"))
     config.set_main_option("path_separator", "newline")
     return config
 
