@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 import asyncpg
 import pytest_asyncio
 
+from tests.sql.steps import LONG_AGO
 from tests.support.database import Database
 
 
@@ -20,3 +21,9 @@ async def owner(database: Database) -> AsyncIterator[asyncpg.Connection]:
 async def service(database: Database) -> asyncpg.Connection:
     """The allocator's own role, acting for the web page."""
     return await database.connect("lablink_app", **{"lablink.actor": "web"})
+
+
+@pytest_asyncio.fixture
+async def server_since_long(database: Database) -> None:
+    """PostgreSQL has run for an hour, so that its own start excuses nobody."""
+    await database.let_pass(LONG_AGO)

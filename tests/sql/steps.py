@@ -19,6 +19,7 @@ REDIRECT = "https://remotedesktop.google.com/_/oauthredirect"
 LINE = f'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="{CODE}" --redirect-url="{REDIRECT}" --pin={PIN}'
 SUMMARY = f"start-host --code=*** --redirect-url={REDIRECT} --pin=***"
 SALT = b"salt"
+LONG_AGO = 3600.0
 
 
 def sha256(text: str) -> bytes:
@@ -154,3 +155,43 @@ async def machine(
     """A machine that enrolled, with its connection."""
     vm = await database.vm(hostname, status, pool)
     return Machine(vm, await vm.connect())
+
+
+async def claimed(
+    database: Database, service: asyncpg.Connection, argv: list[str] | None = None
+) -> tuple[Machine, UUID]:
+    """A machine that claimed Ada's desktop, or the job `argv`, at epoch 1."""
+    if argv:
+        await service.execute("SELECT ensure_pool('default', true, $1, 600, 90, 600)", argv[:1])
+    vm = await machine(database)
+    await ask(service, ADA, argv=argv)
+    return vm, (await vm.claim(1))["lease_id"]
+
+
+async def lent(database: Database, service: asyncpg.Connection, email: str = ADA) -> tuple[Machine, UUID]:
+    """A machine whose desktop is active."""
+    vm = await machine(database)
+    await ask(service, email)
+    return vm, await vm.run()
+
+
+def noticed(connection: asyncpg.Connection) -> list[str]:
+    """The notices this connection gets from now on."""
+    words: list[str] = []
+    connection.add_log_listener(lambda _, message: words.append(str(message)))
+    return words
+
+
+async def connections(database: Database, number: int, role: str = "lablink_app") -> list[asyncpg.Connection]:
+    return list(await asyncio.gather(*(database.connect(role) for _ in range(number))))
+
+
+async def machines(database: Database, number: int) -> list[Machine]:
+    return [await machine(database, f"vm-{n}") for n in range(1, number + 1)]
+
+
+async def waits_for_a_lock(owner: asyncpg.Connection, waiting: asyncpg.Connection) -> None:
+    """Returns once the backend of `waiting` is blocked by another one."""
+    async with asyncio.timeout(10):
+        while not await owner.fetchval("SELECT cardinality(pg_blocking_pids($1))", waiting.get_server_pid()):
+            pass

@@ -1,175 +1,12 @@
-"""The periodic duties: who is lost and who is not, whose time is up, who is next, what is forgotten."""
+"""The other periodic duties: whose time is up, who is next, what is forgotten; and that two keep apart."""
 
 from uuid import UUID
 
 import asyncpg
 import pytest
 
-from tests.sql.steps import ADA, BOB, Machine, ask, lease_of, machine, row_of
+from tests.sql.steps import ADA, BOB, ask, lease_of, machine, machines, row_of
 from tests.support.database import Database
-
-LONG_AGO = 3600.0
-
-
-@pytest.fixture
-async def server_since_long(database: Database) -> None:
-    """PostgreSQL has run for an hour, so that its own start excuses nobody."""
-    await database.let_pass(LONG_AGO)
-
-
-async def fleet(database: Database, number: int) -> list[Machine]:
-    return [await machine(database, f"vm-{n}") for n in range(1, number + 1)]
-
-
-async def lose(service: asyncpg.Connection, contact: float = LONG_AGO) -> int:
-    return int(await service.fetchval("SELECT sweep_lost($1)", contact))
-
-
-async def statuses(owner: asyncpg.Connection) -> list[str]:
-    return [row["status"] for row in await owner.fetch("SELECT status FROM vms ORDER BY id")]
-
-
-# lost
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_a_silent_machine_is_lost_and_its_lease_fails(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vm = await machine(database)
-    lease = (await ask(service))["lease_id"]
-    await database.age(vm.vm, 46)
-
-    assert await lose(service) == 1
-
-    row, failed = await row_of(owner), await lease_of(owner, lease)
-    assert (row["status"], row["reason"], row["epoch"]) == ("failed", "lost", 2)
-    assert (failed["status"], failed["failure"]) == ("failed", "lost")
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_a_machine_that_was_silent_for_a_while_only_is_not_lost(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vm = await machine(database)
-    await database.age(vm.vm, 40)
-
-    assert await lose(service) == 0
-
-
-@pytest.mark.usefixtures("server_since_long")
-@pytest.mark.parametrize("status", ["failed", "retired"])
-async def test_a_machine_that_is_out_of_service_is_not_lost(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, status: str
-) -> None:
-    vm = await machine(database)
-    await owner.execute("UPDATE vms SET status = $1", status)
-    await database.age(vm.vm, 100)
-
-    assert await lose(service) == 0
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_nobody_is_lost_before_the_allocator_has_had_the_database_long_enough(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vm = await machine(database)
-    await database.age(vm.vm, 100)
-
-    assert await lose(service, contact=40) == 0
-    assert await lose(service, contact=46) == 1
-
-
-async def test_nobody_is_lost_before_postgresql_has_run_long_enough(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    up = await owner.fetchval("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
-    vm = await machine(database)
-    await database.age(vm.vm, LONG_AGO)
-
-    await database.let_pass(40 - up)
-    assert await lose(service) == 0
-    await database.let_pass(60)
-    assert await lose(service) == 1
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_a_fifth_of_the_fleet_may_be_lost_at_once(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    for vm in (await fleet(database, 11))[:3]:
-        await database.age(vm.vm, 100)
-
-    assert await lose(service) == 3
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_more_than_a_fifth_of_the_fleet_is_not_lost_at_once_but_reported_once_a_minute(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    for vm in (await fleet(database, 10))[:3]:
-        await database.age(vm.vm, 100)
-
-    assert [await lose(service), await lose(service)] == [0, 0]
-
-    alerts = await owner.fetch("SELECT detail FROM events WHERE kind = 'alert.silence'")
-    assert [row["detail"] for row in alerts] == ['{"fleet": 10, "silent": 3}']
-    assert set(await statuses(owner)) == {"available"}
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_a_fifth_after_a_fifth_is_more_than_a_fifth(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vms = await fleet(database, 6)
-    for vm in vms[:2]:
-        await database.age(vm.vm, 100)
-    first = await lose(service)
-    for vm in vms[2:4]:
-        await database.age(vm.vm, 100)
-
-    assert (first, await lose(service)) == (2, 0)
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_two_machines_may_be_lost_however_small_the_fleet(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    for vm in (await fleet(database, 3))[:2]:
-        await database.age(vm.vm, 100)
-
-    assert await lose(service) == 2
-
-
-@pytest.mark.usefixtures("server_since_long")
-async def test_a_silent_machine_whose_row_somebody_holds_is_left_for_the_next_sweep(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vms = await fleet(database, 2)
-    for vm in vms:
-        await database.age(vm.vm, 100)
-    await service.execute("SET lock_timeout = '2s'")
-    async with owner.transaction():
-        await owner.execute("SELECT FROM vms WHERE hostname = 'vm-1' FOR UPDATE")
-        first = await lose(service)
-
-    assert (first, await lose(service)) == (1, 1)
-
-
-async def test_a_lost_machine_comes_back_clean_and_serves_the_queue(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vm = await machine(database)
-    await database.let_pass(LONG_AGO)
-    await lose(service)
-    lease = (await ask(service))["lease_id"]
-
-    await vm.clean()
-
-    assert (await row_of(owner))["lease_id"] == lease
-
-
-# deadlines
 
 
 @pytest.mark.parametrize(
@@ -240,13 +77,10 @@ async def test_a_lease_that_somebody_works_on_is_left_for_the_next_sweep(
     assert (first, await service.fetchval("SELECT sweep_deadlines()")) == (0, 1)
 
 
-# the queue
-
-
 async def test_whoever_waits_gets_a_machine_that_nobody_gave_them(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    for vm in await fleet(database, 2):
+    for vm in await machines(database, 2):
         await database.age(vm.vm, 60)
     leases = [(await ask(service, email))["lease_id"] for email in (ADA, BOB)]
     await owner.execute("UPDATE vm_heartbeats SET seen_at = clock()")
@@ -270,9 +104,6 @@ async def test_every_pool_has_a_queue_of_its_own(
     assert await service.fetchval("SELECT sweep_queue()") == 2
 
     assert [(await row_of(owner, name))["email"] for name in ("vm-1", "vm-2")] == [BOB, ADA]
-
-
-# secrets
 
 
 async def test_a_code_that_waits_for_ten_minutes_is_forgotten_and_its_lease_fails(
@@ -312,9 +143,6 @@ async def test_a_job_has_no_code_to_grow_old(
 
     assert await service.fetchval("SELECT sweep_secrets()") == 0
     assert (await lease_of(owner, lease))["status"] == "queued"
-
-
-# all of them
 
 
 SWEEPS = ["sweep_lost(1e6)", "sweep_deadlines()", "sweep_queue()", "sweep_secrets()", "sweep_roles()"]

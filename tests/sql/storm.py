@@ -1,0 +1,141 @@
+"""Everybody at once, each on a connection of their own, until every verb went through often enough."""
+
+import asyncio
+import random
+from collections import Counter
+from collections.abc import Awaitable, Callable
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from tests.sql.steps import (
+    Machine,
+    ask,
+    connections,
+    machines,
+)
+from tests.support.database import Database
+
+PEOPLE = [f"u{number}@example.org" for number in range(8)]
+HAND_WRITTEN = [
+    "UPDATE vms SET status = 'available', email = NULL, crd_command = NULL, updated_at = NOW() WHERE hostname = $1",
+    "UPDATE vms SET status = 'failed', updated_at = NOW() WHERE hostname = $1",
+    "UPDATE vms SET status = 'in-use' WHERE hostname = $1",
+    "UPDATE vms SET status = 'in-use', email = 'u1@example.org', crd_command = 'python train.py' WHERE hostname = $1",
+    "UPDATE vms SET status = 'available' WHERE hostname <> $1",
+    "UPDATE leases SET status = 'cancelled' WHERE status IN ('queued', 'assigned', 'claimed') AND hostname = $1",
+    "UPDATE leases SET status = 'ended' WHERE status = 'active' AND hostname = $1",
+    "UPDATE leases SET status = 'cancelled' WHERE status = 'queued' AND $1 <> ''",
+]
+SWEEPS = ["sweep_lost(1e6)", "sweep_deadlines()", "sweep_queue()", "sweep_secrets()", "sweep_roles()"]
+RUNS: list[list[tuple[str, int | None]]] = [[("started", None), ("exited", 0)], [("exited", 1)], [("unknown", None)]]
+VERBS = ("ask", "end", "release", "fail", "sweep", "hello", "claim", "report", "cleaned")
+REFUSALS = {"LL001", "LL002", "LL003", "LL008", "40001"}
+
+
+@dataclass
+class Storm:
+    """Everybody at once, each on a connection of their own, and what came of it."""
+
+    machines: list[Machine]
+    rounds: int
+    done: Counter[str] = field(default_factory=Counter)
+    refusals: Counter[str] = field(default_factory=Counter)
+    deadlocks: Counter[str] = field(default_factory=Counter)
+
+    @property
+    def is_over(self) -> bool:
+        """Every verb went through `rounds` times."""
+        return min(self.done[name] for name in VERBS) >= self.rounds
+
+    def hostname(self, chance: random.Random) -> str:
+        return chance.choice(self.machines).hostname
+
+    async def call(self, name: str, call: Awaitable[Any]) -> Any:
+        """The call's answer, or None when it was refused as it may be."""
+        try:
+            answer = await call
+        except asyncpg.PostgresError as refusal:
+            sqlstate = str(refusal.sqlstate)
+            if sqlstate == "40P01":
+                self.deadlocks[name] += 1
+            elif sqlstate not in REFUSALS:
+                raise
+            self.refusals[sqlstate] += 1
+            return None
+        self.done[name] += 1
+        return answer
+
+    async def asks(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        await self.call("ask", ask(service, chance.choice(PEOPLE)))
+
+    async def hands_back(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        latest = await service.fetch("SELECT id FROM lease_views ORDER BY created_at DESC LIMIT 6")
+        if latest:
+            await self.call("end", service.execute("SELECT end_lease($1)", chance.choice(latest)["id"]))
+
+    async def releases(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        await self.call("release", service.execute("SELECT release_vm($1)", self.hostname(chance)))
+
+    async def fails(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        verb = chance.choice(["fail_vm($1, 'test')", "return_vm($1)", "return_vm($1)"])
+        await self.call("fail", service.execute(f"SELECT {verb}", self.hostname(chance)))
+
+    async def sweeps(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        await self.call("sweep", service.execute(f"SELECT {chance.choice(SWEEPS)}"))
+
+    async def writes_by_hand(self, owner: asyncpg.Connection, chance: random.Random) -> None:
+        await self.call("by hand", owner.execute(chance.choice(HAND_WRITTEN), self.hostname(chance)))
+
+    async def lives(self, vm: Machine, chance: random.Random) -> None:
+        """One turn of a machine: does what hello says, though by then it may no longer be true."""
+        orders = await self.call("hello", vm.hello(None))
+        if orders and orders["status"] == "cleaning":
+            await self.call("cleaned", vm.cleaned(orders["epoch"]))
+        elif orders and orders["lease_status"] in ("assigned", "claimed"):
+            await self.runs(vm, orders["epoch"], chance)
+
+    async def runs(self, vm: Machine, epoch: int, chance: random.Random) -> None:
+        assignment = await self.call("claim", vm.claim(epoch))
+        if assignment:
+            for outcome, code in chance.choice(RUNS):
+                await self.call("report", vm.report(assignment["lease_id"], epoch, outcome, code))
+
+    async def settle(self, service: asyncpg.Connection) -> None:
+        """Brings every machine back, one after the other, so that nothing is left to do."""
+        for vm in self.machines:
+            await service.execute("SELECT return_vm($1)", vm.hostname)
+            orders = await vm.hello(None)
+            if orders["status"] == "cleaning":
+                await vm.cleaned(orders["epoch"])
+        await service.execute("SELECT sweep_queue()")
+
+
+Deed = Callable[[Any, random.Random], Awaitable[None]]
+
+
+async def repeat(ours: Storm, deed: Deed, who: Any, how_often: float, seed: int) -> None:
+    """Does the deed again and again until the storm is over, in `how_often` of all turns."""
+    chance = random.Random(seed)
+    while not ours.is_over:
+        if chance.random() < how_often:
+            await deed(who, chance)
+        else:
+            await asyncio.sleep(0)
+
+
+async def storm(database: Database, rounds: int, by_hand: int) -> Storm:
+    """Everybody at once until each verb went through `rounds` times; `by_hand` admins write statements of their own."""
+    ours = Storm(await machines(database, 5), rounds)
+    often: list[Deed] = [ours.asks, ours.asks, ours.asks, ours.sweeps, ours.sweeps]
+    seldom: list[Deed] = [ours.hands_back, ours.releases, ours.fails]
+    callers = await connections(database, len(often) + len(seldom))
+    admins = await connections(database, by_hand, "lablink")
+    parts: list[tuple[Deed, Any, float]] = [(deed, callers.pop(), 1) for deed in often]
+    parts += [(deed, callers.pop(), 0.2) for deed in seldom]
+    parts += [(ours.writes_by_hand, admin, 0.2) for admin in admins]
+    parts += [(ours.lives, vm, 1) for vm in ours.machines]
+    async with asyncio.timeout(60):
+        await asyncio.gather(*(repeat(ours, *part, seed) for seed, part in enumerate(parts)))
+    return ours
