@@ -128,8 +128,8 @@ def _section(subjects: dict[tuple[str, int], Subject], options: Options) -> Sect
     section = Section("The claim alone, through one connection")
     for size in options.sizes:
         ours, naive = subjects["ours", size], subjects["naive", size]
-        section.rows.append(Row(f"{size:,} VMs: the statement", figure(ours.statement), figure(naive.statement)))
-        section.rows.append(Row(f"{size:,} VMs: with its commit", figure(ours.committed), figure(naive.committed)))
+        section.rows.append(Row(f"{size:,} VMs: statement", figure(ours.statement), figure(naive.statement)))
+        section.rows.append(Row(f"{size:,} VMs: with commit", figure(ours.committed), figure(naive.committed)))
     small, large = min(options.sizes), max(options.sizes)
     growth = {way: _growth(subjects[way, small], subjects[way, large]) for way in ("ours", "naive")}
     section.counts.append(

@@ -89,7 +89,7 @@ STAGES = (
     ("POST → commit", "sent", "committed"),
     ("woke → hello", "woke", "hello"),
     ("hello → claim", "hello", "claim"),
-    ("claim → intent on disk", "claim", "intent"),
+    ("claim → intent", "claim", "intent"),
     ("intent → command", "intent", "started"),
 )
 
