@@ -76,7 +76,7 @@ class Site:
 
 
 class HeadersMiddleware:
-    """Puts the headers of docs/security.md on every answer."""
+    """Puts the security headers on every answer."""
 
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self.app = app
