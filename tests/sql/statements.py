@@ -20,12 +20,12 @@ def quoted(words: list[str]) -> list[str]:
 
 
 VM_COLUMNS = {
-    "status": [*quoted(VM_STATUSES), *quoted(VM_STATUSES), "'on-fire'", "NULL"],
+    "status": [*quoted(VM_STATUSES) * 2, "'on-fire'", "NULL"],
     "email": PEOPLE,
     "crd_command": [QUOTED_LINE, "'python train.py'", "NULL"],
-    "epoch": ["epoch", "epoch + 1", "epoch - 1", "epoch + 100", *NUMBERS],
+    "epoch": ["epoch + 1", "epoch + 1", "epoch + 100", "epoch - 1", "epoch", *NUMBERS],
     "cleaned_epoch": ["epoch", "cleaned_epoch + 1", *NUMBERS],
-    "lease_id": ["lease_id", "gen_random_uuid()", "NULL", *SOME_LEASE],
+    "lease_id": [*SOME_LEASE, *SOME_LEASE, "lease_id", "gen_random_uuid()", "NULL"],
     "reason": ["'lost'", "'held for repair'", "NULL"],
     "pool": ["'default'", "'gpu'", "'nowhere'", "NULL"],
     "hostname": [*quoted(HOSTNAMES), "'vm-9'", "''", "NULL"],
@@ -34,7 +34,7 @@ VM_COLUMNS = {
     "created_at": TIMES,
 }
 LEASE_COLUMNS = {
-    "status": [*quoted(LEASE_STATUSES), *quoted(LEASE_STATUSES), "'lent'", "NULL"],
+    "status": [*quoted(LEASE_STATUSES) * 2, "'lent'", "NULL"],
     "email": PEOPLE,
     "vm_id": ["vm_id", *SOME_VM, "NULL"],
     "epoch": ["epoch", "epoch + 1", *NUMBERS],
@@ -58,6 +58,7 @@ LEASE_COLUMNS = {
     "live": ["true", "DEFAULT"],
     "idempotency_sha256": ["'x'", "NULL"],
 }
+VM_MARKS = quoted(VM_STATUSES)
 VM_FILTERS = [
     *(f"hostname = '{name}'" for name in HOSTNAMES),
     "true",
@@ -75,7 +76,7 @@ def assignments(columns: dict[str, list[str]]) -> st.SearchStrategy[dict[str, st
     pair = st.sampled_from(sorted(columns)).flatmap(
         lambda name: st.tuples(st.just(name), st.sampled_from(columns[name]))
     )
-    return st.lists(pair, min_size=1, max_size=4).map(dict)
+    return st.one_of(pair.map(lambda one: dict([one])), st.lists(pair, min_size=1, max_size=4).map(dict))
 
 
 def update(table: str, columns: dict[str, list[str]], filters: list[str]) -> st.SearchStrategy[str]:
@@ -97,25 +98,38 @@ def insert(table: str, columns: dict[str, list[str]], always: dict[str, str]) ->
     )
 
 
-# A status alone is what an admin writes most; the others mix columns that rarely belong together.
-UPDATE_VM_STATUS = st.builds(
-    "UPDATE vms SET status = '{}' WHERE {}".format, st.sampled_from(VM_STATUSES), st.sampled_from(VM_FILTERS)
-)
-LEND_BY_HAND = st.builds(
-    "UPDATE vms SET status = 'in-use', email = {}, crd_command = {}, lease_id = {} WHERE hostname = '{}'".format,
-    st.sampled_from(PEOPLE),
-    st.sampled_from(VM_COLUMNS["crd_command"]),
-    st.sampled_from(VM_COLUMNS["lease_id"]),
-    st.sampled_from(HOSTNAMES),
-)
-CONFIRM_CLEAN = st.builds(
-    "UPDATE vms SET status = 'available', cleaned_epoch = epoch WHERE status = 'cleaning' AND {}".format,
-    st.sampled_from(VM_FILTERS),
-)
-UPDATE_LEASE_STATUS = st.builds(
+CHANGE_VM = update("vms", VM_COLUMNS, VM_FILTERS)
+CHANGE_LEASE = update("leases", LEASE_COLUMNS, LEASE_FILTERS)
+CHANGE_LEASE_STATUS = st.builds(
     "UPDATE leases SET status = '{}' WHERE {}".format, st.sampled_from(LEASE_STATUSES), st.sampled_from(LEASE_FILTERS)
 )
-OTHERS = st.sampled_from(
+CHANGE_VM_STATUS = st.one_of(
+    st.builds(
+        "UPDATE vms SET status = '{}' WHERE {}".format, st.sampled_from(VM_STATUSES), st.sampled_from(VM_FILTERS)
+    ),
+    st.builds(
+        "UPDATE vms SET status = 'in-use', email = {}, crd_command = {}, lease_id = {} WHERE hostname = '{}'".format,
+        st.sampled_from(PEOPLE),
+        st.sampled_from(VM_COLUMNS["crd_command"]),
+        st.sampled_from(VM_COLUMNS["lease_id"]),
+        st.sampled_from(HOSTNAMES),
+    ),
+    st.builds(
+        "UPDATE vms SET status = 'available', cleaned_epoch = epoch WHERE status = 'cleaning' AND {}".format,
+        st.sampled_from(VM_FILTERS),
+    ),
+)
+ADD = st.one_of(
+    insert("vms", VM_COLUMNS, {"hostname": "'vm-' || (random() * 1000)::int"}),
+    insert("leases", LEASE_COLUMNS, {"email": f"'{BOB}'", "kind": "'job'"}),
+    st.sampled_from(
+        [
+            "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'in-use' FROM generate_series(1, 3) g",
+            "INSERT INTO vms (hostname) VALUES ('vm-1') ON CONFLICT (hostname) DO UPDATE SET status = 'failed'",
+        ]
+    ),
+)
+TAKE_AWAY = st.sampled_from(
     [
         "DELETE FROM vms WHERE hostname = 'vm-1'",
         "DELETE FROM vms WHERE status = 'in-use'",
@@ -133,18 +147,6 @@ OTHERS = st.sampled_from(
         "DELETE FROM pools WHERE name = 'gpu'",
         "UPDATE events SET kind = 'x'",
         "DELETE FROM events",
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'in-use' FROM generate_series(1, 3) g",
-        "INSERT INTO vms (hostname) VALUES ('vm-1') ON CONFLICT (hostname) DO UPDATE SET status = 'failed'",
     ]
 )
-STATEMENTS = st.one_of(
-    UPDATE_VM_STATUS,
-    LEND_BY_HAND,
-    CONFIRM_CLEAN,
-    UPDATE_LEASE_STATUS,
-    update("vms", VM_COLUMNS, VM_FILTERS),
-    update("leases", LEASE_COLUMNS, LEASE_FILTERS),
-    insert("vms", VM_COLUMNS, {"hostname": "'vm-' || (random() * 1000)::int"}),
-    insert("leases", LEASE_COLUMNS, {"email": f"'{BOB}'", "kind": "'job'"}),
-    OTHERS,
-)
+STATEMENTS = st.one_of(CHANGE_VM, CHANGE_VM_STATUS, CHANGE_LEASE, CHANGE_LEASE_STATUS, ADD, TAKE_AWAY)

@@ -13,7 +13,16 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
 
 from tests.sql.promises import LIVE, broken, facts
-from tests.sql.statements import HOSTNAMES, STATEMENTS
+from tests.sql.statements import (
+    ADD,
+    CHANGE_LEASE,
+    CHANGE_LEASE_STATUS,
+    CHANGE_VM,
+    CHANGE_VM_STATUS,
+    HOSTNAMES,
+    STATEMENTS,
+    TAKE_AWAY,
+)
 from tests.sql.steps import ADA, BOB, CYD, ask
 from tests.sql.world import World, both, obey, refusal_of, some_lease
 from tests.support.database import cloned_database
@@ -52,13 +61,9 @@ class Lives(RuleBasedStateMachine):
 
     # people
 
-    @rule(person=people, pool=st.sampled_from(["default", "gpu"]))
-    def somebody_asks(self, person: str, pool: str) -> None:
-        self.attempt(ask(self.world.service, person, argv=["echo"], pool=pool))
-
-    @rule(person=people)
-    def somebody_asks_for_a_desktop(self, person: str) -> None:
-        self.attempt(ask(self.world.service, person))
+    @rule(person=people, argv=st.sampled_from([["echo"], None]), pool=st.sampled_from(["default", "default", "gpu"]))
+    def somebody_asks(self, person: str, argv: list[str] | None, pool: str) -> None:
+        self.attempt(ask(self.world.service, person, argv=argv, pool=pool))
 
     @rule(number=ordinals)
     def somebody_hands_back(self, number: int) -> None:
@@ -91,13 +96,9 @@ class Lives(RuleBasedStateMachine):
         lease = (row and row["lease_id"]) or uuid4()
         self.say(hostname, off, "report($2, $1, $3, $4, 'output', $5)", lease, outcome, exit_code, failure)
 
-    @rule(hostname=hostnames, off=epochs_off)
-    def a_machine_is_clean(self, hostname: str, off: int) -> None:
-        self.say(hostname, off, "cleaned($1)")
-
-    @rule(hostname=hostnames, off=epochs_off)
-    def a_machine_is_unwell(self, hostname: str, off: int) -> None:
-        self.say(hostname, off, "unhealthy($1, 'no disk')")
+    @rule(hostname=hostnames, off=epochs_off, well=st.sampled_from([True, True, False]))
+    def a_machine_is_clean_or_cannot_be(self, hostname: str, off: int, well: bool) -> None:
+        self.say(hostname, off, "cleaned($1)" if well else "unhealthy($1, 'no disk')")
 
     @rule(hostname=hostnames)
     def a_machine_does_as_it_is_told(self, hostname: str) -> None:
@@ -109,13 +110,6 @@ class Lives(RuleBasedStateMachine):
         self.attempt(self.world.enrol(hostname))
 
     # the allocator
-
-    @rule(
-        hostname=hostnames,
-        verb=st.sampled_from(["release_vm($1)", "fail_vm($1, 'x')", "return_vm($1)", "retire_vm($1)"]),
-    )
-    def the_service_changes_a_machine(self, hostname: str, verb: str) -> None:
-        self.attempt(self.world.service.execute(f"SELECT {verb}", hostname))
 
     @rule(sweep=st.sampled_from(["sweep_queue()", "sweep_deadlines()", "sweep_secrets()", "sweep_lost(1e6)"]))
     def a_sweep_comes_round(self, sweep: str) -> None:
@@ -134,8 +128,35 @@ class Lives(RuleBasedStateMachine):
 
     # the admin
 
-    @rule(statement=STATEMENTS)
-    def an_admin_types(self, statement: str) -> None:
+    @rule(
+        hostname=hostnames,
+        verb=st.sampled_from(["release_vm($1)", "fail_vm($1, 'x')", "return_vm($1)", "retire_vm($1)"]),
+    )
+    def an_admin_names_a_machine(self, hostname: str, verb: str) -> None:
+        self.attempt(self.world.owner.execute(f"SELECT {verb}", hostname))
+
+    @rule(statement=CHANGE_VM)
+    def an_admin_changes_a_machine(self, statement: str) -> None:
+        self.attempt(self.world.owner.execute(statement))
+
+    @rule(statement=CHANGE_VM_STATUS)
+    def an_admin_marks_a_machine(self, statement: str) -> None:
+        self.attempt(self.world.owner.execute(statement))
+
+    @rule(statement=CHANGE_LEASE)
+    def an_admin_changes_a_lease(self, statement: str) -> None:
+        self.attempt(self.world.owner.execute(statement))
+
+    @rule(statement=CHANGE_LEASE_STATUS)
+    def an_admin_marks_a_lease(self, statement: str) -> None:
+        self.attempt(self.world.owner.execute(statement))
+
+    @rule(statement=ADD)
+    def an_admin_adds_a_row(self, statement: str) -> None:
+        self.attempt(self.world.owner.execute(statement))
+
+    @rule(statement=TAKE_AWAY)
+    def an_admin_takes_rows_away(self, statement: str) -> None:
         self.attempt(self.world.owner.execute(statement))
 
     @rule(first=STATEMENTS, second=STATEMENTS, keep=st.booleans())
@@ -164,7 +185,7 @@ class Lives(RuleBasedStateMachine):
         return self.world.clients[hostname]
 
     def row(self, hostname: str) -> asyncpg.Record | None:
-        role = self.world.run(self.client(hostname).fetchval("SELECT session_user"))
+        role = self.world.roles[hostname]
         return self.world.run(self.world.owner.fetchrow("SELECT * FROM vms WHERE role = $1", role))
 
     def say(self, hostname: str, off: int, call: str, *arguments: object) -> None:

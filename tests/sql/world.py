@@ -9,7 +9,7 @@ import asyncpg
 
 from client.scram import verifier
 from tests.sql.statements import HOSTNAMES
-from tests.sql.steps import sha256
+from tests.sql.steps import ADA, BOB, CYD, ask, sha256
 from tests.support.database import Database
 
 Answer = TypeVar("Answer")
@@ -28,6 +28,7 @@ class World:
         self.loop = loop
         self.database = database
         self.clients: dict[str, asyncpg.Connection] = {}
+        self.roles: dict[str, str] = {}
         self.owner, self.service, self.superuser = (
             self.run(database.connect(role)) for role in ("lablink", "lablink_app", "postgres")
         )
@@ -44,16 +45,29 @@ class World:
         await self.owner.execute("UPDATE pools SET claim_seconds = 600")
         for hostname in HOSTNAMES:
             await self.enrol(hostname)
-            await self.clients[hostname].execute("SELECT client_api.hello(0, NULL)")
+        await self.lend()
+
+    async def lend(self) -> None:
+        """Ada has the first machine, Bob's command is about to start on the second, Cyd has handed back the third."""
+        for email, client in zip((ADA, BOB, CYD), self.clients.values(), strict=True):
+            await obey(client)
+            await ask(self.service, email)
+            await client.execute("SELECT client_api.claim(1)")
+        first, _, third = self.clients.values()
+        await obey(first)
+        await self.owner.execute("UPDATE vms SET status = 'available' WHERE hostname = $1", HOSTNAMES[2])
+        await obey(third)
 
     async def enrol(self, hostname: str) -> None:
+        """The machine of this name enrols, again if it did before."""
         token = sha256(str(uuid4()))
-        await self.service.execute("SELECT invite_vm($1, 'default', $2)", hostname, token)
+        await self.owner.execute("SELECT invite_vm($1, 'default', $2)", hostname, token)
         role = await self.service.fetchval("SELECT role FROM enrol_vm($1, $2)", token, VERIFIER)
         if hostname in self.clients:
-            await self.clients.pop(hostname).close()
+            await self.clients[hostname].close()
         server = self.database.server
         self.clients[hostname] = await asyncpg.connect(server.dsn(self.database.name, role, PASSWORD))
+        self.roles[hostname] = role
 
     async def end(self) -> None:
         for client in self.clients.values():
