@@ -75,12 +75,12 @@ class Storm:
         if latest:
             await self.call("end", service.execute("SELECT end_lease($1)", chance.choice(latest)["id"]))
 
-    async def releases(self, service: asyncpg.Connection, chance: random.Random) -> None:
-        await self.call("release", service.execute("SELECT release_vm($1)", self.hostname(chance)))
+    async def releases(self, owner: asyncpg.Connection, chance: random.Random) -> None:
+        await self.call("release", owner.execute("SELECT release_vm($1)", self.hostname(chance)))
 
-    async def fails(self, service: asyncpg.Connection, chance: random.Random) -> None:
+    async def fails(self, owner: asyncpg.Connection, chance: random.Random) -> None:
         verb = chance.choice(["fail_vm($1, 'test')", "return_vm($1)", "return_vm($1)"])
-        await self.call("fail", service.execute(f"SELECT {verb}", self.hostname(chance)))
+        await self.call("fail", owner.execute(f"SELECT {verb}", self.hostname(chance)))
 
     async def sweeps(self, service: asyncpg.Connection, chance: random.Random) -> None:
         await self.call("sweep", service.execute(f"SELECT {chance.choice(SWEEPS)}"))
@@ -102,14 +102,14 @@ class Storm:
             for outcome, code in chance.choice(RUNS):
                 await self.call("report", vm.report(assignment["lease_id"], epoch, outcome, code))
 
-    async def settle(self, service: asyncpg.Connection) -> None:
+    async def settle(self, owner: asyncpg.Connection) -> None:
         """Brings every machine back, one after the other, so that nothing is left to do."""
         for vm in self.machines:
-            await service.execute("SELECT return_vm($1)", vm.hostname)
+            await owner.execute("SELECT return_vm($1)", vm.hostname)
             orders = await vm.hello(None)
             if orders["status"] == "cleaning":
                 await vm.cleaned(orders["epoch"])
-        await service.execute("SELECT sweep_queue()")
+        await owner.execute("SELECT sweep_queue()")
 
 
 Deed = Callable[[Any, random.Random], Awaitable[None]]
@@ -129,12 +129,12 @@ async def storm(database: Database, rounds: int, by_hand: int) -> Storm:
     """Everybody at once until each verb went through `rounds` times; `by_hand` admins write statements of their own."""
     ours = Storm(await machines(database, 5), rounds)
     often: list[Deed] = [ours.asks, ours.asks, ours.asks, ours.sweeps, ours.sweeps]
-    seldom: list[Deed] = [ours.hands_back, ours.releases, ours.fails]
-    callers = await connections(database, len(often) + len(seldom))
-    admins = await connections(database, by_hand, "lablink")
+    of_admins: list[Deed] = [ours.releases, ours.fails, *[ours.writes_by_hand] * by_hand]
+    callers = await connections(database, len(often) + 1)
+    admins = await connections(database, len(of_admins), "lablink")
     parts: list[tuple[Deed, Any, float]] = [(deed, callers.pop(), 1) for deed in often]
-    parts += [(deed, callers.pop(), 0.2) for deed in seldom]
-    parts += [(ours.writes_by_hand, admin, 0.2) for admin in admins]
+    parts += [(ours.hands_back, callers.pop(), 0.2)]
+    parts += [(deed, admins.pop(), 0.2) for deed in of_admins]
     parts += [(ours.lives, vm, 1) for vm in ours.machines]
     async with asyncio.timeout(60):
         await asyncio.gather(*(repeat(ours, *part, seed) for seed, part in enumerate(parts)))

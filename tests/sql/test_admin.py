@@ -12,12 +12,12 @@ async def test_a_released_machine_ends_its_lease_and_is_cleaned(
 ) -> None:
     vm, lease = await lent(database, service)
 
-    answers = [await service.fetchval("SELECT release_vm('vm-1')") for _ in range(2)]
+    answers = [await owner.fetchval("SELECT release_vm('vm-1')") for _ in range(2)]
 
     assert answers == ["cleaning", "cleaning"]
     assert (await lease_of(owner, lease))["status"] == "ended"
     await vm.clean()
-    assert await service.fetchval("SELECT release_vm('vm-1')") == "available"
+    assert await owner.fetchval("SELECT release_vm('vm-1')") == "available"
 
 
 async def test_releasing_a_machine_that_had_not_started_its_command_cancels_the_lease(
@@ -26,20 +26,20 @@ async def test_releasing_a_machine_that_had_not_started_its_command_cancels_the_
     await database.vm("vm-1")
     lease = (await ask(service))["lease_id"]
 
-    await service.execute("SELECT release_vm('vm-1')")
+    await owner.execute("SELECT release_vm('vm-1')")
 
     assert (await lease_of(owner, lease))["status"] == "cancelled"
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [("fan is broken", "fan is broken"), (None, "held by web"), ("", "held by web")]
+    ("reason", "told"), [("fan is broken", "fan is broken"), (None, "held by lablink"), ("", "held by lablink")]
 )
 async def test_a_failed_machine_fails_its_lease_and_says_why(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reason: str | None, told: str
 ) -> None:
     _, lease = await lent(database, service)
 
-    assert await service.fetchval("SELECT fail_vm('vm-1', $1)", reason) == "failed"
+    assert await owner.fetchval("SELECT fail_vm('vm-1', $1)", reason) == "failed"
 
     row, failed = await row_of(owner), await lease_of(owner, lease)
     assert (row["reason"], row["epoch"]) == (told, 2)
@@ -50,9 +50,9 @@ async def test_a_failed_machine_that_is_returned_is_cleaned_and_then_available(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     vm = await machine(database)
-    await service.execute("SELECT fail_vm('vm-1', 'x')")
+    await owner.execute("SELECT fail_vm('vm-1', 'x')")
 
-    answers = [await service.fetchval("SELECT return_vm('vm-1')") for _ in range(2)]
+    answers = [await owner.fetchval("SELECT return_vm('vm-1')") for _ in range(2)]
     await vm.clean()
 
     row = await row_of(owner)
@@ -66,7 +66,7 @@ async def test_returning_a_machine_that_is_not_failed_changes_nothing(
 ) -> None:
     await database.vm("vm-1", status)
 
-    assert await service.fetchval("SELECT return_vm('vm-1')") == status
+    assert await owner.fetchval("SELECT return_vm('vm-1')") == status
 
 
 async def test_returning_a_machine_that_is_lent_leaves_its_person_alone(
@@ -74,7 +74,7 @@ async def test_returning_a_machine_that_is_lent_leaves_its_person_alone(
 ) -> None:
     _, lease = await lent(database, service)
 
-    assert await service.fetchval("SELECT return_vm('vm-1')") == "in-use"
+    assert await owner.fetchval("SELECT return_vm('vm-1')") == "in-use"
 
     assert (await lease_of(owner, lease))["status"] == "active"
 
@@ -84,12 +84,12 @@ async def test_a_retired_machine_fails_its_lease_and_comes_back_by_enrolling_onl
 ) -> None:
     _, lease = await lent(database, service)
 
-    assert await service.fetchval("SELECT retire_vm('vm-1')") == "retired"
+    assert await owner.fetchval("SELECT retire_vm('vm-1')") == "retired"
 
     assert (await lease_of(owner, lease))["failure"] == "vm-deleted"
     for statement in ("SELECT return_vm('vm-1')", "SELECT fail_vm('vm-1', 'x')"):
         with refused("LL003"):
-            await service.execute(statement)
+            await owner.execute(statement)
 
 
 @pytest.mark.parametrize("function", ["release_vm($1)", "fail_vm($1, 'x')", "return_vm($1)", "retire_vm($1)"])
@@ -97,7 +97,7 @@ async def test_a_machine_that_is_not_there_is_refused(
     owner: asyncpg.Connection, service: asyncpg.Connection, function: str
 ) -> None:
     with refused("LL002"):
-        await service.execute(f"SELECT {function}", "vm-404")
+        await owner.execute(f"SELECT {function}", "vm-404")
 
 
 async def test_a_pool_becomes_what_the_configuration_says(

@@ -13,8 +13,8 @@ VERIFIER = verifier("password of the machine")
 OTHER_VERIFIER = verifier("another password")
 
 
-async def invite(service: asyncpg.Connection, token: str = "token", hostname: str = "vm-1", seconds: int = 60) -> None:
-    await service.execute("SELECT invite_vm($1, 'default', $2, $3)", hostname, sha256(token), seconds)
+async def invite(admin: asyncpg.Connection, token: str = "token", hostname: str = "vm-1", seconds: int = 60) -> None:
+    await admin.execute("SELECT invite_vm($1, 'default', $2, $3)", hostname, sha256(token), seconds)
 
 
 async def enrol(service: asyncpg.Connection, token: str = "token", scram: str | None = VERIFIER) -> asyncpg.Record:
@@ -26,7 +26,7 @@ async def enrol(service: asyncpg.Connection, token: str = "token", scram: str | 
 async def test_a_token_makes_a_booting_machine_and_a_role_of_its_own(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    await invite(service)
+    await invite(owner)
 
     answer = await enrol(service)
 
@@ -40,7 +40,7 @@ async def test_a_token_makes_a_booting_machine_and_a_role_of_its_own(
 async def test_the_password_whose_verifier_was_sent_is_the_one_that_logs_in(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    await invite(service)
+    await invite(owner)
     role = (await enrol(service))["role"]
 
     connection = await database.keep(database.server.dsn(database.name, role, "password of the machine"))
@@ -51,7 +51,7 @@ async def test_the_password_whose_verifier_was_sent_is_the_one_that_logs_in(
 
 
 async def test_only_the_tokens_digest_is_kept(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
-    await invite(service)
+    await invite(owner)
     await enrol(service)
 
     row = await owner.fetchrow("SELECT * FROM join_tokens")
@@ -65,7 +65,7 @@ async def test_only_the_tokens_digest_is_kept(owner: asyncpg.Connection, service
 async def test_the_same_enrolment_again_is_answered_the_same(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    await invite(service)
+    await invite(owner)
 
     answers = [await enrol(service), await enrol(service)]
 
@@ -76,7 +76,7 @@ async def test_the_same_enrolment_again_is_answered_the_same(
 async def test_the_same_enrolment_twenty_times_at_once_makes_one_role(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    await invite(service)
+    await invite(owner)
     connections = [await database.connect("lablink_app") for _ in range(20)]
 
     answers = await asyncio.gather(*(enrol(connection) for connection in connections))
@@ -86,7 +86,7 @@ async def test_the_same_enrolment_twenty_times_at_once_makes_one_role(
 
 
 async def test_a_token_lets_only_one_machine_in(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
-    await invite(service)
+    await invite(owner)
     await enrol(service)
 
     with refused("LL006"):
@@ -99,7 +99,7 @@ async def test_a_token_nobody_gave_is_refused(owner: asyncpg.Connection, service
 
 
 async def test_a_token_that_is_too_old_is_refused(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
-    await invite(service, seconds=-1)
+    await invite(owner, seconds=-1)
 
     with refused("LL006"):
         await enrol(service)
@@ -112,7 +112,7 @@ async def test_a_token_that_is_too_old_is_refused(owner: asyncpg.Connection, ser
 async def test_what_is_no_verifier_is_refused_and_the_token_stays_good(
     owner: asyncpg.Connection, service: asyncpg.Connection, scram: str | None
 ) -> None:
-    await invite(service)
+    await invite(owner)
 
     with refused("LL006"):
         await enrol(service, scram=scram)
@@ -124,7 +124,7 @@ async def test_an_invitation_to_a_pool_that_is_not_there_is_refused(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     with refused("LL005"):
-        await service.execute("SELECT invite_vm('vm-1', 'gpu', $1)", sha256("token"))
+        await owner.execute("SELECT invite_vm('vm-1', 'gpu', $1)", sha256("token"))
 
 
 async def test_a_machine_that_enrols_again_fails_its_lease_and_is_cleaned_before_it_is_lent(
@@ -228,7 +228,7 @@ async def test_a_session_that_outlived_its_role_is_cut(database: Database, owner
 async def test_enrolling_again_after_the_row_was_deleted_needs_a_new_token(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    await invite(service)
+    await invite(owner)
     await enrol(service)
     await owner.execute("DELETE FROM vms")
 

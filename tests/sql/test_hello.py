@@ -172,4 +172,4 @@ async def test_a_machine_at_the_highest_epoch_can_still_be_lent_cleaned_and_reti
     await vm.cleaned(orders["epoch"])
 
     assert orders["epoch"] == HIGHEST + 2
-    assert await service.fetchval("SELECT retire_vm('vm-1')") == "retired"
+    assert await owner.fetchval("SELECT retire_vm('vm-1')") == "retired"

@@ -148,8 +148,9 @@ async def test_a_report_that_waits_for_the_end_of_its_lease_is_stale(
     vm = await machine(database)
     lease = (await ask(service))["lease_id"]
     await vm.claim(1)
-    async with service.transaction():
-        await service.execute("SELECT release_vm('vm-1')")
+    admin = await database.connect("lablink")
+    async with admin.transaction():
+        await admin.execute("SELECT release_vm('vm-1')")
         reporting = asyncio.create_task(vm.report(lease, 1, "exited", 0))
         await waits_for_a_lock(owner, vm.connection)
 

@@ -1,9 +1,13 @@
 """A machine's role can touch its five functions and nothing else; what else there is, the catalogue says."""
 
+import re
+from pathlib import Path
+
 import asyncpg
 import pytest
 import pytest_asyncio
 
+from allocator import store
 from tests.sql.steps import ADA, ask, is_cut_off, machine, refused, row_of
 from tests.support.database import Database
 
@@ -250,6 +254,23 @@ async def test_the_service_and_the_readers_change_nothing_but_through_functions_
     for statement in ("SELECT FROM lease_secrets", "SELECT token_sha256 FROM leases", "SELECT FROM join_tokens"):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await connection.execute(statement)
+
+
+async def test_the_service_may_execute_what_it_calls_and_nothing_else(owner: asyncpg.Connection) -> None:
+    functions = await owner.fetch(f"SELECT * FROM ({FUNCTIONS}) f ORDER BY name")
+    given = await owner.fetch(f"{FUNCTIONS} AND has_function_privilege('lablink_app', p.oid, 'EXECUTE')")
+
+    called = set(re.findall(r"\b(\w+)\(", Path(store.__file__).read_text())) & {row["name"] for row in functions}
+    called_in_its_name = {"hello_period"}
+    assert {row["name"] for row in given} == called | called_in_its_name
+
+
+async def test_readers_see_no_output_of_commands(database: Database, owner: asyncpg.Connection) -> None:
+    reader = await database.connect("lablink_reader")
+
+    for statement in ("SELECT output FROM leases", "SELECT FROM lease_views"):
+        with pytest.raises(asyncpg.InsufficientPrivilegeError):
+            await reader.execute(statement)
 
 
 async def test_readers_can_run_no_function(database: Database, catalogue: asyncpg.Connection) -> None:

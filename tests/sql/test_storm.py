@@ -43,7 +43,7 @@ async def test_after_the_storm_no_free_machine_stands_beside_somebody_who_waits(
 ) -> None:
     ours = await storm(database, rounds=30, by_hand=1)
 
-    await ours.settle(service)
+    await ours.settle(owner)
 
     queued = await owner.fetchval("SELECT count(*) FROM leases WHERE status = 'queued'")
     assert await nothing_is_broken(owner)

@@ -79,8 +79,8 @@ class Database:
         """A machine that has its role and has not said hello."""
         token, password = secrets.token_bytes(32), secrets.token_hex(16)
         digest = hashlib.sha256(token).digest()
-        app = await self._as("lablink_app")
-        await app.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, pool, digest, JOIN_TOKEN_SECONDS)
+        owner, app = await self._as("lablink"), await self._as("lablink_app")
+        await owner.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, pool, digest, JOIN_TOKEN_SECONDS)
         row = await app.fetchrow("SELECT * FROM enrol_vm($1, $2)", digest, verifier(password))
         assert row is not None
         return Vm(row["vm_id"], hostname, row["role"], self.server.dsn(self.name, row["role"], password), self)

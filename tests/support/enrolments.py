@@ -19,6 +19,7 @@ class Desk:
     """Where machines enrol. `mishaps` befall the next requests: "busy", "deaf" (not heard), "mute" (not answered)."""
 
     database: Database
+    owner: "asyncpg.Connection[asyncpg.Record]"
     app: "asyncpg.Connection[asyncpg.Record]"
     url: str = ""
     mishaps: list[str] = field(default_factory=list)
@@ -27,7 +28,7 @@ class Desk:
     async def invite(self, hostname: str) -> str:
         """A join token for a machine of that name."""
         token = secrets.token_urlsafe(32)
-        await self.app.execute("SELECT invite_vm($1, 'default', $2, 3600)", hostname, _digest(token))
+        await self.owner.execute("SELECT invite_vm($1, 'default', $2, 3600)", hostname, _digest(token))
         return token
 
     async def serve(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -73,7 +74,7 @@ def _digest(token: str) -> bytes:
 @asynccontextmanager
 async def enrolment_desk(database: Database) -> AsyncIterator[Desk]:
     """A place to enrol at."""
-    desk = Desk(database, await database.connect("lablink_app"))
+    desk = Desk(database, await database.connect("lablink"), await database.connect("lablink_app"))
     listener = await asyncio.start_server(desk.serve, "127.0.0.1", 0)
     desk.url = f"http://127.0.0.1:{listener.sockets[0].getsockname()[1]}"
     async with listener:

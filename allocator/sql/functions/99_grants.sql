@@ -1,7 +1,9 @@
--- Who may do what. Nothing is given to PUBLIC; machines get client_api and nothing else.
+-- Who may do what. Nothing is given to PUBLIC; machines get client_api and nothing else; the service gets what
+-- allocator/store.py calls (hello_period for fresh_for, which runs as its caller). Admins are the owner. What is taken from
+-- a list here is taken from databases of earlier versions as well.
 
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC, lablink_app, lablink_reader;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA client_api TO lablink_client;
@@ -9,9 +11,10 @@ GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report,
     TO lablink_client;
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
-GRANT EXECUTE ON FUNCTION request_vm, end_lease, release_vm, fail_vm, return_vm, retire_vm, ensure_pool, invite_vm, enrol_vm,
-    sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles, lease_view, unassigned_vms_count,
-    broken_invariants, clock, actor, hello_period, fresh_for, lost_after TO lablink_app;
-GRANT SELECT ON vms, vm_heartbeats, pools, lease_views, events, operations TO lablink_app, lablink_reader;
+GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, clock, fresh_for, hello_period,
+    sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles TO lablink_app;
+GRANT SELECT ON vms, vm_heartbeats, pools, events, operations TO lablink_app, lablink_reader;
+-- What a command printed is its holder's: the service shows it to them, dashboards do not see it.
+GRANT SELECT ON lease_views TO lablink_app;
 GRANT SELECT (id, email, status, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
     started_at, active_at, ended_at, deadline, expires_at, exit_code, failure) ON leases TO lablink_app, lablink_reader;
