@@ -2,7 +2,8 @@
 
 ServiceError
 ├── Refusal             the request cannot be done as it is
-│   ├── InvalidRequest      a field is not what it must be; among them the command, when the pool does not run it
+│   ├── InvalidRequest      a field is not what it must be
+│   │   └── CommandNotAccepted  the pool does not run this command
 │   ├── KeyReused           the Idempotency-Key belongs to a different request
 │   ├── LeaseLive           this e-mail holds a lease already
 │   ├── NoToken             nothing shows that the lease is the caller's
@@ -53,6 +54,14 @@ class InvalidRequest(Refusal):
 
     title = "The request is not right"
     message = "Check what you sent."
+
+
+class CommandNotAccepted(InvalidRequest):
+    """The pool does not run this command: it changed what it accepts while the request was checked."""
+
+    title = "The pool does not run this command"
+    message = "It changed what it accepts. Open the form again to see what that is now."
+    field = "crd_command"
 
 
 class KeyReused(Refusal):

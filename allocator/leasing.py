@@ -35,7 +35,7 @@ class Opened:
 async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> Opened:
     """Open a lease, or give back the one that this request (by its key) or this person (by a token) has already.
 
-    Raises InvalidRequest, NoSuchPool, KeyReused, LeaseLive.
+    Raises InvalidRequest (also CommandNotAccepted), NoSuchPool, KeyReused, LeaseLive.
     """
     if request.key is not None:
         checked_key(request.key)

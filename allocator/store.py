@@ -47,6 +47,7 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "LL005": errors.NoSuchPool,
     "LL006": errors.JoinRefused,
     "LL007": errors.KeyReused,
+    "LL009": errors.CommandNotAccepted,
     "08": errors.DatabaseUnavailable,  # the connection broke
     "28": errors.DatabaseUnavailable,  # it does not let us in
     "3D000": errors.DatabaseUnavailable,  # it is not there (any more, yet)
@@ -128,7 +129,7 @@ class Store:
     ) -> Accepted:
         """Open a lease, or find the one that it repeats or that this person holds. `shown` is what people may read.
 
-        Raises KeyReused, NoSuchPool (the pool went, or changed what it accepts).
+        Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it changed meanwhile).
         """
         hidden = command.secrets()
         rows = await self._ask(

@@ -6,7 +6,10 @@ from typing import Any
 import httpx
 import pytest
 
-from tests.support.service import DESKTOP_LINE
+from allocator.app import status_of
+from allocator.errors import CommandNotAccepted
+from client.command import JobCommand
+from tests.support.service import DESKTOP_LINE, RunningService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -160,3 +163,24 @@ async def test_nothing_that_was_sent_comes_back_in_a_refusal(api: httpx.AsyncCli
     assert [answer.status_code for answer in answers] == [422, 422, 422]
     for answer in answers:
         assert "4/0AVG" not in answer.text and "86420975" not in answer.text and "secret.example" not in answer.text
+
+
+async def test_a_pool_that_changed_while_a_command_was_checked_refuses_the_command(
+    api_service: RunningService,
+) -> None:
+    command = JobCommand(("rm",))
+
+    with pytest.raises(CommandNotAccepted) as refusal:
+        await api_service.service.store.request_vm(
+            "ada@example.org",
+            command,
+            shown=command,
+            token="token",
+            token_salt=b"salt",
+            idempotency_sha256=None,
+            request_sha256=None,
+            pool="default",
+        )
+
+    assert status_of(refusal.value) == 422
+    assert list(refusal.value.fields) == ["crd_command"]

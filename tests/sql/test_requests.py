@@ -150,7 +150,7 @@ async def test_a_program_that_the_pool_does_not_run_is_refused(
     answer = await ask(service, ADA, argv=["echo", "hi"])
 
     assert answer["outcome"] == "created"
-    with refused("LL005"):
+    with refused("LL009"):
         await ask(service, BOB, argv=["rm", "-rf"])
 
 
@@ -159,7 +159,7 @@ async def test_a_desktop_is_refused_where_the_pool_has_none(
 ) -> None:
     await service.execute("SELECT ensure_pool('default', false, ARRAY['echo'], 60, 60, 60)")
 
-    with refused("LL005"):
+    with refused("LL009"):
         await ask(service)
 
 
@@ -167,7 +167,7 @@ async def test_a_desktop_is_refused_where_the_pool_has_none(
 async def test_a_request_that_names_no_program_is_refused(
     owner: asyncpg.Connection, service: asyncpg.Connection, kind: str, command: str | None
 ) -> None:
-    with refused("LL005"):
+    with refused("LL009"):
         await service.execute(
             "SELECT request_vm($1, $2, $3, NULL, NULL, $4, $5)", ADA, kind, command, token_of(ADA), SALT
         )

@@ -32,7 +32,7 @@ EXAMPLES = os.environ.get("LABLINK_TEST_EXAMPLES")
 """How many random lives to try; without it always the same 60."""
 
 STALE = "LL001"
-REFUSALS_OF_RULES = {STALE, "LL002", "LL003", "LL004", "LL005", "LL006", "LL008"}
+REFUSALS_OF_RULES = {STALE, "LL002", "LL003", "LL004", "LL005", "LL006", "LL008", "LL009"}
 REFUSALS_OF_POSTGRESQL = {
     "22003": "a number is out of range",
     "23502": "a column needs a value",

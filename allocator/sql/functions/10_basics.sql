@@ -1,4 +1,11 @@
 -- Words that every other file uses. All functions here can be applied again and again.
+--
+-- What our functions refuse, each with a HINT that says what to do:
+--   LL001  stale epoch: the machine changed hands since           LL006  the join token is unknown, used or expired
+--   LL002  no such machine: not enrolled, deleted or retired      LL007  the Idempotency-Key belongs to another request
+--   LL003  the state machine has no such change                   LL008  nothing was claimed, or is there to claim
+--   LL004  no such lease                                          LL009  the pool does not accept this command
+--   LL005  no such pool
 
 -- Who did it, for the history: the service names its part (web, sweep, cli); everybody else is their database role.
 CREATE OR REPLACE FUNCTION actor() RETURNS text LANGUAGE sql STABLE

@@ -62,7 +62,7 @@ BEGIN
             HINT = (SELECT 'Pools: ' || string_agg(name, ', ' ORDER BY name) FROM pools);
     ELSIF NOT coalesce(CASE p_kind WHEN 'desktop' THEN this.accepts_desktop
                                    WHEN 'job' THEN p_command -> 'argv' ->> 0 = ANY (this.programs) END, false) THEN
-        RAISE EXCEPTION 'pool % does not accept this command', p_pool USING ERRCODE = 'LL005',
+        RAISE EXCEPTION 'pool % does not accept this command', p_pool USING ERRCODE = 'LL009',
             HINT = format('It accepts: %s', array_to_string(this.programs
                 || CASE WHEN this.accepts_desktop THEN ARRAY['Chrome Remote Desktop''s start-host'] END, ', '));
     END IF;
