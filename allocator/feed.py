@@ -139,19 +139,24 @@ class Feed:
 
     async def _follow(self, connection: Connection) -> None:
         """Read what is subscribed, and again whenever something may have changed, while the connection lasts."""
+        now = asyncio.get_running_loop().time
+        listens, next_check = True, now() + self._check_seconds
         self._look_at(set(self._subscriptions))
-        while not connection.is_closed():
-            if await self._woken():
+        while listens and not connection.is_closed():
+            if await self._woken(next_check):
                 await self._tell_changes(connection)
                 await asyncio.sleep(PACE_SECONDS)
-            elif await store.still_listens(connection, self._check_seconds / 2):
-                self._look_at(set(self._subscriptions))
-            else:
-                return
+            if now() >= next_check:  # however busy it is
+                listens, next_check = await self._checked(connection), now() + self._check_seconds
 
-    async def _woken(self) -> bool:
+    async def _checked(self, connection: Connection) -> bool:
+        """Whether changes are heard over the connection; all is read again, for some may not have been."""
+        self._look_at(set(self._subscriptions))
+        return await store.still_listens(connection, self._check_seconds / 2)
+
+    async def _woken(self, until: float) -> bool:
         with suppress(TimeoutError):
-            async with asyncio.timeout(self._check_seconds):
+            async with asyncio.timeout_at(until):
                 return await self._wake.wait()
         return False
 

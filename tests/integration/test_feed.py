@@ -180,6 +180,29 @@ async def test_lost_notifications_and_a_dead_peer_are_noticed_by_the_check(
                 pass
 
 
+async def test_steady_traffic_does_not_keep_a_lost_notification_from_being_made_up_for(
+    database: Database, owner: Connection, tmp_path: Path
+) -> None:
+    connect = connector(settings_for(database, tmp_path).database, "web")
+    feed = Feed(connect, "default", check_seconds=0.2)
+    lease, superuser = await queue(owner), await database.connect("postgres")
+    async with running(feed.run()), running(_chatter(database)):
+        await feed.listening.wait()
+        with feed.subscribe(None), feed.subscribe(lease.id) as subscription:
+            await lease_news(subscription)
+            await superuser.execute("SET session_replication_role = replica")
+            await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
+            while (await lease_news(subscription)).output != "unheard":
+                pass
+
+
+async def _chatter(database: Database) -> None:
+    """Notifications of machines without end."""
+    connection = await database.connect()
+    while True:
+        await connection.execute("SELECT pg_notify($1, '[]')", CHANNEL)
+
+
 async def _until_none(subscription: Subscription) -> AsyncIterator[News]:
     while True:
         told = await news(subscription)
