@@ -14,6 +14,7 @@ CLIENTS = "lablink_client"
 DATABASE = "lablink_db"
 
 LOCK = 0x1AB12  # any number that nothing else of ours locks
+LOCK_TIMEOUT = "120s"
 
 ATTRIBUTES = {
     OWNER: "LOGIN CREATEROLE CREATEDB",
@@ -104,7 +105,7 @@ async def _allowed(connection: asyncpg.Connection, statement: str) -> bool:
 
 @asynccontextmanager
 async def _connected(dsn: str, database: str | None = None) -> AsyncIterator[asyncpg.Connection]:
-    connection = await asyncpg.connect(dsn, database=database)
+    connection = await asyncpg.connect(dsn, database=database, server_settings={"lock_timeout": LOCK_TIMEOUT})
     try:
         yield connection
     finally:

@@ -28,13 +28,24 @@ async def resolve(reference: str) -> str:
 
 async def dsn(database: Database, login: Login) -> str:
     """Where to connect as `login`, with its password and the TLS that is asked for."""
-    return _url(database, login.user, await resolve(login.password))
+    return url(database, login.user, await resolve(login.password))
+
+
+def url(database: Database, user: str, password: str) -> str:
+    """Where to connect as `user`, with the TLS that is asked for."""
+    tls = {"sslmode": "disable"}
+    if database.tls == "verify-full":
+        tls = {"sslmode": "verify-full", "sslrootcert": str(database.ca_file)}
+    where = f"[{database.host}]:{database.port}" if ":" in database.host else f"{database.host}:{database.port}"
+    if database.host.startswith("/"):
+        where, tls = f":{database.port}", {"host": database.host, **tls}
+    return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{where}/{database.name}?{urlencode(tls)}"
 
 
 def _from_environment(name: str) -> str:
     value = os.environ.get(name)
     if not value:
-        raise SecretMissing(f"The environment variable {name} is not set: it must hold a password.")
+        raise SecretMissing(f"The environment variable {name} is not set: it must hold a secret.")
     return value
 
 
@@ -42,9 +53,9 @@ def _from_file(path: Path) -> str:
     try:
         value = path.read_text().strip()
     except OSError as error:
-        raise SecretMissing(f"The password file {path} cannot be read ({error.strerror}).") from error
+        raise SecretMissing(f"The secret file {path} cannot be read ({error.strerror}).") from error
     if not value:
-        raise SecretMissing(f"The password file {path} is empty.")
+        raise SecretMissing(f"The secret file {path} is empty.")
     return value
 
 
@@ -65,13 +76,3 @@ def _picked(name: str, value: str, key: str) -> str:
         return str(json.loads(value)[key])
     except (ValueError, KeyError, TypeError) as error:
         raise SecretMissing(f"The secret {name} is not JSON with a key {key!r}.") from error
-
-
-def _url(database: Database, user: str, password: str) -> str:
-    tls = {"sslmode": "disable"}
-    if database.tls == "verify-full":
-        tls = {"sslmode": "verify-full", "sslrootcert": str(database.ca_file)}
-    where = f"[{database.host}]:{database.port}" if ":" in database.host else f"{database.host}:{database.port}"
-    if database.host.startswith("/"):
-        where, tls = f":{database.port}", {"host": database.host, **tls}
-    return f"postgresql://{user}:{quote(password, safe='')}@{where}/{database.name}?{urlencode(tls)}"

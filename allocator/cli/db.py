@@ -40,6 +40,33 @@ def open_shell(
     become_psql(owner_dsn(data_dir, settings or []), arguments or [])
 
 
+@app.command("deploy")
+def deploy(
+    superuser: Annotated[
+        str,
+        typer.Option(
+            metavar="REFERENCE", help="Where the superuser's connection string is: env:NAME, file:PATH or aws:NAME."
+        ),
+    ],
+    settings: Settings = None,
+) -> None:
+    """Make LabLink's roles, its database and the tables on a server. May be repeated; also sets changed passwords.
+
+    The superuser, or a managed service's master user, is needed for nothing else.
+
+    Example: `lablink db deploy --set database.host=127.0.0.1 --superuser env:SUPERUSER_DSN`
+    """
+    import asyncio
+
+    from allocator.cli.deploy import deploy as run
+    from allocator.cli.output import say
+
+    deployed = asyncio.run(run(superuser, settings or []))
+    for statement in deployed.refused:
+        say(f"Refused by the server, and not needed: {statement}")
+    say(f"The database is at version {deployed.version}.")
+
+
 @app.command("migrate")
 def migrate(
     version: Annotated[str, typer.Argument(help="The version to stop at.")] = "head",

@@ -34,7 +34,7 @@ Settings = Annotated[
     typer.Option(
         "--set",
         metavar="KEY=VALUE",
-        help="A setting instead of --data-dir, for example database.host=db.example.org. May be repeated.",
+        help="A setting that differs from conf/, for example database.host=db.example.org. May be repeated.",
         rich_help_panel=PLACE,
     ),
 ]

@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Annotated
 
 import typer
 
-from allocator.cli.options import DataDir
+from allocator.cli.options import DataDir, Settings
 
 if TYPE_CHECKING:
     from allocator.config import Server
@@ -16,9 +16,10 @@ BACKLOG = 2048
 def serve(
     overrides: Annotated[
         list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="Settings that differ from conf/, for example server.port=8123."),
+        typer.Argument(metavar="[KEY=VALUE]...", help="The same as --set."),
     ] = None,
     data_dir: DataDir = None,
+    settings: Settings = None,
     fd: Annotated[
         int | None, typer.Option("--fd", metavar="N", min=3, help="Accept on this open socket, not on host and port.")
     ] = None,
@@ -31,16 +32,17 @@ def serve(
     Examples:
 
     - `lablink serve --data-dir .lablink`
-    - `lablink serve database=server database.host=db.example.org database.ca_file=rds.pem server.host=0.0.0.0`
+    - `lablink serve --set database=server --set database.host=db.example.org --set database.ca_file=rds.pem`
     """
     from allocator.cli.database import settings_place
     from allocator.cli.failures import CommandFailed
     from allocator.config import load_settings
     from allocator.serving import new_server
 
-    settings = load_settings(overrides or [], settings_place(data_dir, overrides or []))
-    with listener_of(settings.server, fd) as listener:
-        server = new_server(settings)
+    given = [*(overrides or []), *(settings or [])]
+    loaded = load_settings(given, settings_place(data_dir, given))
+    with listener_of(loaded.server, fd) as listener:
+        server = new_server(loaded)
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("The allocator did not start: see the lines above.")

@@ -1,0 +1,62 @@
+"""What `lablink db deploy` does: roles, database and tables on a server that may have none of them."""
+
+from collections.abc import Sequence
+from dataclasses import dataclass
+from urllib.parse import parse_qsl, unquote, urlsplit
+
+from allocator import bootstrap, migrate
+from allocator.cli.failures import Misused, explained
+from allocator.config import Database, load_settings
+from allocator.secrets import dsn, resolve, url
+
+NOT_POINTED_TO = """--superuser takes no connection string, which everybody on this machine could read in the list of \
+processes, but where it is: env:NAME, file:PATH or aws:NAME."""
+NO_CONNECTION_STRING = """There is no connection string behind {}. It is \
+postgresql://USER:PASSWORD@HOST:PORT/postgres, with what is special in a password percent-encoded."""
+OTHER_NAMES = f"The roles that are made are {bootstrap.OWNER} and {bootstrap.SERVICE}: leave database.*.user as it is."
+
+
+@dataclass(frozen=True, slots=True)
+class Deployed:
+    """The version that the database has now, and the statements that the server refused and that are not needed."""
+
+    version: str | None
+    refused: list[str]
+
+
+async def deploy(superuser: str, settings: Sequence[str]) -> Deployed:
+    """Make what is missing, and the database of the newest version. Raises CommandFailed, SecretMissing.
+
+    `superuser` points to the connection string of a superuser or of a managed service's master user.
+    """
+    database = load_settings(settings).database
+    above = await superuser_dsn(database, superuser)
+    owner = await dsn(database, database.owner)
+    passwords = {login.user: await resolve(login.password) for login in (database.owner, database.service)}
+    if set(passwords) != {bootstrap.OWNER, bootstrap.SERVICE}:
+        raise Misused(OTHER_NAMES)
+    with explained("Check database.host and database.port."):
+        refused = await bootstrap.prepare(above, passwords, database.name)
+        return Deployed(await migrate.upgrade(owner), refused)
+
+
+async def superuser_dsn(database: Database, reference: str) -> str:
+    """The connection string behind `reference`, at the address and with the TLS that the settings ask for."""
+    if not reference.startswith(("env:", "file:", "aws:")):
+        raise Misused(NOT_POINTED_TO)
+    host, port, user, password, name = _parts(await resolve(reference), reference)
+    if ((host or database.host).lower(), port or database.port) != (database.host.lower(), database.port):
+        raise Misused(f"The connection string behind {reference} is not of database.host and database.port.")
+    return url(database.model_copy(update={"name": name or "postgres"}), user, password)
+
+
+def _parts(given: str, reference: str) -> tuple[str | None, int | None, str, str, str]:
+    """Host, port, user, password and database of a connection string, which no message repeats."""
+    try:
+        parts = urlsplit(given)
+        host, port = dict(parse_qsl(parts.query)).get("host") or parts.hostname, parts.port
+    except ValueError:
+        raise Misused(NO_CONNECTION_STRING.format(reference)) from None
+    if parts.scheme not in ("postgres", "postgresql") or not parts.username:
+        raise Misused(NO_CONNECTION_STRING.format(reference))
+    return host, port, unquote(parts.username), unquote(parts.password or ""), parts.path.lstrip("/")
