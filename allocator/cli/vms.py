@@ -68,7 +68,7 @@ def watch_vms(as_json: Json = False, data_dir: DataDir = None, settings: Setting
     """
     from allocator.cli.watch import Watch
 
-    watching = Watch(as_json=as_json)
+    watching = Watch(COLUMNS, NONE, as_json=as_json)
     try:
         follow_database(watching.look, data_dir, settings)
     finally:
@@ -126,6 +126,30 @@ def release_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = No
 
     async def work(connection: admin.Connection) -> None:
         status = await admin.release_vm(connection, hostname)
+        output.show_change({"hostname": hostname, "status": status}, f"{hostname} is {status}.", as_json=as_json)
+
+    run_on_database(work, data_dir, settings)
+
+
+@app.command("retire")
+def retire_vm(
+    hostname: Hostname,
+    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even if somebody has it.")] = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Take a machine out for good. It comes back only by being invited again.
+
+    Example: `lablink vms retire vm-2`
+    """
+    from allocator.cli import admin, output
+
+    async def work(connection: admin.Connection) -> None:
+        vm = await admin.vm(connection, hostname)
+        if vm["lease_id"] and not yes:
+            typer.confirm(f"{vm['email']} has {hostname} and loses it. Retire it?", abort=True, err=True)
+        status = await admin.retire_vm(connection, hostname)
         output.show_change({"hostname": hostname, "status": status}, f"{hostname} is {status}.", as_json=as_json)
 
     run_on_database(work, data_dir, settings)

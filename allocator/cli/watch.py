@@ -1,6 +1,7 @@
 """`lablink vms watch`: the machines as they change."""
 
 import sys
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -10,7 +11,6 @@ from rich.text import Text
 
 from allocator.cli import admin, output
 from allocator.cli.admin import Connection
-from allocator.cli.vms import COLUMNS, NONE
 
 Change = dict[str, Any]
 
@@ -19,6 +19,8 @@ Change = dict[str, Any]
 class Watch:
     """What was shown last, and how: a live table on a terminal, else a line for each change."""
 
+    columns: Mapping[str, str]
+    empty: str
     as_json: bool
     shown: dict[str, Change] = field(default_factory=dict)
     live: Live | None = None
@@ -43,7 +45,7 @@ class Watch:
         if self.live is None:
             self.live = Live(console=output.console(), auto_refresh=False)
             self.live.start()
-        table = output.table(rows, COLUMNS, now=now) if rows else Text(NONE)
+        table = output.table(rows, self.columns, now=now) if rows else Text(self.empty)
         self.live.update(Group(table, Text("Ctrl-C ends this.", style="dim")), refresh=True)
 
     def _print(self, changes: list[Change]) -> None:
