@@ -1,15 +1,24 @@
 """Facts about the schema that every installation must show: version, triggers, and who may do what."""
 
+import re
+
 import asyncpg
+
+from allocator.migrations import function_files
 
 Fact = dict[str, str]
 
 TRIGGERS = """
-    SELECT 'trigger ' || wanted.name || ' is missing or disabled'
-    FROM unnest(ARRAY['vm_guard_trigger', 'vm_update_trigger', 'vm_insert_trigger', 'vm_delete_trigger',
-                      'vm_truncate_trigger', 'lease_guard_trigger', 'events_guard_trigger']) AS wanted (name)
-    LEFT JOIN pg_trigger t ON t.tgname = wanted.name AND t.tgenabled <> 'D' AND NOT t.tgisinternal
-    WHERE t.oid IS NULL
+    WITH wanted AS (SELECT * FROM unnest($1::text[], $2::text[]) AS w ("table", name)),
+         present AS (SELECT c.relname::text AS "table", t.tgname::text AS name, t.tgenabled
+                     FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
+                     WHERE c.relnamespace = 'public'::regnamespace AND NOT t.tgisinternal)
+    SELECT format('trigger %s on %s %s', name, "table",
+                  CASE WHEN p.tgenabled IS NULL THEN 'is missing' WHEN w IS NULL THEN 'is not one of LabLink'
+                       WHEN p.tgenabled = 'D' THEN 'is disabled' ELSE 'does not fire in every session' END)
+    FROM wanted w FULL JOIN present p USING ("table", name)
+    WHERE w IS NULL OR p.tgenabled IS DISTINCT FROM 'O'
+    ORDER BY "table", name
 """
 
 MACHINES_SEE_TABLES = """
@@ -40,8 +49,9 @@ STRONG_ROLES = """
       AND (r.rolsuper OR r.rolcreaterole OR r.rolcreatedb OR r.rolbypassrls OR r.rolreplication)
 """
 
+CREATE_TRIGGER = re.compile(r"^CREATE OR REPLACE TRIGGER (\w+) [^;]*? ON (\w+)\s", re.MULTILINE)
+
 CHECKS = {
-    "triggers": TRIGGERS,
     "grants": MACHINES_SEE_TABLES,
     "functions": EVERYBODY_RUNS_FUNCTIONS,
     "definers": LOOSE_DEFINERS,
@@ -51,7 +61,13 @@ CHECKS = {
 
 async def broken_facts(connection: asyncpg.Connection) -> list[Fact]:
     """Each fact that does not hold, under the name of the check."""
-    found = []
+    found = [{"rule": "triggers", "what": row[0]} for row in await connection.fetch(TRIGGERS, *_triggers())]
     for rule, query in CHECKS.items():
         found += [{"rule": rule, "what": row[0]} for row in await connection.fetch(query)]
     return found
+
+
+def _triggers() -> tuple[list[str], list[str]]:
+    """The tables and names of the triggers that every migrate makes."""
+    made = [pair for file in function_files() for pair in CREATE_TRIGGER.findall(file.read_text())]
+    return [table for _, table in made], [name for name, _ in made]

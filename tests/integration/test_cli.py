@@ -126,7 +126,9 @@ async def test_an_invitation_prints_the_token_once_and_keeps_only_its_hash(datab
     assert kept is not None and kept["hostname"] == "vm-9" and kept["same"]
 
 
-@pytest.mark.parametrize("command", [["vms", "fail"], ["vms", "return"], ["vms", "show"], ["leases", "end"]])
+@pytest.mark.parametrize(
+    "command", [["vms", "fail"], ["vms", "retire"], ["vms", "return"], ["vms", "show"], ["leases", "end"]]
+)
 async def test_what_is_not_there_is_one_sentence_and_exit_code_4(database: Database, command: list[str]) -> None:
     done = await lablink(database, *command, "nothing")
 
@@ -167,6 +169,42 @@ async def test_verify_names_what_is_wrong(database: Database) -> None:
 
     assert done.returncode == 1
     assert {row["rule"] for row in json.loads(done.stdout)} == {"triggers", "grants", "functions"}
+
+
+async def test_verify_compares_the_triggers_with_those_that_a_migrate_makes(database: Database) -> None:
+    superuser = await database.connect("postgres")
+    await superuser.execute("ALTER TABLE vms DISABLE TRIGGER vm_follow_update_trigger")
+    await superuser.execute("ALTER TABLE leases ENABLE REPLICA TRIGGER lease_guard_trigger")
+    await superuser.execute("DROP TRIGGER events_guard_trigger ON events")
+    await superuser.execute(
+        "CREATE TRIGGER theirs BEFORE UPDATE ON pools "
+        "FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
+    )
+
+    done = await lablink(database, "verify", "--json")
+
+    assert [row["what"] for row in json.loads(done.stdout) if row["rule"] == "triggers"] == [
+        "trigger events_guard_trigger on events is missing",
+        "trigger lease_guard_trigger on leases does not fire in every session",
+        "trigger theirs on pools is not one of LabLink",
+        "trigger vm_follow_update_trigger on vms is disabled",
+    ]
+
+
+async def test_a_machine_is_retired_and_whoever_has_it_is_asked_about(database: Database) -> None:
+    await database.vm("vm-1")
+    await database.vm("vm-2")
+    await ask(database, "ada@example.org")
+
+    kept = await lablink(database, "vms", "retire", "vm-1")
+    free = await answer(database, "vms", "retire", "vm-2")
+    lent = await answer(database, "vms", "retire", "vm-1", "--yes")
+
+    assert kept.returncode == 1
+    assert "ada@example.org has vm-1" in kept.stdout + kept.stderr
+    assert free == {"hostname": "vm-2", "status": "retired"}
+    assert lent == {"hostname": "vm-1", "status": "retired"}
+    assert await answer(database, "vms", "list") == []
 
 
 async def test_the_history_of_versions_says_which_are_applied(database: Database) -> None:
