@@ -32,7 +32,7 @@ def up(
     """Run all of LabLink on this machine: PostgreSQL, the allocator and real clients, until Ctrl-C.
 
     The data stays in the data directory, so the next start goes on where this one stopped. More --vms than last time
-    adds machines; fewer retires the ones that nobody has.
+    adds machines; fewer retires as many that nobody has.
 
     Examples:
 

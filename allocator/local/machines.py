@@ -32,11 +32,12 @@ TOKEN_SECONDS = 600
 def choose(present: Sequence[tuple[str, bool]], wanted: int) -> tuple[list[str], list[str]]:
     """Which machines to run and which to retire, given (name, lent now) of those that are in the database.
 
-    Whoever holds a machine keeps it as long as there is room; missing ones get the lowest free numbers.
+    Whoever holds a machine keeps it, even if that makes more machines; missing ones get the lowest free numbers.
     """
     ours = [(not lent, int(match[1]), name) for name, lent in present if (match := NAME.fullmatch(name))]
+    room = max(wanted, sum(not free for free, _, _ in ours))
     ranked = [name for _, _, name in sorted(ours)]
-    keep, surplus = ranked[:wanted], ranked[wanted:]
+    keep, surplus = ranked[:room], ranked[room:]
     number = 0
     while len(keep) < wanted:
         number += 1
