@@ -49,6 +49,28 @@ BEGIN ATOMIC
     VALUES (public.actor(), p_kind, p_vm_id, p_hostname, p_lease, jsonb_strip_nulls(p_detail));
 END;
 
+-- TRUNCATE has no rows to guard or to follow, so it deletes them first.
+CREATE OR REPLACE FUNCTION delete_before_truncate() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    EXECUTE format('DELETE FROM %I.%I', TG_TABLE_SCHEMA, TG_TABLE_NAME);
+    RETURN NULL;
+END $$;
+
+-- The pool of that name, or the refusal that says which there are.
+CREATE OR REPLACE FUNCTION pool_named(p_name text) RETURNS pools LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    this pools;
+BEGIN
+    SELECT * INTO this FROM pools WHERE name = p_name;
+    IF NOT FOUND THEN
+        RAISE EXCEPTION 'there is no pool %', p_name USING ERRCODE = 'LL005',
+            HINT = (SELECT 'Pools: ' || string_agg(name, ', ' ORDER BY name) FROM pools);
+    END IF;
+    RETURN this;
+END $$;
+
 -- The history is only added to.
 CREATE OR REPLACE FUNCTION guard_events() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

@@ -155,13 +155,5 @@ CREATE OR REPLACE TRIGGER vm_forget_trigger AFTER DELETE ON vms
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION forget_vms();
 
--- TRUNCATE has no rows to follow, so it deletes them first.
-CREATE OR REPLACE FUNCTION delete_before_truncate() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    DELETE FROM vms;
-    RETURN NULL;
-END $$;
-
 CREATE OR REPLACE TRIGGER vm_truncate_trigger BEFORE TRUNCATE ON vms
     FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();

@@ -70,15 +70,8 @@ END $$;
 CREATE OR REPLACE TRIGGER lease_guard_delete_trigger BEFORE DELETE ON leases
     FOR EACH ROW EXECUTE FUNCTION guard_lease_delete();
 
-CREATE OR REPLACE FUNCTION guard_lease_truncate() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    DELETE FROM leases;
-    RETURN NULL;
-END $$;
-
 CREATE OR REPLACE TRIGGER lease_guard_truncate_trigger BEFORE TRUNCATE ON leases
-    FOR EACH STATEMENT EXECUTE FUNCTION guard_lease_truncate();
+    FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
 
 -- After leases were added or changed: secrets that were used or are useless go, machines whose lease ended are cleaned, the history
 -- grows.

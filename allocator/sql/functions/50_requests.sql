@@ -54,13 +54,9 @@ END $$;
 CREATE OR REPLACE FUNCTION check_acceptance(p_pool text, p_kind text, p_command jsonb) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    this pools;
+    this pools := pool_named(p_pool);
 BEGIN
-    SELECT * INTO this FROM pools WHERE name = p_pool;
-    IF NOT FOUND THEN
-        RAISE EXCEPTION 'there is no pool %', p_pool USING ERRCODE = 'LL005',
-            HINT = (SELECT 'Pools: ' || string_agg(name, ', ' ORDER BY name) FROM pools);
-    ELSIF NOT coalesce(CASE p_kind WHEN 'desktop' THEN this.accepts_desktop
+    IF NOT coalesce(CASE p_kind WHEN 'desktop' THEN this.accepts_desktop
                                    WHEN 'job' THEN p_command -> 'argv' ->> 0 = ANY (this.programs) END, false) THEN
         RAISE EXCEPTION 'pool % does not accept this command', p_pool USING ERRCODE = 'LL009',
             HINT = format('It accepts: %s', array_to_string(this.programs

@@ -62,10 +62,7 @@ END;
 CREATE OR REPLACE FUNCTION invite_vm(p_hostname text, p_pool text, p_token_sha256 bytea, p_ttl_seconds integer DEFAULT 3600)
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    IF NOT EXISTS (SELECT FROM pools WHERE name = p_pool) THEN
-        RAISE EXCEPTION 'there is no pool %', p_pool USING ERRCODE = 'LL005',
-            HINT = (SELECT 'Pools: ' || string_agg(name, ', ' ORDER BY name) FROM pools);
-    END IF;
+    PERFORM pool_named(p_pool);
     INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at)
     VALUES (p_token_sha256, p_hostname, p_pool, clock() + make_interval(secs => p_ttl_seconds));
     PERFORM record_event('vm.invited', NULL, p_hostname, NULL, jsonb_build_object('pool', p_pool));
