@@ -87,7 +87,7 @@ CREATE INDEX vms_free ON vms (pool, updated_at, id) WHERE status = 'available';
 COMMENT ON TABLE vms IS 'One machine. epoch fences its client: it rises whenever the machine changes hands or is cut off.';
 COMMENT ON COLUMN vms.crd_command IS 'The command with its code and PIN blotted out; the secrets live in lease_secrets.';
 COMMENT ON COLUMN vms.cleaned_epoch IS 'The epoch at which the machine last confirmed its wipe.';
-COMMENT ON COLUMN vms.reason IS 'Why the machine failed: lost, unhealthy: …, held by NAME, or what an admin wrote.';
+COMMENT ON COLUMN vms.reason IS 'Why the machine failed: lost, unhealthy: …, or held by NAME with what they wrote.';
 
 CREATE TABLE vm_heartbeats (
     vm_id   integer PRIMARY KEY,

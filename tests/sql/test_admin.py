@@ -32,7 +32,8 @@ async def test_releasing_a_machine_that_had_not_started_its_command_cancels_the_
 
 
 @pytest.mark.parametrize(
-    ("reason", "told"), [("fan is broken", "fan is broken"), (None, "held by lablink"), ("", "held by lablink")]
+    ("reason", "told"),
+    [("fan is broken", "held by lablink: fan is broken"), (None, "held by lablink"), (" ", "held by lablink")],
 )
 async def test_a_failed_machine_fails_its_lease_and_says_why(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reason: str | None, told: str
@@ -44,6 +45,21 @@ async def test_a_failed_machine_fails_its_lease_and_says_why(
     row, failed = await row_of(owner), await lease_of(owner, lease)
     assert (row["reason"], row["epoch"]) == (told, 2)
     assert (failed["status"], failed["failure"]) == ("failed", "vm-failed")
+
+
+@pytest.mark.parametrize(
+    "statement", ["SELECT fail_vm('vm-1', 'lost')", "UPDATE vms SET status = 'failed', reason = 'Lost?'"]
+)
+async def test_a_machine_that_a_person_calls_lost_stays_until_it_is_returned(
+    database: Database, owner: asyncpg.Connection, statement: str
+) -> None:
+    vm = await machine(database)
+    await owner.execute(statement)
+
+    orders = await vm.hello()
+
+    assert orders["status"] == "failed"
+    assert (await row_of(owner))["reason"].lower().startswith("held by lablink: lost")
 
 
 async def test_a_failed_machine_that_is_returned_is_cleaned_and_then_available(

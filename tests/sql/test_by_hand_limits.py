@@ -186,7 +186,7 @@ async def test_the_history_names_the_admin(database: Database, owner: asyncpg.Co
 
     assert event is not None
     assert (event["kind"], event["actor"], event["db_role"]) == ("vm.failed", "lablink", "lablink")
-    assert event["detail"] == '{"from": "available", "epoch": 1, "reason": "fan is broken"}'
+    assert event["detail"] == '{"from": "available", "epoch": 1, "reason": "held by lablink: fan is broken"}'
 
 
 async def test_an_id_of_an_earlier_machine_may_be_used_again(database: Database, owner: asyncpg.Connection) -> None:

@@ -145,7 +145,7 @@ async def test_a_held_machine_that_remembers_more_stays_held_at_a_later_epoch(
     orders = await vm.hello(7, None)
 
     assert (orders["status"], orders["epoch"]) == ("failed", 8)
-    assert (await row_of(owner))["reason"] == "smells of smoke"
+    assert (await row_of(owner))["reason"] == "held by lablink: smells of smoke"
 
 
 @pytest.mark.parametrize("epoch", [HIGHEST, 2**63 - 2, 2**63 - 1])

@@ -77,6 +77,14 @@ BEGIN ATOMIC
     FROM public.vm_transitions WHERE from_status = p_status;
 END;
 
+-- The reason of a machine that a person took out of service: who it was, and their words if they gave some. Nobody's
+-- words stand alone, so that they are never taken for the sweep's 'lost', which the next hello undoes.
+CREATE OR REPLACE FUNCTION held_by(p_words text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT format('held by %s', public.actor()) || coalesce(': ' || nullif(btrim(p_words), ''), '');
+END;
+
 -- Fills in what the status implies: a reason for failed, nobody for all but in-use, and for in-use a lease: the one that
 -- was named, with its person and command, or a new one.
 CREATE OR REPLACE FUNCTION settle_vm(vm vms, p_entered boolean) RETURNS vms LANGUAGE plpgsql
@@ -84,7 +92,8 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     lease leases;
 BEGIN
-    vm.reason := CASE WHEN vm.status = 'failed' THEN coalesce(vm.reason, 'held by ' || session_user) END;
+    vm.reason := CASE WHEN vm.status = 'failed' THEN CASE
+        WHEN vm.reason = 'lost' OR vm.reason ~ '^(unhealthy: |held by )' THEN vm.reason ELSE held_by(vm.reason) END END;
     IF vm.status <> 'in-use' THEN
         vm.email := NULL;
         vm.crd_command := NULL;

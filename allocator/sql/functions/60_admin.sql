@@ -27,7 +27,7 @@ END $$;
 CREATE OR REPLACE FUNCTION fail_vm(p_hostname text, p_reason text DEFAULT NULL) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
-    SELECT public.change_vm(p_hostname, 'failed', coalesce(nullif(p_reason, ''), 'held by ' || public.actor()));
+    SELECT public.change_vm(p_hostname, 'failed', public.held_by(p_reason));
 END;
 
 -- Brings a failed machine back: it is cleaned, then available. A machine that is not failed stays as it is.
