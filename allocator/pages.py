@@ -4,6 +4,7 @@ import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
 from dataclasses import replace
+from html import escape
 from typing import Annotated, Any
 from uuid import UUID
 
@@ -183,8 +184,8 @@ def _told(service: Service, news: News, token: str) -> dict[str, str]:
     if not isinstance(news, LeaseView):
         return {"contact": contact}
     values = _lease_values(HeldLease(news, token))
-    html = service.templates.html("_lease.html", **values)
-    return {"contact": contact, "lease": html, "announcement": values["words"].announcement}
+    lease = service.templates.html("_lease.html", **values)
+    return {"contact": contact, "lease": lease, "announcement": escape(values["words"].announcement)}
 
 
 def _lease_values(held: HeldLease) -> dict[str, Any]:

@@ -113,7 +113,7 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many machines and leases there are of each status, and the newest waits, for the metrics."""
+    """How many machines and leases there are of each status, and the longest wait."""
 
     vms: Mapping[str, int]
     leases: Mapping[str, int]

@@ -64,7 +64,7 @@ INSERT INTO lease_transitions (from_status, to_status) VALUES
 
 CREATE TABLE vms (
     id            serial PRIMARY KEY,
-    hostname      varchar(255) NOT NULL UNIQUE CHECK (hostname <> ''),
+    hostname      varchar(255) NOT NULL UNIQUE,
     email         varchar(255),
     status        varchar(50) NOT NULL DEFAULT 'booting',
     crd_command   text,
@@ -76,6 +76,7 @@ CREATE TABLE vms (
     lease_id      uuid UNIQUE,
     reason        text,
     role          name UNIQUE,
+    CONSTRAINT vms_hostname_is_a_name CHECK (hostname ~ '^[A-Za-z0-9._-]{1,255}$'),
     CONSTRAINT vms_status_is_known
         CHECK (status IN ('booting', 'available', 'in-use', 'cleaning', 'failed', 'retired')),
     CONSTRAINT vms_available_is_clean CHECK (status <> 'available' OR cleaned_epoch = epoch),
@@ -103,12 +104,13 @@ COMMENT ON TABLE vm_roles IS 'Database roles made for machines of this database;
 
 CREATE TABLE join_tokens (
     token_sha256    bytea PRIMARY KEY CHECK (octet_length(token_sha256) = 32),
-    hostname        varchar(255) NOT NULL CHECK (hostname <> ''),
+    hostname        varchar(255) NOT NULL,
     pool            text NOT NULL REFERENCES pools (name),
     created_at      timestamptz NOT NULL DEFAULT clock(),
     expires_at      timestamptz NOT NULL,
     verifier_sha256 bytea,
-    role            name
+    role            name,
+    CONSTRAINT join_tokens_hostname_is_a_name CHECK (hostname ~ '^[A-Za-z0-9._-]{1,255}$')
 );
 COMMENT ON TABLE join_tokens IS 'Invitations: each lets one machine enrol once. A repeat with the same verifier is answered the same.';
 

@@ -127,6 +127,16 @@ async def test_an_invitation_to_a_pool_that_is_not_there_is_refused(
         await owner.execute("SELECT invite_vm('vm-1', 'gpu', $1)", sha256("token"))
 
 
+@pytest.mark.parametrize("hostname", ["", "vm 1", "vm-1\n", "<b>vm</b>", "vm/1", "vm-é"])
+async def test_a_machines_name_is_letters_digits_dots_hyphens_and_underscores(
+    owner: asyncpg.Connection, hostname: str
+) -> None:
+    with pytest.raises(asyncpg.CheckViolationError):
+        await invite(owner, hostname=hostname)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await owner.execute("INSERT INTO vms (hostname) VALUES ($1)", hostname)
+
+
 async def test_a_machine_that_enrols_again_fails_its_lease_and_is_cleaned_before_it_is_lent(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
