@@ -23,6 +23,7 @@ __all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "st
 
 SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x1AB11  # any number that nothing else of ours locks
+LOCK_VERSION = "LOCK TABLE alembic_version IN EXCLUSIVE MODE"
 WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '120s'"
 WAIT_FOR_TABLES = "SET LOCAL lock_timeout = '10s'"
 LATEST = "head"
@@ -68,10 +69,11 @@ async def history(dsn: str) -> list[Step]:
 
 
 def offline_sql(version: str = LATEST) -> str:
-    """The statements that bring an empty database to `version`, for an admin who runs them by hand."""
+    """One transaction that brings an empty database to `version`, for an admin who runs it by hand."""
     output = io.StringIO()
     command.upgrade(_config(output), version, sql=True)
-    return "\n".join([output.getvalue(), *(file.read_text() for file in function_files())])
+    versions, commit, _ = output.getvalue().rpartition("COMMIT;")
+    return "\n".join([versions, *(file.read_text() for file in function_files()), commit, ""])
 
 
 async def _migrate(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None = None) -> str | None:
@@ -89,7 +91,7 @@ def _run(
 ) -> str | None:
     """One migration, in the transaction of `connection`, while nobody else migrates this database."""
     connection.exec_driver_sql(WAIT_FOR_OTHERS)
-    connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    _wait_for_others(connection)
     connection.exec_driver_sql(WAIT_FOR_TABLES)
     before = _current(connection)
     config = _config()
@@ -102,13 +104,29 @@ def _run(
     return after
 
 
+def _wait_for_others(connection: sqlalchemy.Connection) -> None:
+    """Nobody else migrates this database until the transaction ends.
+
+    The lock is one that only the owner can take. An empty database has none yet, but it has no machines either, whose
+    roles could keep an advisory one.
+    """
+    if not _has(connection, "alembic_version"):
+        connection.exec_driver_sql(f"SELECT pg_advisory_xact_lock({LOCK})")
+    if _has(connection, "alembic_version"):
+        connection.exec_driver_sql(LOCK_VERSION)
+
+
+def _has(connection: sqlalchemy.Connection, table: str) -> bool:
+    return sqlalchemy.inspect(connection).has_table(table)
+
+
 def _apply_functions(connection: sqlalchemy.Connection) -> None:
     for file in function_files():
         execute(connection, file)
 
 
 def _record(connection: sqlalchemy.Connection, before: str | None, after: str | None) -> None:
-    if sqlalchemy.inspect(connection).has_table("operations"):
+    if _has(connection, "operations"):
         statement = "INSERT INTO operations (kind, status, finished_at, result) VALUES ('migrate', 'done', clock(), :r)"
         connection.execute(sqlalchemy.text(statement), {"r": json.dumps({"from": before, "to": after})})
 

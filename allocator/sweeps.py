@@ -1,6 +1,7 @@
 """Periodic duties: what happens because time passed, not because somebody asked.
 
-Any number of allocators may sweep one database: each duty takes an advisory lock and does nothing when another has it.
+Any number of allocators may sweep one database: each duty locks its row of the table `sweeps` and
+does nothing when another has it.
 """
 
 import asyncio

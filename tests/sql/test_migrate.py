@@ -5,6 +5,7 @@ import json
 import sys
 from pathlib import Path
 
+import asyncpg
 import pytest
 
 from allocator import migrate, migrations
@@ -110,7 +111,7 @@ async def test_functions_are_renewed_by_every_migrate(database: Database) -> Non
 async def test_a_second_migrate_waits_for_the_first(database: Database) -> None:
     owner = await database.connect()
     async with owner.transaction():
-        await owner.execute(f"SELECT pg_advisory_xact_lock({migrate.LOCK})")
+        await owner.execute(migrate.LOCK_VERSION)
         second = asyncio.ensure_future(migrate.upgrade(database.dsn("lablink")))
         await _waiting_for_lock(database)
         assert not second.done()
@@ -121,9 +122,28 @@ async def _waiting_for_lock(database: Database) -> None:
     watcher = await database.connect()
     async with asyncio.timeout(10):
         while not await watcher.fetchval(
-            "SELECT EXISTS (SELECT FROM pg_locks WHERE locktype = 'advisory' AND NOT granted)"
+            "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'alembic_version'::regclass AND NOT granted)"
         ):
             pass
+
+
+async def test_a_machine_cannot_keep_anybody_from_migrating(database: Database) -> None:
+    client = await (await database.vm()).connect()
+    await client.execute(f"SELECT pg_advisory_lock({migrate.LOCK})")
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await client.execute(f"BEGIN; {migrate.LOCK_VERSION}")
+    await client.execute("ROLLBACK")
+    async with asyncio.timeout(30):
+        await migrate.upgrade(database.dsn("lablink"))
+
+
+async def test_down_drops_the_machines_roles_and_nobody_elses_functions(database: Database) -> None:
+    vm = await database.vm()
+    superuser = await database.connect("postgres")
+    await superuser.execute("CREATE FUNCTION theirs() RETURNS integer LANGUAGE sql RETURN 1")
+    await migrate.downgrade(database.dsn("lablink"), "base")
+    assert not await superuser.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", vm.role)
+    assert await superuser.fetchval("SELECT theirs()") == 1
 
 
 async def test_two_processes_that_migrate_an_empty_database_at_once_both_succeed(database: Database) -> None:
@@ -170,7 +190,12 @@ async def test_offline_sql_makes_the_same_database(database: Database) -> None:
     await migrate.downgrade(database.dsn("lablink"), "base")
     owner = await database.connect()
     await owner.execute("DROP TABLE alembic_version")
-    await owner.execute(migrate.offline_sql())
+    script = migrate.offline_sql()
+    with pytest.raises(asyncpg.DivisionByZeroError):  # as psql would run it: its last statement fails
+        await owner.execute(script.replace("COMMIT;", "SELECT 1 / 0;\nCOMMIT;"))
+    await owner.execute("ROLLBACK")
+    assert await contents(database) == ["schema public"]
+    await owner.execute(script)
     assert await contents(database) == before
     assert (await migrate.history(database.dsn("lablink")))[-1].applied
 

@@ -281,6 +281,15 @@ async def test_readers_can_run_no_function(database: Database, catalogue: asyncp
             await reader.execute(function["call"])
 
 
+async def test_a_machine_that_holds_an_advisory_lock_is_cut_off(database: Database, owner: asyncpg.Connection) -> None:
+    hostile = await machine(database, "vm-1")
+    await hostile.connection.execute("SELECT pg_advisory_lock(1)")
+
+    assert await owner.fetchval("SELECT cut_sessions(10)") == 1
+
+    assert await is_cut_off(hostile.connection)
+
+
 async def test_a_machine_that_keeps_a_transaction_open_is_cut_off_and_the_queue_goes_on(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
