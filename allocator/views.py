@@ -10,7 +10,7 @@ from client.command import Accepts
 
 LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "failed", "cancelled"]
 VmStatus = Literal["booting", "available", "in-use", "cleaning", "failed", "retired"]
-Kind = Literal["desktop", "job", "hold"]
+Kind = Literal["desktop", "job", "hold", "typed"]
 Outcome = Literal["created", "repeated", "live"]
 
 LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
@@ -113,7 +113,7 @@ class Enrolled:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many machines and leases there are of each status, and the longest wait."""
+    """How many machines and live leases there are of each status, and the longest wait, for the metrics."""
 
     vms: Mapping[str, int]
     leases: Mapping[str, int]

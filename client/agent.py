@@ -16,7 +16,7 @@ from client import runner
 from client.command import Command, CommandRefused, parse
 from client.journal import Fenced, Journal, JournalError
 from client.processes import ProcessesRemain, kill_remains
-from client.protocol import Assignment, Orders, Outcome, Report
+from client.protocol import Assignment, CommandKind, Orders, Outcome, Report
 from client.records import Entry, Key, State
 from client.runner import CannotStart, Finished, Programs, Running
 from client.session import Session, SessionNotClean, WipeFailed
@@ -183,7 +183,7 @@ class Agent:
             return
         self._checkpoint("claimed")
         try:
-            self._journal.intend(key)
+            self._journal.intend(key, command.kind)
         except Fenced:
             await self._transport.report(Report(*key, "failed", failure="database-restored"))
             raise
@@ -195,11 +195,11 @@ class Agent:
         try:
             running = await runner.start(command, self._session, self._programs, name=name, limit_seconds=limit_seconds)
         except CannotStart as error:
-            self._journal.conclude(_ending(key, error.finished, started=False))
+            self._journal.conclude(_ending(key, command.kind, error.finished, started=False))
             return
         self._checkpoint("started")
         log.info("started", extra={"lease": key.lease_id, "epoch": key.epoch, "kind": command.kind})
-        self._work = Work(key, running, asyncio.create_task(self._await_end(key, running)))
+        self._work = Work(key, running, asyncio.create_task(self._await_end(key, command.kind, running)))
 
     async def _open_session(self) -> None:
         try:
@@ -210,7 +210,7 @@ class Agent:
         except OSError as error:
             raise WipeFailed(f"The session's directory cannot be made: {error.strerror}") from error
 
-    async def _await_end(self, key: Key, running: Running) -> None:
+    async def _await_end(self, key: Key, kind: CommandKind, running: Running) -> None:
         """Record how the command ended. When that cannot be written, the next look finds the journal untrusted."""
         try:
             finished = await running.wait()
@@ -218,7 +218,7 @@ class Agent:
             finished = Finished(None, "", failure="timed-out")
         self._checkpoint("exited")
         with suppress(JournalError):
-            self._journal.conclude(_ending(key, finished, started=True))
+            self._journal.conclude(_ending(key, kind, finished, started=True))
         self._checkpoint("done")
         log.info("exited", extra={"lease": key.lease_id, "epoch": key.epoch, "exit_code": finished.exit_code})
         self._transport.wake.set()
@@ -229,7 +229,7 @@ class Agent:
         if told == self._told and _has_arrived(told[1], orders):
             return
         try:
-            await self._transport.report(Report(*told[0], told[1], entry.exit_code, entry.output, entry.failure))
+            await self._transport.report(_report(entry))
         except Refused:
             self._told = told
             raise
@@ -272,6 +272,10 @@ def _command(assignment: Assignment) -> Command:
     return parse(assignment.line or "", assignment.accepts)
 
 
-def _ending(key: Key, finished: Finished, *, started: bool) -> Entry:
+def _report(entry: Entry) -> Report:
+    return Report(*entry.key, _OUTCOME[entry.state], entry.exit_code, entry.output, entry.failure, entry.kind)
+
+
+def _ending(key: Key, kind: CommandKind, finished: Finished, *, started: bool) -> Entry:
     failure = finished.failure or (None if started else "command-failed")
-    return Entry(key, "failed" if failure else "done", finished.exit_code, finished.output, failure)
+    return Entry(key, "failed" if failure else "done", finished.exit_code, finished.output, failure, kind)

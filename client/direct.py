@@ -108,13 +108,14 @@ class DirectTransport:
 
     async def report(self, report: Report) -> None:
         await self._ask(
-            "SELECT client_api.report($1, $2, $3, $4, $5, $6)",
+            "SELECT client_api.report($1, $2, $3, $4, $5, $6, $7)",
             report.lease_id,
             report.epoch,
             report.outcome,
             report.exit_code,
             _storable(report.output),
             report.failure,
+            report.kind,
         )
 
     async def cleaned(self, epoch: int) -> None:

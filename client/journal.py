@@ -10,7 +10,7 @@ from pathlib import Path
 from uuid import UUID
 
 from client import durable
-from client.protocol import Memory
+from client.protocol import CommandKind, Memory
 from client.records import Entry, Fence, Key, Record, decode, encode, encode_all
 
 
@@ -76,12 +76,12 @@ class Journal:
         """What is known of the command of `key`; None when it was never started."""
         return self._entries.get(key)
 
-    def intend(self, key: Key) -> None:
+    def intend(self, key: Key, kind: CommandKind | None = None) -> None:
         """Record that the command of `key` is about to start; from here on it never starts again. Raises Fenced."""
         memory = self.memory
         if self.damaged or key in self._entries or key.epoch <= memory.epoch:
             raise Fenced(f"epoch {key.epoch} is not above {memory.epoch}, which this machine remembers")
-        self._append(Entry(key, "intent"))
+        self._append(Entry(key, "intent", kind=kind))
 
     def conclude(self, entry: Entry) -> None:
         """Record how a command ended, or why it never started. The first ending of a key stands."""

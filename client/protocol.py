@@ -13,7 +13,10 @@ CHANNEL = "vm_updates"
 LEASE_CHANNEL = "lease_updates"
 """PostgreSQL channel on which changed leases are hinted at; only allocators listen to it."""
 
-Kind = Literal["desktop", "job", "hold"]
+Kind = Literal["desktop", "job", "hold", "typed"]
+"""What a lease is for; `typed` is a line of an admin's, until the machine has reported which of the first two it is."""
+
+CommandKind = Literal["desktop", "job"]
 Outcome = Literal["started", "exited", "failed", "unknown"]
 
 FAILURES: dict[str, str] = {
@@ -83,7 +86,10 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How the command of (lease, epoch) goes. `output` is already redacted; `failure` is a key of FAILURES."""
+    """How the command of (lease, epoch) goes. `output` is already redacted; `failure` is a key of FAILURES.
+
+    `kind` is what the command turned out to be; None when it could not be read, or a crash left its outcome unknown.
+    """
 
     lease_id: UUID
     epoch: int
@@ -91,6 +97,7 @@ class Report:
     exit_code: int | None = None
     output: str = ""
     failure: str | None = None
+    kind: CommandKind | None = None
 
 
 def parse_hints(payload: str) -> list[Hint] | None:

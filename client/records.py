@@ -13,6 +13,8 @@ from dataclasses import asdict, dataclass
 from typing import Literal, NamedTuple
 from uuid import UUID
 
+from client.protocol import CommandKind
+
 State = Literal["intent", "done", "failed", "unknown"]
 
 _HEADER = re.compile(rb"([0-9a-f]{8}) ([0-9]{1,7}) ")
@@ -35,13 +37,17 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of the command of one key. `output` is already redacted; `failure` is a key of FAILURES."""
+    """What became of the command of one key. `output` is already redacted; `failure` is a key of FAILURES.
+
+    `kind` is what a lease whose line was typed has yet to be told.
+    """
 
     key: Key
     state: State
     exit_code: int | None = None
     output: str = ""
     failure: str | None = None
+    kind: CommandKind | None = None
 
 
 Record = Fence | Entry

@@ -122,7 +122,7 @@ CREATE TABLE leases (
     live               boolean NOT NULL
                        GENERATED ALWAYS AS (status IN ('queued', 'assigned', 'claimed', 'active')) STORED,
     pool               text NOT NULL DEFAULT 'default' REFERENCES pools (name),
-    kind               text NOT NULL CHECK (kind IN ('desktop', 'job', 'hold')),
+    kind               text NOT NULL CHECK (kind IN ('desktop', 'job', 'hold', 'typed')),
     command            jsonb,
     crd_command        text,
     vm_id              integer,
@@ -154,6 +154,7 @@ CREATE TABLE leases (
         CHECK (status <> 'active' OR kind = 'hold' OR started_at IS NOT NULL),
     CONSTRAINT leases_active_desktop_exited_0
         CHECK (status <> 'active' OR kind <> 'desktop' OR exit_code IS NOT DISTINCT FROM 0),
+    CONSTRAINT leases_active_has_a_known_kind CHECK (status <> 'active' OR kind <> 'typed'),
     CONSTRAINT leases_failed_has_a_failure CHECK ((status = 'failed') = (failure IS NOT NULL)),
     CONSTRAINT leases_terminal_has_an_end CHECK ((status IN ('ended', 'failed', 'cancelled')) = (ended_at IS NOT NULL)),
     CONSTRAINT leases_waiting_has_a_deadline
@@ -166,6 +167,7 @@ CREATE INDEX leases_deadlines ON leases (deadline) WHERE live AND deadline IS NO
 CREATE INDEX leases_expiries ON leases (pool, expires_at) WHERE live AND expires_at IS NOT NULL;
 COMMENT ON TABLE leases IS 'One request of one person, from asking to the end. A terminal lease never changes.';
 COMMENT ON COLUMN leases.email IS 'Who holds it: an e-mail address, or the database user who took a machine by hand.';
+COMMENT ON COLUMN leases.kind IS 'typed: a line that an admin typed; the machine, which parses it, reports whether it is a desktop or a job.';
 COMMENT ON COLUMN leases.command IS 'The parsed command without its secrets; null when an admin typed the line in psql.';
 COMMENT ON COLUMN leases.deadline IS 'When the present step must be over; null once active.';
 

@@ -112,6 +112,16 @@ async def test_a_line_typed_in_psql_is_read_and_run_by_the_machine(pool: Pool, m
         await reached(lambda: machine.count_starts() == 1)
 
 
+async def test_a_job_typed_in_psql_is_a_job_whatever_it_prints(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.owner.execute(
+            "UPDATE vms SET status = 'in-use', crd_command = 'sh -c \"echo start-host\"' WHERE id = $1", machine.vm.id
+        )
+        lease = await pool.owner.fetchval("SELECT id FROM leases")
+        ended = await pool.finished(lease)
+    assert (ended["kind"], ended["status"], ended["exit_code"]) == ("job", "active", 0)
+
+
 async def test_a_line_that_the_grammar_refuses_fails_its_lease_with_the_reason(pool: Pool, machine: Machine) -> None:
     async with machine.serving():
         await pool.owner.execute(

@@ -54,7 +54,7 @@ def client_steps(state: State, which: int, rules: Rules) -> Iterator[Step]:
         yield Step("recovers, after polling", state._replace(journal=open_intents_closed(state.journal)))
     elif client.doing in _LOCAL:
         yield from _LOCAL[client.doing](state, which, rules)
-    if client.doing in _VERBS and (client.doing != "running" or _is_job(state, client.key)):
+    if client.doing in _VERBS:
         yield from _write(state, which, rules)
 
 

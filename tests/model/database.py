@@ -11,15 +11,18 @@ from .state import (
     CANCELLED,
     CLAIMED,
     CLEANING,
+    DESKTOP,
     DONE,
     ENDED,
     FAILED,
     IN_USE,
+    JOB,
     LOST,
     NOBODY,
     QUEUED,
     STARTED,
     TERMINAL,
+    TYPED,
     Database,
     Key,
     Message,
@@ -105,9 +108,19 @@ def _report(db: Database, message: Message, rules: Rules) -> Database:
     ours = db.lease == message.key.lease or not rules.epoch_checked
     if db.lease == NOBODY or not ours or db.leases[db.lease].status not in (CLAIMED, ACTIVE):
         return db
-    if message.outcome in (STARTED, DONE):
-        return _with_lease(db, db.lease, ACTIVE, db.epoch)
-    return _finish(db, db.lease, FAILED, rules)
+    if message.outcome not in (STARTED, DONE):
+        return _finish(db, db.lease, FAILED, rules)
+    db = _with_kind(db, DESKTOP if rules.kind_reported else JOB)
+    if message.outcome == STARTED and db.leases[db.lease].kind == DESKTOP:
+        return db
+    return _with_lease(db, db.lease, ACTIVE, db.epoch)
+
+
+def _with_kind(db: Database, kind: str) -> Database:
+    """The machine's lease as one of this kind, if it was a typed line."""
+    lease = db.leases[db.lease]
+    known = lease._replace(kind=kind if lease.kind == TYPED else lease.kind)
+    return db._replace(leases=(*db.leases[: db.lease], known, *db.leases[db.lease + 1 :]))
 
 
 def _cleaned(db: Database) -> Database:

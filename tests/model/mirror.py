@@ -21,6 +21,7 @@ from .state import (
     NOBODY,
     STARTED,
     TERMINAL,
+    TYPED,
     UNKNOWN,
     Database,
     Key,
@@ -60,9 +61,22 @@ class Mirror:
         if self.backup is not None:
             await self.restore()
             return
-        asked = [await ask(self.owner, ADA), await ask(self.owner, BOB, argv=["true"])]
-        self.ids = tuple(answer["lease_id"] for answer in asked)
-        self._follow(self.model._replace(leases=(Lease(DESKTOP), Lease(JOB))))
+        first = self.chance.choice((DESKTOP, TYPED))
+        asked = await (self._typed() if first == TYPED else self._asked())
+        self.ids = (asked, (await ask(self.owner, BOB, argv=["true"]))["lease_id"])
+        self._follow(self.model._replace(leases=(Lease(first), Lease(JOB))))
+
+    async def _asked(self) -> UUID:
+        lease: UUID = (await ask(self.owner, ADA))["lease_id"]
+        return lease
+
+    async def _typed(self) -> UUID:
+        """As a line that an admin typed, but waiting like any other."""
+        lease: UUID = await self.owner.fetchval(
+            "INSERT INTO leases (email, kind, crd_command) VALUES ($1, 'typed', 'start-host') RETURNING id", ADA
+        )
+        await self.owner.execute("SELECT serve_queue('default')")
+        return lease
 
     async def hello(self) -> None:
         """With any memory, be it ahead of the database."""
@@ -89,7 +103,8 @@ class Mirror:
         is_job = self.model.leases[key.lease].kind == JOB
         outcome = self.chance.choice((STARTED if is_job else DONE, DONE, DONE, UNKNOWN, FAILURE))
         with suppress(asyncpg.PostgresError):
-            await self.machine.report(self.ids[key.lease], key.epoch, *OUTCOMES[outcome])
+            kind = DESKTOP if outcome in (STARTED, DONE) else None  # only read for a typed line
+            await self.machine.report(self.ids[key.lease], key.epoch, *OUTCOMES[outcome], kind=kind)
         self._follow(rows.receive(self.model, Message("report", key, outcome), RULES))
 
     async def cleaned(self) -> None:

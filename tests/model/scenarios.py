@@ -2,7 +2,7 @@
 
 from typing import NamedTuple
 
-from .state import DESKTOP, JOB, Faults
+from .state import DESKTOP, JOB, TYPED, Faults
 
 
 class World(NamedTuple):
@@ -17,12 +17,14 @@ WORLDS = {
     "lost, a write delayed": World(Faults(losses=1, late_writes=1)),
     "lost, the journal damaged": World(Faults(losses=1, damages=1)),
     "lost, the database restored": World(Faults(losses=1, restores=1)),
+    "lost, restored, a typed line": World(Faults(losses=1, restores=1), (TYPED,)),
     "lost, restored, a write delayed": World(Faults(losses=1, late_writes=1, restores=1), (DESKTOP,)),
 }
 
 CALM = World(Faults(losses=0))
 DAMAGED = World(Faults(losses=0, damages=1))
 RESTORED = World(Faults(losses=0, restores=1))
+LINE = World(Faults(losses=0), (TYPED,))
 RESTORED_ALONE = World(Faults(losses=0, restores=1), (DESKTOP,))
 
 BREAKS = {
@@ -43,6 +45,7 @@ BREAKS = {
     "damage_fences": ("I2", DAMAGED),
     "reports_again": ("rest", RESTORED_ALONE),
     "one_client": ("I2", CALM),
+    "kind_reported": ("I5", LINE),
     "child_dies": ("I3", CALM),
 }
 """For each rule: the promise that breaks first without it, and where."""

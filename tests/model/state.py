@@ -12,6 +12,8 @@ ENDED, FAILED, CANCELLED = "ended", "failed", "cancelled"
 TERMINAL = (ENDED, FAILED, CANCELLED)
 
 DESKTOP, JOB = "desktop", "job"
+TYPED = "typed"
+"""A line that an admin typed: a desktop's here, which the database does not know before the machine says so."""
 
 INTENT, DONE, FAILURE, UNKNOWN = "intent", "done", "failed", "unknown"
 STARTED = "started"
@@ -149,6 +151,8 @@ class Rules:
     """A client reports whatever hello shows the database not to know, even if a report of it was answered before."""
     one_client: bool = True
     """A second client on the machine finds the lock taken and exits."""
+    kind_reported: bool = True
+    """What a typed line is comes with the reports of its command; else the database takes it for a job."""
     child_dies: bool = True
     """A client's child dies with it."""
 

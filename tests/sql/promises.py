@@ -92,7 +92,7 @@ def i3_an_available_machine_is_empty(seen: Facts) -> Iterator[str]:
 
 def i4_an_active_lease_was_started(seen: Facts) -> Iterator[str]:
     for lease in seen.leases:
-        ready = lease["exit_code"] == 0 if lease["kind"] == "desktop" else True
+        ready = lease["exit_code"] == 0 if lease["kind"] == "desktop" else lease["kind"] == "job"
         if lease["status"] == "active" and lease["kind"] != "hold" and not (lease["started_at"] and ready):
             yield str(lease)
 

@@ -39,7 +39,7 @@ LEASE_COLUMNS = {
     "vm_id": ["vm_id", *SOME_VM, "NULL"],
     "epoch": ["epoch", "epoch + 1", *NUMBERS],
     "hostname": [*quoted(HOSTNAMES), "NULL"],
-    "kind": ["'desktop'", "'job'", "'hold'", "'lent'"],
+    "kind": ["'desktop'", "'job'", "'hold'", "'typed'", "'lent'"],
     "pool": ["'default'", "'gpu'"],
     "command": ["'{}'", "NULL"],
     "crd_command": [QUOTED_LINE, "NULL"],

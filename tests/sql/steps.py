@@ -119,10 +119,18 @@ class Machine:
         exit_code: int | None = None,
         output: str | None = "",
         failure: str | None = None,
+        kind: str | None = None,
     ) -> str:
         return str(
             await self.connection.fetchval(
-                "SELECT client_api.report($1, $2, $3, $4, $5, $6)", lease, epoch, outcome, exit_code, output, failure
+                "SELECT client_api.report($1, $2, $3, $4, $5, $6, $7)",
+                lease,
+                epoch,
+                outcome,
+                exit_code,
+                output,
+                failure,
+                kind,
             )
         )
 

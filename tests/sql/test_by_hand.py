@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.sql.steps import ADA, BOB, CODE, LINE, PIN, ask, lease_of, lent, machine, noticed, refused, row_of
+from tests.sql.steps import ADA, BOB, CODE, LINE, PIN, ask, claimed, lease_of, lent, machine, noticed, refused, row_of
 from tests.support.database import Database
 
 
@@ -48,9 +48,10 @@ async def test_a_machine_lent_by_hand_with_a_command_runs_it(database: Database,
 
     lease = (await row_of(owner))["lease_id"]
     assignment = await vm.claim(1)
-    assert (assignment["line"], assignment["command"], assignment["kind"]) == (LINE, None, "desktop")
-    await vm.report(lease, 1, "exited", 0)
-    assert (await lease_of(owner, lease))["status"] == "active"
+    assert (assignment["line"], assignment["command"], assignment["kind"]) == (LINE, None, "typed")
+    assert await vm.report(lease, 1, "started", kind="desktop") == "claimed"
+    assert await vm.report(lease, 1, "exited", 0, kind="desktop") == "active"
+    assert (await lease_of(owner, lease))["kind"] == "desktop"
 
 
 async def test_code_and_pin_typed_in_psql_are_blotted_out_wherever_they_may_be_read(
@@ -88,14 +89,63 @@ async def test_a_line_is_shown_without_what_follows_code_and_pin(
     assert await owner.fetchval("SELECT blot_out($1)", line) == shown
 
 
-async def test_a_job_typed_by_hand_is_a_job(database: Database, owner: asyncpg.Connection) -> None:
+@pytest.mark.parametrize("line", ["python train.py", "echo start-host"])
+async def test_a_job_typed_by_hand_is_a_job(database: Database, owner: asyncpg.Connection, line: str) -> None:
     vm = await machine(database)
 
-    await owner.execute("UPDATE vms SET status = 'in-use', email = $1, crd_command = 'python train.py'", ADA)
+    await owner.execute("UPDATE vms SET status = 'in-use', email = $1, crd_command = $2", ADA, line)
 
     assignment = await vm.claim(1)
-    assert (assignment["line"], assignment["kind"]) == ("python train.py", "job")
-    assert (await row_of(owner))["crd_command"] == "python train.py"
+    assert (assignment["line"], assignment["kind"]) == (line, "typed")
+    assert (await row_of(owner))["crd_command"] == line
+    assert await vm.report(assignment["lease_id"], 1, "started", kind="job") == "active"
+
+
+@pytest.mark.parametrize(
+    "line", ['"/opt/google/chrome-remote-desktop/start-host" --code=4/0a', "remoting_start_host x"]
+)
+async def test_a_desktop_typed_in_any_way_is_active_only_after_exit_0(
+    database: Database, owner: asyncpg.Connection, line: str
+) -> None:
+    vm = await machine(database)
+    await owner.execute("UPDATE vms SET status = 'in-use', email = $1, crd_command = $2", ADA, line)
+    lease = (await vm.claim(1))["lease_id"]
+
+    assert await vm.report(lease, 1, "started", kind="desktop") == "claimed"
+    assert await vm.report(lease, 1, "exited", 1, kind="desktop") == "failed"
+    assert (await lease_of(owner, lease))["kind"] == "desktop"
+
+
+@pytest.mark.parametrize("kind", [None, "hold", "typed", ""])
+async def test_a_typed_line_cannot_be_reported_started_without_its_kind(
+    database: Database, owner: asyncpg.Connection, kind: str | None
+) -> None:
+    vm = await machine(database)
+    await owner.execute("UPDATE vms SET status = 'in-use', crd_command = $1", LINE)
+    lease = (await vm.claim(1))["lease_id"]
+
+    with refused("LL003"):
+        await vm.report(lease, 1, "exited", 0, kind=kind)
+
+
+async def test_a_typed_line_that_the_machine_could_not_read_fails_without_a_kind(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    await owner.execute("UPDATE vms SET status = 'in-use', crd_command = 'rm -rf /'")
+    lease = (await vm.claim(1))["lease_id"]
+
+    assert await vm.report(lease, 1, "failed", failure="refused") == "failed"
+    assert (await lease_of(owner, lease))["kind"] == "typed"
+
+
+async def test_a_machine_cannot_change_a_kind_that_is_known(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm, lease = await claimed(database, service)
+
+    assert await vm.report(lease, 1, "started", kind="job") == "claimed"
+    assert (await lease_of(owner, lease))["kind"] == "desktop"
 
 
 async def test_a_row_inserted_in_use_is_a_lease_too(owner: asyncpg.Connection) -> None:

@@ -102,5 +102,5 @@ async def obey(client: asyncpg.Connection) -> None:
     elif orders["lease_status"] in ("assigned", "claimed"):
         await client.execute("SELECT client_api.claim($1)", orders["epoch"])
         await client.execute(
-            "SELECT client_api.report($1, $2, 'exited', 0, '', NULL)", orders["lease_id"], orders["epoch"]
+            "SELECT client_api.report($1, $2, 'exited', 0, '', NULL, 'desktop')", orders["lease_id"], orders["epoch"]
         )

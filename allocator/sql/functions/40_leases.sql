@@ -12,10 +12,11 @@ BEGIN
             SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status) THEN
             RAISE EXCEPTION 'lease % is %; it cannot become %', OLD.id, OLD.status, NEW.status
                 USING ERRCODE = 'LL003', HINT = 'End it with: UPDATE leases SET status = ''cancelled'' (''ended'' once active).';
-        ELSIF (NEW.id, NEW.email, NEW.pool, NEW.kind, NEW.place, NEW.created_at)
-              IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.kind, OLD.place, OLD.created_at)
+        ELSIF (NEW.id, NEW.email, NEW.pool, NEW.place, NEW.created_at)
+              IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.place, OLD.created_at)
+              OR NEW.kind <> OLD.kind AND NOT (OLD.kind = 'typed' AND NEW.kind IN ('desktop', 'job'))
               OR OLD.vm_id IS NOT NULL AND (NEW.vm_id, NEW.epoch) IS DISTINCT FROM (OLD.vm_id, OLD.epoch) THEN
-            RAISE EXCEPTION 'lease % keeps its person, pool, machine and place', OLD.id
+            RAISE EXCEPTION 'lease % keeps its person, pool, kind, machine and place', OLD.id
                 USING ERRCODE = 'LL003', HINT = 'End it and open another one.';
         END IF;
         NEW.version := OLD.version + 1;
@@ -149,8 +150,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     INSERT INTO leases (id, email, status, pool, kind, crd_command, vm_id, hostname, epoch, assigned_at)
     SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
-           v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' WHEN v.crd_command ~ '(^|[/\s])start-host(\s|$)' THEN 'desktop'
-           ELSE 'job' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
+           v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
     FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
     PERFORM refuse_dead_leases(p_vms);
 EXCEPTION WHEN unique_violation THEN

@@ -104,8 +104,10 @@ END $$;
 
 -- How the command goes: started, exited (with its code), failed (it never ran to an end) or unknown (the machine
 -- stopped meanwhile). Returns the lease's status. May be repeated; once the machine changed hands it is refused as stale.
+-- p_kind is what a line that an admin typed turned out to be: desktop or job. Where the kind is known it is not read.
 CREATE OR REPLACE FUNCTION client_api.report(
-    p_lease uuid, p_epoch bigint, p_outcome text, p_exit_code integer, p_output text, p_failure text) RETURNS text
+    p_lease uuid, p_epoch bigint, p_outcome text, p_exit_code integer, p_output text, p_failure text,
+    p_kind text DEFAULT NULL) RETURNS text
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     vm    vms := client_vm(true);
@@ -121,6 +123,7 @@ BEGIN
         RAISE EXCEPTION 'a report says started, exited (with its exit code), failed or unknown; not %', p_outcome
             USING ERRCODE = 'LL003', HINT = 'Update the client on this machine.';
     END IF;
+    lease.kind := known_kind(lease, p_outcome, p_kind);
     lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
     lease.exit_code := coalesce(lease.exit_code, p_exit_code);
     lease.output := coalesce(nullif(right(p_output, 65536), ''), lease.output);
@@ -128,9 +131,21 @@ BEGIN
         WHEN p_outcome = 'failed' OR lease.kind = 'desktop' AND p_outcome = 'exited' AND lease.exit_code <> 0
         THEN coalesce(p_failure, 'command-failed') END;
     UPDATE leases SET started_at = lease.started_at, exit_code = lease.exit_code, output = lease.output,
-           failure = lease.failure, status = reported_status(lease, p_outcome)
+           failure = lease.failure, kind = lease.kind, status = reported_status(lease, p_outcome)
     WHERE id = p_lease RETURNING status INTO lease.status;
     RETURN lease.status;
+END $$;
+
+-- The lease's kind after a report: that of a typed line is the report's. Nothing ran before it is known.
+CREATE OR REPLACE FUNCTION known_kind(lease leases, p_outcome text, p_kind text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF lease.kind <> 'typed' OR p_kind IN ('desktop', 'job') THEN
+        RETURN CASE lease.kind WHEN 'typed' THEN p_kind ELSE lease.kind END;
+    ELSIF p_kind IS NOT NULL OR p_outcome IN ('started', 'exited') THEN
+        RAISE EXCEPTION 'the report of a typed line says whether it is a desktop or a job; not %', p_kind
+            USING ERRCODE = 'LL003', HINT = 'Update the client on this machine.';
+    END IF;
+    RETURN lease.kind;
 END $$;
 
 -- What a report makes of a claimed or active lease. A desktop is active once it exited with 0, a job once it started.

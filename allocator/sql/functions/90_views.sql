@@ -46,7 +46,7 @@ BEGIN ATOMIC
     UNION ALL
     SELECT 'I4', format('lease %s is active but its command was not run as it must be', id) FROM public.leases
     WHERE status = 'active' AND kind <> 'hold'
-      AND (started_at IS NULL OR kind = 'desktop' AND exit_code IS DISTINCT FROM 0)
+      AND (started_at IS NULL OR kind = 'typed' OR kind = 'desktop' AND exit_code IS DISTINCT FROM 0)
     UNION ALL
     SELECT 'I6', format('VM %s is in-use without a live lease of its epoch', v.hostname) FROM public.vms v
     LEFT JOIN public.leases l ON l.id = v.lease_id AND l.live AND l.vm_id = v.id AND l.epoch = v.epoch
