@@ -10,6 +10,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from allocator.checking import EMAIL_LENGTH, KEY_LENGTH
+from allocator.config import PoolName
 from allocator.errors import WrongType
 from allocator.leasing import LeaseRequest, Opened, open_lease
 from allocator.problems import responses
@@ -41,7 +42,7 @@ class LeaseIn(_In):
         examples=["python3 -c 'print(42)'"],
         description="The line from https://remotedesktop.google.com/headless, or a program that the pool runs.",
     )
-    pool: str | None = Field(default=None, pattern=r"^[a-z0-9][a-z0-9-]{0,62}$", description="Left out: the usual one.")
+    pool: PoolName | None = Field(default=None, description="Left out: the usual one.")
 
 
 class LeaseOut(_Out):

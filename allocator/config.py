@@ -31,6 +31,8 @@ def _reference(value: str) -> str:
 
 Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
+PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
+"""What the table `pools` takes."""
 Program = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Secret = Annotated[str, AfterValidator(_reference)]
 
@@ -101,7 +103,7 @@ class Database(_Group):
 class Pool(_Group):
     """What kind of machine is lent, and for how long."""
 
-    name: Name
+    name: PoolName
     desktop: bool
     """Whether it runs Chrome Remote Desktop's start-host."""
     programs: tuple[Program, ...]

@@ -2,7 +2,9 @@
 
 import asyncpg
 import pytest
+from pydantic import TypeAdapter, ValidationError
 
+from allocator.config import PoolName
 from tests.sql.steps import ask, lease_of, lent, machine, refused, row_of
 from tests.support.database import Database
 
@@ -126,3 +128,22 @@ async def test_a_pool_becomes_what_the_configuration_says(
     assert row is not None
     assert (row["lease_seconds"], row["command_seconds"], row["queue_seconds"]) == (200, 30, 40)
     assert (row["accepts_desktop"], row["programs"]) == (False, ["echo"])
+
+
+@pytest.mark.parametrize(
+    "name", ["default", "gpu-2", "7", "a" * 63, "a" * 64, "with_underscore", "-gpu", "GPU", "gpu 2", "ä", ""]
+)
+async def test_a_pool_may_be_called_in_the_settings_what_the_database_takes(
+    service: asyncpg.Connection, name: str
+) -> None:
+    try:
+        await service.execute("SELECT ensure_pool($1, true, '{}', 60, 60, 60)", name)
+        taken = True
+    except asyncpg.CheckViolationError:
+        taken = False
+    try:
+        TypeAdapter(PoolName).validate_python(name)
+        allowed = True
+    except ValidationError:
+        allowed = False
+    assert allowed == taken
