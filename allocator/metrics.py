@@ -23,7 +23,6 @@ class Metrics:
         self._up = Gauge("lablink_database_up", "Whether the database answered just now.", registry=own)
         self._vms = Gauge("lablink_vms", "Machines by status.", ["status"], registry=own)
         self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=own)
-        self._over = Gauge("lablink_past_leases", "Leases that are over, by how they ended.", ["status"], registry=own)
         self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=own)
         self._streams = Gauge("lablink_open_pages", "Pages that follow a lease or the pool.", registry=own)
         self._claims = Histogram("lablink_request_seconds", "Time to accept a request.", buckets=SECONDS, registry=own)
@@ -50,7 +49,7 @@ class Metrics:
         """Everything, in Prometheus's text format; without a tally (the database is down) its figures are left out."""
         self._up.set(tally is not None)
         self._streams.set(open_pages)
-        for gauge in (self._vms, self._leases, self._over):
+        for gauge in (self._vms, self._leases):
             gauge.clear()
         if tally is not None:
             self._fill(tally)
@@ -61,6 +60,4 @@ class Metrics:
             self._vms.labels(status).set(tally.vms.get(status, 0))
         for status in sorted(LIVE):
             self._leases.labels(status).set(tally.leases.get(status, 0))
-        for status in ("ended", "failed", "cancelled"):
-            self._over.labels(status).set(tally.leases.get(status, 0))
         self._wait.set(tally.oldest_wait_seconds)

@@ -189,11 +189,11 @@ class Store:
         return Enrolled(**rows[0])
 
     async def tally(self) -> Tally:
-        """How many of what there are."""
+        """How many of what there are. Leases that are over are not counted: there are ever more of them."""
         vms = await self._ask("SELECT status, count(*) FROM vms GROUP BY status")
         leases = await self._ask(
             "SELECT status, count(*), coalesce(extract(epoch FROM max(clock() - created_at)), 0)::float8 AS oldest "
-            "FROM leases GROUP BY status"
+            "FROM leases WHERE live GROUP BY status"
         )
         oldest = next((row["oldest"] for row in leases if row["status"] == "queued"), 0.0)
         return Tally(_by_status(vms), _by_status(leases), oldest)

@@ -163,6 +163,7 @@ CREATE TABLE leases (
 CREATE UNIQUE INDEX leases_one_live_a_person ON leases (lower(email)) WHERE live AND position('@' IN email) > 0;
 CREATE UNIQUE INDEX leases_one_live_a_vm ON leases (vm_id) WHERE live AND vm_id IS NOT NULL;
 CREATE INDEX leases_queue ON leases (pool, place) WHERE status = 'queued';
+CREATE INDEX leases_live ON leases (status) WHERE live;
 CREATE INDEX leases_deadlines ON leases (deadline) WHERE live AND deadline IS NOT NULL;
 CREATE INDEX leases_expiries ON leases (pool, expires_at) WHERE live AND expires_at IS NOT NULL;
 COMMENT ON TABLE leases IS 'One request of one person, from asking to the end. A terminal lease never changes.';

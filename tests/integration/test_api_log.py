@@ -77,10 +77,11 @@ async def test_the_figures_are_right(database: Database, client: httpx.AsyncClie
         "lablink_database_up 1.0",
         'lablink_vms{status="cleaning"} 1.0',
         'lablink_live_leases{status="queued"} 1.0',
-        'lablink_past_leases{status="failed"} 1.0',
+        'lablink_live_leases{status="claimed"} 0.0',
         'lablink_requests_total{outcome="created"} 2.0',
         'lablink_requests_total{outcome="live"} 1.0',
         "lablink_request_seconds_count 3.0",
     ):
         assert line in answer.text
+    assert 'status="failed"} 1.0' not in answer.text
     assert not any(secret in answer.text for secret in PERSONAL)

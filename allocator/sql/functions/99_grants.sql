@@ -16,5 +16,5 @@ GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_
 GRANT SELECT ON vms, vm_heartbeats, pools, events, operations TO lablink_app, lablink_reader;
 -- What a command printed is its holder's: the service shows it to them, dashboards do not see it.
 GRANT SELECT ON lease_views TO lablink_app;
-GRANT SELECT (id, email, status, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
+GRANT SELECT (id, email, status, live, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
     started_at, active_at, ended_at, deadline, expires_at, exit_code, failure) ON leases TO lablink_app, lablink_reader;
