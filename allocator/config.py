@@ -17,10 +17,14 @@ from pydantic import (
 )
 
 from allocator.conf_files import ConfigError, compose_conf, kept_overrides, problems
+from client.command import JOB_BYTES
 
 __all__ = ["ConfigError", "Settings", "load_settings"]
 
 DAY = 86_400
+
+LEAST_BODY = 3 * JOB_BYTES + 8192
+"""Bytes of the longest command that is accepted, each escaped as in a form (%27), and what is sent beside it."""
 
 
 def _reference(value: str) -> str:
@@ -49,7 +53,7 @@ class Server(_Group):
     port: Port
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#\s]+$")] | None
     """What people type, where it is not http://host:port: behind a proxy or with a name of its own."""
-    body_limit: Annotated[int, Field(ge=1024, le=1_048_576)]
+    body_limit: Annotated[int, Field(ge=LEAST_BODY, le=1_048_576)]
     """Bytes that one request's body may have."""
 
     @property

@@ -23,7 +23,7 @@ from allocator.service import Here, Service
 from allocator.tokens import new_key
 from allocator.views import Counts, HeldLease, LeaseView
 from allocator.wording import own_pin, pool_words, words
-from client.command import redact
+from client.command import JOB_BYTES, redact
 
 SEE_OTHER = 303
 
@@ -149,7 +149,7 @@ async def _form(service: Service, status: int = 200, **values: Any) -> Response:
     rules = await service.store.pool_rules(service.settings.pool.name)
     pool = _pool(service, await service.store.counts(rules.name))
     filled = {"email": "", "crd_command": "", "mine": None, "problem": None, "lost": False, "wrong": {}, **values}
-    return service.templates.page("form.html", status, rules=rules, pool=pool, key=new_key(), **filled)
+    return service.templates.page("form.html", status, rules=rules, pool=pool, most=JOB_BYTES, key=new_key(), **filled)
 
 
 async def _refused_form(service: Service, email: str, crd_command: str, refusal: Refusal) -> Response:

@@ -8,7 +8,7 @@ import pytest
 
 from allocator.app import status_of
 from allocator.errors import CommandNotAccepted
-from client.command import JobCommand
+from client.command import JOB_BYTES, JobCommand
 from tests.support.service import DESKTOP_LINE, RunningService
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
@@ -103,6 +103,15 @@ async def test_every_mistake_is_told_at_once(api: httpx.AsyncClient) -> None:
 )
 async def test_a_body_that_is_not_a_request_is_refused(api: httpx.AsyncClient, body: bytes, status: int) -> None:
     check_problem(await api.post(LEASES, content=body, headers=JSON), status)
+
+
+async def test_a_command_as_long_as_is_promised_is_accepted_however_it_is_escaped(api: httpx.AsyncClient) -> None:
+    line = "echo " + "%" * (JOB_BYTES - 5)
+
+    form = await api.post("/api/request_vm", data=WANTED | {"email": "long@example.org", "crd_command": line})
+    too_long = await api.post("/api/request_vm", data=WANTED | {"crd_command": line * 2})
+
+    assert (form.status_code, too_long.status_code) == (303, 413)
 
 
 @pytest.mark.parametrize("sent", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"])

@@ -119,19 +119,19 @@ async def test_behind_a_proxy_with_tls_everything_is_of_https(database: Database
 
 async def test_a_body_over_the_limit_is_refused_however_it_comes(api: httpx.AsyncClient) -> None:
     async def in_pieces() -> AsyncIterator[bytes]:
-        for _ in range(70):
+        for _ in range(350):
             yield b"x" * 1024
 
-    told = await api.post(LEASES, content=b"x" * 70_000)
+    told = await api.post(LEASES, content=b"x" * 350_000)
     untold = await api.post(LEASES, content=in_pieces())
-    form = await api.post("/api/request_vm", data=WANTED | {"crd_command": "echo " + "x" * 70_000})
+    form = await api.post("/api/request_vm", data=WANTED | {"crd_command": "echo " + "x" * 350_000})
 
     assert [answer.status_code for answer in (told, untold, form)] == [413, 413, 413]
     assert told.headers["content-type"] == "application/problem+json"
 
 
 async def test_a_body_at_the_limit_arrives_whole(api: httpx.AsyncClient) -> None:
-    line = "echo " + "x" * 60_000
+    line = "echo " + "x" * 90_000
 
     answer = await api.post(LEASES, json=somebody() | {"crd_command": line})
 

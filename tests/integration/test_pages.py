@@ -220,6 +220,19 @@ async def follow(stream: EventStream) -> str:
     return heading(await stream.next("lease"))
 
 
+async def test_what_is_announced_is_escaped_also_where_the_database_lets_a_strange_name_in(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    owner = await database.connect()
+    await database.vm("vm-1")
+    await owner.execute("ALTER TABLE vms DROP CONSTRAINT vms_hostname_is_a_name")
+    await owner.execute("UPDATE vms SET hostname = '<b>vm</b>'")
+    lease = await ask(client)
+
+    async with streaming(client, f"{lease}/stream") as stream:
+        assert (await stream.next("announcement")).startswith("&lt;b&gt;vm&lt;/b&gt; is yours")
+
+
 async def test_an_open_page_follows_the_lease_to_its_end(database: Database, client: httpx.AsyncClient) -> None:
     lease = await ask(client)
     async with streaming(client, f"{lease}/stream") as stream:

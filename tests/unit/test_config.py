@@ -46,6 +46,7 @@ def test_settings_never_change_afterwards() -> None:
         ("sever.port=1", "sever: there is no such setting; did you mean server?"),
         ("access.colour=red", "access.colour: there is no such setting; access has mode."),
         ("server.port=99999", "server.port: should be less than or equal to 65535, not 99999"),
+        ("server.body_limit=65536", "server.body_limit: should be greater than or equal to 308192, not 65536"),
         ("server.port=http", "server.port: should be a valid integer"),
         ("pool.lease_seconds=0", "pool.lease_seconds: should be greater than or equal to 1, not 0"),
         ("pool=huge", "pool: should be default or local, not 'huge'"),
@@ -57,6 +58,7 @@ def test_settings_never_change_afterwards() -> None:
         ("~server.port", "~server.port: cannot be read; write key=value"),
         ("server.port=1,2", "server.port: cannot be read; write key=value, a list as key=[a,b]"),
         ("server.port", "server.port: cannot be read; write key=value"),
+        ("database.host=127.db.example.org", "must be verify-full, because 127.db.example.org is not this machine"),
         ("database.host=10.0.0.1", "database.tls: must be verify-full, because 10.0.0.1 is not this machine"),
         (
             "database.vm_host=db.example.org",
@@ -109,7 +111,7 @@ def test_a_password_is_refused_and_not_repeated() -> None:
     ],
 )
 def test_any_text_can_be_set_when_it_is_quoted(value: str) -> None:
-    assert load_settings([override("database.vm_host", f"127.{value}")]).database.vm_host == f"127.{value}"
+    assert load_settings([override("database.vm_host", f"/{value}")]).database.vm_host == f"/{value}"
 
 
 def test_a_data_directory_keeps_settings_that_the_command_line_wins_over(tmp_path: Path) -> None:
