@@ -18,6 +18,7 @@ from pydantic import (
 
 from allocator.conf_files import ConfigError, compose_conf, kept_overrides, problems
 from client.command import JOB_BYTES
+from client.network import is_loopback
 
 __all__ = ["ConfigError", "Settings", "load_settings"]
 
@@ -91,7 +92,7 @@ class Database(_Group):
     @field_validator("tls")
     @classmethod
     def _keeps_the_network_out(cls, tls: str, info: ValidationInfo) -> str:
-        far = [host for host in (info.data.get("host"), info.data.get("vm_host")) if host and not _is_loopback(host)]
+        far = [host for host in (info.data.get("host"), info.data.get("vm_host")) if host and not is_loopback(host)]
         if tls == "loopback" and far:
             raise ValueError(f"must be verify-full, because {far[0]} is not this machine")
         return tls
@@ -165,7 +166,3 @@ def load_settings(overrides: Sequence[str] = (), data_dir: Path | None = None) -
         return Settings.model_validate(composed)
     except ValidationError as error:
         raise ConfigError("\n".join(problems(error, Settings))) from None
-
-
-def _is_loopback(host: str) -> bool:
-    return host in ("localhost", "::1") or host.startswith(("127.", "/"))

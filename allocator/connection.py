@@ -1,7 +1,6 @@
 """Opens the service's connections to PostgreSQL: the password read at use, every wait limited, a dead peer noticed."""
 
 import asyncio
-import socket
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -9,15 +8,13 @@ import asyncpg
 
 from allocator import secrets
 from allocator.config import Database
+from client.network import keep_alive
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 7.0
 """More than statement_timeout, so that it only speaks when the server cannot."""
 
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "10s"}
-
-# asyncpg asks for no keepalive, so a connection whose peer vanished would stay "open" for ever.
-KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
@@ -55,13 +52,4 @@ class _KeptAlive(Connection):
 
     def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:
         super().__init__(protocol, transport, *others)
-        _keep_alive(transport.get_extra_info("socket"))
-
-
-def _keep_alive(connection: socket.socket) -> None:
-    if connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in KEEPALIVE.items():
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+        keep_alive(transport.get_extra_info("socket"))

@@ -12,6 +12,7 @@ from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
 from allocator.errors import CrossSite, TooLarge, WrongHost
+from client.network import is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 STATIC = "/static/"
@@ -72,7 +73,7 @@ class Site:
             return True
         if _is_number(host) or host == "localhost":
             return True
-        return self.public_url is None and not _is_loopback(self.listens_on)
+        return self.public_url is None and not is_loopback(self.listens_on)
 
 
 class HeadersMiddleware:
@@ -194,9 +195,3 @@ def _is_number(host: str) -> bool:
     with suppress(ValueError):
         return bool(ipaddress.ip_address(host))
     return False
-
-
-def _is_loopback(host: str) -> bool:
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost"

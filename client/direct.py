@@ -4,9 +4,7 @@ PostgreSQL lets anyone who can connect forge a notification, so one is only a re
 """
 
 import asyncio
-import ipaddress
 import json
-import socket
 import ssl
 from contextlib import suppress
 from types import TracebackType
@@ -15,6 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import asyncpg
 
 from client.command import Accepts, from_parts
+from client.network import is_loopback, keep_alive
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
 from client.settings import DatabaseAddress
 from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
@@ -36,7 +35,6 @@ _SESSION = {
     "tcp_keepalives_count": "3",
     "tcp_user_timeout": "15s",
 }
-_KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 
 _BUSY = ("55P03", "57014")  # lock_timeout, statement_timeout: the connection itself is well
 _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
@@ -240,16 +238,6 @@ def concerns(payload: str, vm_id: int | None) -> bool:
     return hints is None or vm_id is None or any(hint.id == vm_id for hint in hints)
 
 
-def keep_alive(connection: socket.socket) -> None:
-    """Have the kernel probe an idle connection, and give up in 15 to 25 s on one that nobody acknowledges."""
-    if connection.family == socket.AF_UNIX:
-        return
-    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
-    for name, value in _KEEPALIVE.items():
-        if hasattr(socket, name):
-            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
-
-
 def tls_of(address: DatabaseAddress) -> ssl.SSLContext | Literal["disable"]:
     """How the connection is protected: not at all on this machine, else verify-full. Raises InsecureAddress."""
     if address.tls == "verify-full":
@@ -260,13 +248,6 @@ def tls_of(address: DatabaseAddress) -> ssl.SSLContext | Literal["disable"]:
         f"The database at {address.host} is not on this machine, so it must be reached with TLS verify-full, but the "
         f"credential says {address.tls!r}. Set the allocator's database.tls to verify-full and enrol again."
     )
-
-
-def is_loopback(host: str) -> bool:
-    """Whether a connection to `host` stays on this machine: a Unix socket's directory, localhost, 127.0.0.0/8, ::1."""
-    with suppress(ValueError):
-        return ipaddress.ip_address(host).is_loopback
-    return host == "localhost" or host.startswith("/")
 
 
 def _command(row: dict[str, Any], accepts: Accepts) -> Any:

@@ -13,8 +13,9 @@ from typing import Any
 from urllib.parse import urlsplit
 
 from client import durable
-from client.direct import is_loopback, tls_of
+from client.direct import tls_of
 from client.journal import Journal
+from client.network import is_loopback
 from client.scram import new_password, verifier
 from client.settings import Credential, DatabaseAddress, StateDir
 from client.transport import Backoff

@@ -58,7 +58,10 @@ def test_settings_never_change_afterwards() -> None:
         ("~server.port", "~server.port: cannot be read; write key=value"),
         ("server.port=1,2", "server.port: cannot be read; write key=value, a list as key=[a,b]"),
         ("server.port", "server.port: cannot be read; write key=value"),
-        ("database.host=127.db.example.org", "must be verify-full, because 127.db.example.org is not this machine"),
+        (
+            "database.host=127.db.example.org",
+            "database.tls: must be verify-full, because 127.db.example.org is not this machine",
+        ),
         ("database.host=10.0.0.1", "database.tls: must be verify-full, because 10.0.0.1 is not this machine"),
         (
             "database.vm_host=db.example.org",

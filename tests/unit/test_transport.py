@@ -8,7 +8,8 @@ from statistics import mean
 
 import pytest
 
-from client.direct import DirectTransport, InsecureAddress, concerns, keep_alive, tls_of
+from client.direct import DirectTransport, InsecureAddress, concerns, tls_of
+from client.network import keep_alive
 from client.settings import DatabaseAddress
 from client.transport import Backoff, Pace
 

@@ -1,0 +1,25 @@
+"""What holds for every connection: whether it stays on this machine, and how it notices that its peer is gone."""
+
+import ipaddress
+import socket
+from contextlib import suppress
+
+KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
+"""Asked for on our side: asyncpg leaves the kernel's two hours."""
+
+
+def is_loopback(host: str) -> bool:
+    """Whether a connection to `host` stays on this machine: a Unix socket's directory, localhost, 127.0.0.0/8, ::1."""
+    with suppress(ValueError):
+        return ipaddress.ip_address(host).is_loopback
+    return host == "localhost" or host.startswith("/")
+
+
+def keep_alive(connection: socket.socket) -> None:
+    """Have the kernel probe an idle connection, and give up in 15 to 25 s on one that nobody acknowledges."""
+    if connection.family == socket.AF_UNIX:
+        return
+    connection.setsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE, 1)
+    for name, value in KEEPALIVE.items():
+        if hasattr(socket, name):
+            connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
