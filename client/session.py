@@ -109,8 +109,16 @@ class Session:
         """What the session's own account left in directories that everybody may write to."""
         if self.account is None:
             return []
-        entries = (entry for shared in _SHARED_DIRECTORIES if os.path.isdir(shared) for entry in os.scandir(shared))
-        return [Path(entry) for entry in entries if entry.stat(follow_symlinks=False).st_uid == self.account.uid]
+        shared = (Path(directory) for directory in _SHARED_DIRECTORIES if os.path.isdir(directory))
+        return [path for directory in shared for path in directory.iterdir() if owner_of(path) == self.account.uid]
+
+
+def owner_of(path: Path) -> int | None:
+    """Whose it is; None once it is gone, which what is not the session's may be at any moment."""
+    try:
+        return path.lstat().st_uid
+    except FileNotFoundError:
+        return None
 
 
 def remove(path: Path) -> None:

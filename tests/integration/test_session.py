@@ -10,7 +10,7 @@ from pathlib import Path
 
 import pytest
 
-from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed
+from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed, owner_of
 
 
 @pytest.fixture
@@ -161,6 +161,12 @@ def test_closed_directories_are_opened(holder: Path) -> None:
     subprocess.run([sys.executable, "-c", REMOVE_AS_OWNER, str(holder / "place")], check=True, timeout=20)
 
     assert list(holder.iterdir()) == []
+
+
+def test_somebody_elses_file_that_is_gone_meanwhile_stops_no_wipe(tmp_path: Path) -> None:
+    (tmp_path / "there").touch()
+    assert owner_of(tmp_path / "there") == os.getuid()
+    assert owner_of(tmp_path / "gone") is None
 
 
 def test_an_account_that_does_not_exist_is_named(session: Session) -> None:
