@@ -94,7 +94,7 @@ async def test_a_failed_machine_comes_back_by_way_of_a_cleaning(database: Databa
     returned = await answer(database, "vms", "return", "vm-1")
 
     assert "vm-1 is failed" in failed.stdout
-    assert shown["reason"] == "the disk is noisy"
+    assert shown["reason"] == "held by cli: the disk is noisy"
     assert shown["events"][-1]["actor"] == "cli"
     assert returned == {"hostname": "vm-1", "status": "cleaning"}
 
