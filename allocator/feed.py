@@ -16,9 +16,8 @@ import structlog
 from allocator import store
 from allocator.connection import Connect, Connection
 from allocator.errors import ServiceError
-from allocator.store import translated
+from allocator.store import LEASE_CHANNEL, translated
 from allocator.views import Counts, LeaseView
-from client.protocol import LEASE_CHANNEL
 
 CHECK_SECONDS = 10.0
 PACE_SECONDS = 0.05

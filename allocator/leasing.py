@@ -8,9 +8,9 @@ from allocator.checking import checked, checked_key
 from allocator.errors import LeaseLive, NoSuchLease
 from allocator.metrics import Metrics
 from allocator.store import Store
-from allocator.tokens import key_sha256, lease_token, new_key, new_salt, request_sha256
+from allocator.tokens import key_sha256, lease_token, new_key, new_salt, pin_of, request_sha256
 from allocator.views import Accepted, HeldLease, Outcome
-from client.command import Command, DesktopCommand, pin_of
+from client.command import Command, DesktopCommand
 
 
 @dataclass(frozen=True, slots=True)

@@ -15,7 +15,7 @@ from allocator.secrets import SecretMissing
 from allocator.tokens import sha256
 from allocator.views import Accepted, Counts, Enrolled, HeldLease, LeaseView, PoolRules, Tally, VmView
 from client.command import Accepts, Command, summary
-from client.protocol import CHANNEL, LEASE_CHANNEL
+from client.protocol import CHANNEL
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -27,6 +27,9 @@ WAIT_SECONDS = 2.0
 
 RETRIES = 3
 """How often a statement is run again when PostgreSQL asks for that."""
+
+LEASE_CHANNEL = "lease_updates"
+"""PostgreSQL channel on which changed leases are hinted at; only allocators listen to it."""
 
 CHANNELS = (CHANNEL, LEASE_CHANNEL)
 

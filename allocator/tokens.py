@@ -40,3 +40,12 @@ def key_sha256(email: str, key: str) -> bytes:
 def request_sha256(key: str, *fields: str) -> bytes:
     """What tells whether a repeated request is the same. Keyed, because a PIN could be guessed from a plain hash."""
     return hmac.digest(key.encode(), json.dumps(fields).encode(), hashlib.sha256)
+
+
+def pin_of(token: str) -> str:
+    """Eight digits that only the holder of a lease's token can work out again, for a desktop line without `--pin`.
+
+    Nobody has to store it: whoever shows the token is shown the PIN. Without any PIN `start-host` prompts for one.
+    """
+    digest = hmac.digest(token.encode(), b"lablink desktop pin", hashlib.sha256)
+    return f"{int.from_bytes(digest) % 10**8:08d}"

@@ -4,14 +4,30 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
+from allocator.tokens import pin_of
 from allocator.views import Counts, HeldLease, LeaseView
-from client.command import pin_of
-from client.protocol import FAILURES
 
 Tone = Literal["waiting", "working", "ready", "over", "failed"]
 StepState = Literal["done", "now", "failed", "todo"]
 
 MINUTE, HOUR, DAY = 60, 3600, 86_400
+
+FAILURES: dict[str, str] = {
+    "code-used": "Google refused the code: it was used before or is too old. Ask again with a fresh command.",
+    "code-expired": "The code grew too old while you waited. Ask again with a fresh command.",
+    "command-failed": "The command failed on the machine. Read its output, then ask again.",
+    "timed-out": "The command took too long and was stopped. Ask again; if it happens twice, tell your admin.",
+    "refused": "The machine refused the command. Check the line you pasted, then ask again.",
+    "not-installed": "The program is not installed on the machine. Tell your admin.",
+    "unknown": "The machine stopped while your command ran, so its outcome is unknown. Paste a new code and ask again.",
+    "lost": "The machine stopped answering. Ask again for another one.",
+    "vm-failed": "The machine was taken out of service. Ask again for another one.",
+    "vm-deleted": "The machine was removed. Ask again for another one.",
+    "deadline": "The machine did not start your command in time. Ask again.",
+    "queue-timeout": "No machine came free in time. Ask again later.",
+    "database-restored": "The database was restored to an earlier time, so this lease was ended. Ask again.",
+}
+"""Why a lease failed (each `client.protocol.Failure`), in words for the person who held it."""
 
 STEPS = ("Request", "Machine", "Command", "Yours")
 

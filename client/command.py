@@ -5,8 +5,6 @@ since M125 `display-name`, `pin`; several more that are refused here), `pin_vali
 digits) and the lines that https://remotedesktop.google.com/headless shows for Debian, PowerShell and cmd.
 """
 
-import hashlib
-import hmac
 import re
 import shlex
 from collections.abc import Iterable, Mapping
@@ -34,7 +32,6 @@ __all__ = [
     "JobCommand",
     "from_parts",
     "parse",
-    "pin_of",
     "redact",
     "require_accepted",
     "summary",
@@ -184,15 +181,6 @@ def redact(text: str, command: Command | None) -> str:
     for secret in sorted((secrets or {}).values(), key=len, reverse=True):
         text = text.replace(secret, HIDDEN).replace(quote(secret, safe=""), HIDDEN)
     return _LOOKS_SECRET.sub(rf"\1{HIDDEN}", text)
-
-
-def pin_of(token: str) -> str:
-    """Eight digits that only the holder of a lease's token can work out again, for a desktop line without `--pin`.
-
-    Nobody has to store it: whoever shows the token is shown the PIN. Without any PIN `start-host` prompts for one.
-    """
-    digest = hmac.digest(token.encode(), b"lablink desktop pin", hashlib.sha256)
-    return f"{int.from_bytes(digest) % 10**8:08d}"
 
 
 def _desktop(switches: str, accepts: Accepts) -> DesktopCommand:

@@ -10,31 +10,28 @@ from client.command import Accepts, Command
 CHANNEL = "vm_updates"
 """PostgreSQL channel on which changed rows of `vms` are hinted at."""
 
-LEASE_CHANNEL = "lease_updates"
-"""PostgreSQL channel on which changed leases are hinted at; only allocators listen to it."""
-
 Kind = Literal["desktop", "job", "hold", "typed"]
 """What a lease is for; `typed` is a line of an admin's, until the machine has reported which of the first two it is."""
 
 CommandKind = Literal["desktop", "job"]
 Outcome = Literal["started", "exited", "failed", "unknown"]
 
-FAILURES: dict[str, str] = {
-    "code-used": "Google refused the code: it was used before or is too old. Ask again with a fresh command.",
-    "code-expired": "The code grew too old while you waited. Ask again with a fresh command.",
-    "command-failed": "The command failed on the machine. Read its output, then ask again.",
-    "timed-out": "The command took too long and was stopped. Ask again; if it happens twice, tell your admin.",
-    "refused": "The machine refused the command. Check the line you pasted, then ask again.",
-    "not-installed": "The program is not installed on the machine. Tell your admin.",
-    "unknown": "The machine stopped while your command ran, so its outcome is unknown. Paste a new code and ask again.",
-    "lost": "The machine stopped answering. Ask again for another one.",
-    "vm-failed": "The machine was taken out of service. Ask again for another one.",
-    "vm-deleted": "The machine was removed. Ask again for another one.",
-    "deadline": "The machine did not start your command in time. Ask again.",
-    "queue-timeout": "No machine came free in time. Ask again later.",
-    "database-restored": "The database was restored to an earlier time, so this lease was ended. Ask again.",
-}
-"""Why a lease failed (`leases.failure`), in words for the person who held it."""
+Failure = Literal[
+    "code-used",
+    "code-expired",
+    "command-failed",
+    "timed-out",
+    "refused",
+    "not-installed",
+    "unknown",
+    "lost",
+    "vm-failed",
+    "vm-deleted",
+    "deadline",
+    "queue-timeout",
+    "database-restored",
+]
+"""Why a lease failed (`leases.failure`). What its holder is told about each is `allocator.wording.FAILURES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -86,7 +83,7 @@ class Assignment:
 
 @dataclass(frozen=True, slots=True)
 class Report:
-    """How the command of (lease, epoch) goes. `output` is already redacted; `failure` is a key of FAILURES.
+    """How the command of (lease, epoch) goes. `output` is already redacted; `failure` is a Failure.
 
     `kind` is what the command turned out to be; None when it could not be read, or a crash left its outcome unknown.
     """

@@ -37,7 +37,7 @@ class Fence:
 
 @dataclass(frozen=True, slots=True)
 class Entry:
-    """What became of the command of one key. `output` is already redacted; `failure` is a key of FAILURES.
+    """What became of the command of one key. `output` is already redacted; `failure` is a Failure.
 
     `kind` is what a lease whose line was typed has yet to be told.
     """

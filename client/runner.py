@@ -4,7 +4,7 @@ Facts about `start-host` (Chromium, `remoting/host/setup/start_host_main.cc`): w
 standard input and asks again for ever at end of file; it exits with 0 only after "Host started successfully."; it says
 "OAuth error" when the code was used or is too old.
 
-A desktop line without a PIN must work, since Google's page gives none. `client.command.pin_of` makes one that the
+A desktop line without a PIN must work, since Google's page gives none. The allocator makes one that the
 holder can be shown. Where nobody did that (an admin in psql), one is made up that nobody knows; the output says so.
 """
 
@@ -52,7 +52,7 @@ class Programs:
 
 @dataclass(frozen=True, slots=True)
 class Finished:
-    """How a command ended. `output` is redacted and at most 64 KiB; `failure` is a key of `client.protocol.FAILURES`.
+    """How a command ended. `output` is redacted and at most 64 KiB; `failure` is a `client.protocol.Failure`.
 
     `exit_code` is 128 + its number after a signal, as in a shell, and None when nothing could be started.
     """

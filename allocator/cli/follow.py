@@ -7,7 +7,8 @@ from contextlib import AbstractAsyncContextManager
 from allocator.cli.admin import Connection
 from allocator.cli.failures import Unreachable
 from allocator.cli.output import complain
-from client.protocol import CHANNEL, LEASE_CHANNEL
+from allocator.store import LEASE_CHANNEL
+from client.protocol import CHANNEL
 
 LOOK_EVERY = 2.0
 """Seconds after which we look again though nothing was heard: a notification is only a nudge."""

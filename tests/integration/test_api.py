@@ -7,7 +7,7 @@ from uuid import uuid4
 import httpx
 import pytest
 
-from client.command import pin_of
+from allocator.tokens import pin_of
 from tests.support.database import Database
 from tests.support.service import DESKTOP_LINE, PlayedClient, RunningService
 

@@ -12,9 +12,10 @@ import pytest_asyncio
 
 from allocator.connection import connector
 from allocator.feed import Feed, News, Subscription
+from allocator.store import LEASE_CHANNEL
 from allocator.tasks import running
 from allocator.views import Counts, LeaseView
-from client.protocol import CHANNEL, LEASE_CHANNEL
+from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, RunningService, settings_for, streaming
 from tests.support.wire import Wire, wire_to

@@ -5,7 +5,7 @@ import re
 import httpx
 import pytest
 
-from client.command import pin_of
+from allocator.tokens import pin_of
 from tests.support.database import Database
 from tests.support.service import DESKTOP_LINE, EventStream, PlayedClient, RunningService, lease_of, streaming
 

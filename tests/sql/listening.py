@@ -7,7 +7,8 @@ from typing import Any
 
 import asyncpg
 
-from client.protocol import CHANNEL, LEASE_CHANNEL
+from allocator.store import LEASE_CHANNEL
+from client.protocol import CHANNEL
 
 END = "the end"
 

@@ -2,6 +2,7 @@
 
 import pytest
 
+from allocator.tokens import pin_of
 from client.command import (
     Accepts,
     CommandRefused,
@@ -9,7 +10,6 @@ from client.command import (
     JobCommand,
     from_parts,
     parse,
-    pin_of,
     redact,
     require_accepted,
     summary,

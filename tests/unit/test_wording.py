@@ -7,10 +7,10 @@ from uuid import UUID
 
 import pytest
 
+from allocator.tokens import pin_of
 from allocator.views import Counts, HeldLease, LeaseStatus, LeaseView
-from allocator.wording import STEPS, duration, failure_words, iso, ordinal, own_pin, pool_words, words
-from client.command import pin_of
-from client.protocol import FAILURES
+from allocator.wording import FAILURES, STEPS, duration, failure_words, iso, ordinal, own_pin, pool_words, words
+from client.protocol import Failure
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
 QUEUED = LeaseView(
@@ -155,3 +155,7 @@ def test_places_in_line() -> None:
 
 def test_times_are_told_in_utc() -> None:
     assert iso(datetime.fromisoformat("2026-11-20T17:45:00+05:45")) == "2026-11-20T12:00:00Z"
+
+
+def test_every_failure_has_its_sentence() -> None:
+    assert FAILURES.keys() == set(get_args(Failure))
