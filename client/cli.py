@@ -13,7 +13,7 @@ from pathlib import Path
 
 from client.agent import Agent
 from client.direct import DirectTransport, InsecureAddress
-from client.enrol import EnrolmentError, Invitation, TokenRefused, enrol, forget
+from client.enrol import AllocatorAway, EnrolmentError, Invitation, TokenRefused, discard, enrol, forget
 from client.journal import Journal
 from client.logs import log_to_stderr
 from client.processes import ProcessesRemain, adopt_orphans
@@ -99,11 +99,14 @@ def _credential(state: StateDir, settings: Settings) -> Credential:
     known = state.credential.exists()
     if settings.allocator_url and settings.join_token_file and settings.join_token_file.exists():
         try:
-            return _enrol(state, _invitation_from(settings.allocator_url, settings.join_token_file))
+            return _enrol(state, _invitation_from(settings.allocator_url, settings.join_token_file), once=known)
         except TokenRefused as refused:
+            discard(state, settings.join_token_file)
             if not known:
                 raise
-            log.warning("join token ignored", extra={"reason": str(refused)})
+            log.warning("join token thrown away", extra={"reason": str(refused)})
+        except AllocatorAway as away:
+            log.warning("join token left for later", extra={"reason": str(away)})
     if not known:
         raise NotEnrolled("This machine is not enrolled and has no join token. Invite it: lablink vms invite HOSTNAME.")
     return load_credential(state.credential)
@@ -115,8 +118,8 @@ def _enrol_anew(state: StateDir, invitation: Invitation) -> None:
     _enrol(state, invitation)
 
 
-def _enrol(state: StateDir, invitation: Invitation) -> Credential:
-    credential = enrol(state, invitation, lambda words: log.warning("waiting", extra={"reason": words}))
+def _enrol(state: StateDir, invitation: Invitation, *, once: bool = False) -> Credential:
+    credential = enrol(state, invitation, lambda words: log.warning("waiting", extra={"reason": words}), once=once)
     log.info("enrolled", extra={"vm": credential.vm_id, "hostname": credential.hostname})
     return credential
 

@@ -181,7 +181,7 @@ class DirectTransport:
             try:
                 self._connection = await self._connect()
                 await self._connection.add_listener(CHANNEL, self._notified)
-            except asyncpg.InvalidAuthorizationSpecificationError as error:
+            except asyncpg.InvalidPasswordError as error:
                 self._drop()
                 raise self._turned_away(error) from error
             except (asyncpg.PostgresError, *_LOST) as error:
@@ -206,7 +206,7 @@ class DirectTransport:
         )
 
     def _turned_away(self, error: Exception) -> TransportError:
-        """The role or its password is not known. That is believed only when it stays so."""
+        """The role or its password is not known (28P01). That is believed only when it stays so."""
         self._refused_since = self._refused_since or _now()
         patient = _now() - self._refused_since < self._refused_patience
         return Unreachable(_words(error)) if patient else UnknownVm(_words(error))

@@ -45,15 +45,16 @@ class Invitation:
     token_file: Path | None = None
 
 
-def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]) -> Credential:
+def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None], *, once: bool = False) -> Credential:
     """Enrol this machine, trying until the allocator answers. Raises EnrolmentError when trying again cannot help.
 
+    `once`: one try only, after which AllocatorAway is raised too; for a machine that can serve with what it has.
     `notice` is told, once, that the allocator is away.
     """
     _require_private(invitation.allocator_url)
     password = _durable_password(state)
     request = {"token": invitation.token, "verifier": password["verifier"]}
-    credential = _credential(_answer(invitation.allocator_url, request, notice), password["password"])
+    credential = _credential(_answer(invitation.allocator_url, request, notice, once=once), password["password"])
     tls_of(credential.database)
     Journal.create(state.journal)
     durable.replace(state.credential, json.dumps(asdict(credential), indent=1).encode())
@@ -61,6 +62,12 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
         durable.remove(invitation.token_file)
     durable.remove(state.enrolment)  # last: as long as the token is there, it is shown with the same verifier
     return credential
+
+
+def discard(state: StateDir, token_file: Path) -> None:
+    """Throw away a token that was refused, and the password that was meant to go with it."""
+    durable.remove(token_file)
+    durable.remove(state.enrolment)
 
 
 def forget(state: StateDir) -> None:
@@ -80,12 +87,14 @@ def _durable_password(state: StateDir) -> dict[str, str]:
     return kept
 
 
-def _answer(url: str, request: dict[str, str], notice: Callable[[str], None]) -> dict[str, Any]:
+def _answer(url: str, request: dict[str, str], notice: Callable[[str], None], *, once: bool) -> dict[str, Any]:
     backoff = Backoff(ceiling=15.0)
     while True:
         try:
             return _post(f"{url.rstrip('/')}/api/v1/enrolments", request)
         except AllocatorAway as away:
+            if once:
+                raise
             notice(str(away))
             notice = _silent
             time.sleep(backoff.delay())

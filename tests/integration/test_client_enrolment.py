@@ -130,9 +130,27 @@ async def test_a_machine_that_is_invited_anew_enrols_anew_and_a_refused_token_ch
         try:
             await pool.until("SELECT count(*) = 1 FROM vms WHERE status = 'available' AND role IS NOT NULL")
             assert (load_credential(state.credential) == old) is same
+            assert not (state.root / "token").exists()
+            assert not state.enrolment.exists()
         finally:
             await client.kill()
         await pool.owner.execute("UPDATE vms SET status = 'failed'")
+
+
+async def test_a_machine_that_is_enrolled_serves_although_the_allocator_cannot_answer_its_new_token(
+    desk: Desk, database: Database, state: StateDir
+) -> None:
+    await enrolled(state, desk, await desk.invite("vm-9"))
+    (state.root / "token").write_text("for later")
+    away = {"allocator_url": "http://127.0.0.1:1", "join_token_file": "token"}
+    state.settings.write_text(json.dumps(away))
+    pool = await Pool.of(database)
+    client = await started_client(state.root)
+    try:
+        await pool.until("SELECT status = 'available' FROM vms")
+    finally:
+        await client.kill()
+    assert (state.root / "token").read_text() == "for later"
 
 
 async def test_a_client_whose_token_is_refused_asks_for_a_new_one_by_its_exit_code(desk: Desk, tmp_path: Path) -> None:

@@ -301,6 +301,13 @@ async def test_a_password_that_is_refused_for_long_means_that_the_machine_is_not
             await transport.hello(Memory(0, None))
 
 
+async def test_a_machine_that_may_not_log_in_for_another_reason_stays_enrolled(pool: Pool, machine: Machine) -> None:
+    await pool.owner.execute(f"ALTER ROLE {machine.vm.role} NOLOGIN")
+    async with DirectTransport(machine.address, refused_patience=0) as transport:
+        with pytest.raises(Unreachable, match="not permitted to log in"):
+            await transport.hello(Memory(0, None))
+
+
 async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(
     pool: Pool, machine: Machine, database: Database
 ) -> None:
