@@ -70,6 +70,10 @@ def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
 async def _serve(state: StateDir, settings: Settings, credential: Credential, checkpoint: Checkpoint) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     account = Account.named(settings.session_user) if settings.session_user else None
+    if account is None and os.geteuid() == 0:
+        log.warning(
+            "commands run as root", extra={"reason": "name an account of their own as session_user in settings.json"}
+        )
     session = Session(state.session, account)
     programs = Programs(start_host=settings.start_host)
     adopt_orphans()

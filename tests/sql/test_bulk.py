@@ -24,7 +24,7 @@ async def test_every_change_of_status_works_on_ten_thousand_rows_at_once(owner: 
         assert await owner.fetchval("SELECT count(*) FROM vms WHERE status = $1", became) == MANY
 
     assert await owner.fetchval("SELECT count(*) FROM leases WHERE status = 'ended' AND kind = 'hold'") == MANY
-    assert await owner.fetchval("SELECT count(*) FROM leases WHERE failure = 'vm-failed' AND kind = 'job'") == MANY
+    assert await owner.fetchval("SELECT count(*) FROM leases WHERE failure = 'vm-failed' AND kind = 'typed'") == MANY
     assert await owner.execute("DELETE FROM vms") == f"DELETE {MANY}"
 
 

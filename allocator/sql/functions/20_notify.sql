@@ -40,12 +40,13 @@ CREATE OR REPLACE FUNCTION vm_hint(p_id integer, p_hostname text, p_status text,
 RETURNS text LANGUAGE sql IMMUTABLE
 RETURN json_build_object('id', p_id, 'hostname', p_hostname, 'status', p_status, 'epoch', p_epoch)::text;
 
--- Hints at the leases that changed; allocators listen, machines do not.
+-- Hints at the leases that changed; allocators listen, machines do not. A job is claimed only for the moment before it
+-- starts: nobody is shown that, and every commit with a hint wakes all listeners and waits for all others with one.
 CREATE OR REPLACE FUNCTION notify_lease_changes() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     PERFORM send_hints('lease_updates', array_agg(json_build_object('id', n.id, 'status', n.status)::text))
-    FROM new_rows n;
+    FROM new_rows n WHERE n.status <> 'claimed' OR n.kind = 'desktop';
     RETURN NULL;
 END $$;
 

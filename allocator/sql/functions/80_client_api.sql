@@ -30,6 +30,14 @@ BEGIN
     END IF;
 END $$;
 
+-- Commits this transaction without waiting for the disk (or a standby): right where a crash that loses it loses nothing
+-- that the machine would not do again. What others build upon it is durable only after it: their commit flushes it too.
+CREATE OR REPLACE FUNCTION answer_before_the_disk() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT set_config('synchronous_commit', 'off', true);
+END;
+
 -- Sign of life, question for orders and exchange of fences in one. p_epoch and p_lease are the highest the machine remembers.
 CREATE OR REPLACE FUNCTION client_api.hello(p_epoch bigint, p_lease uuid)
 RETURNS TABLE (vm_id integer, hostname text, status text, epoch bigint, lease_id uuid, lease_status text, kind text,
@@ -43,6 +51,8 @@ BEGIN
     ON CONFLICT (vm_id) DO UPDATE SET seen_at = excluded.seen_at;
     IF remembers_more(vm, p_epoch, p_lease) OR vm.status = 'booting' OR vm.reason = 'lost' THEN
         PERFORM welcome_vm(p_epoch, p_lease);
+    ELSE
+        PERFORM answer_before_the_disk();  -- a heartbeat that a crash loses is said again
     END IF;
     RETURN QUERY SELECT v.id, v.hostname::text, v.status::text, v.epoch, v.lease_id, l.status, l.kind, hello_period()
     FROM vms v LEFT JOIN leases l ON l.id = v.lease_id WHERE v.id = vm.id;
@@ -93,6 +103,7 @@ BEGIN
     SELECT * INTO lease FROM leases WHERE id = vm.lease_id FOR UPDATE;
     IF lease.status = 'assigned' THEN
         UPDATE leases SET status = 'claimed' WHERE id = lease.id;
+        PERFORM answer_before_the_disk();  -- a claim that a crash loses is made again, for the same lease and epoch
     ELSIF lease.status IS DISTINCT FROM 'claimed' OR lease.started_at IS NOT NULL THEN
         RAISE EXCEPTION '% has nothing to claim', vm.hostname USING ERRCODE = 'LL008',
             HINT = 'Say hello and do what it answers.';
@@ -165,7 +176,9 @@ BEGIN
     PERFORM check_epoch(vm, p_epoch);
     IF vm.status = 'cleaning' THEN
         UPDATE vms SET status = 'available', cleaned_epoch = p_epoch WHERE id = vm.id;
-        PERFORM serve_queue(vm.pool);
+        IF serve_queue(vm.pool) = 0 THEN
+            PERFORM answer_before_the_disk();  -- a crash that loses it finds the machine cleaning, and it cleans again
+        END IF;
     END IF;
     RETURN (SELECT status FROM vms WHERE id = vm.id);
 END $$;
