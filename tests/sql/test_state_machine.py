@@ -87,14 +87,14 @@ class Lives(RuleBasedStateMachine):
         off=epochs_off,
         outcome=st.sampled_from(["started", "exited", "exited", "failed", "unknown", "sang"]),
         exit_code=st.sampled_from([0, 0, 0, 1, None]),
-        failure=st.sampled_from([None, "timed-out"]),
+        rest=st.tuples(st.sampled_from([None, "timed-out"]), st.sampled_from(["job", "desktop", None, "song"])),
     )
     def a_machine_reports(
-        self, hostname: str, off: int, outcome: str, exit_code: int | None, failure: str | None
+        self, hostname: str, off: int, outcome: str, exit_code: int | None, rest: tuple[str | None, str | None]
     ) -> None:
         row = self.row(hostname)
         lease = (row and row["lease_id"]) or uuid4()
-        self.say(hostname, off, "report($2, $1, $3, $4, 'output', $5)", lease, outcome, exit_code, failure)
+        self.say(hostname, off, "report($2, $1, $3, $4, 'output', $5, $6)", lease, outcome, exit_code, *rest)
 
     @rule(hostname=hostnames, off=epochs_off, well=st.sampled_from([True, True, False]))
     def a_machine_is_clean_or_cannot_be(self, hostname: str, off: int, well: bool) -> None:
