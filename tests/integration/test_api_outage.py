@@ -60,8 +60,10 @@ async def test_without_its_database_the_service_says_when_to_try_again(wired: Ru
 async def becomes_ready(client: httpx.AsyncClient) -> None:
     """Return once the service says that it is ready: each of its connections notices an outage in its own time."""
     async with asyncio.timeout(LIMIT_SECONDS):
-        while (await client.get("/readyz")).status_code != 200:
+        answer = await client.get("/readyz")
+        while answer.status_code != 200:
             await asyncio.sleep(0.02)
+            answer = await client.get("/readyz")
 
 
 async def test_it_recovers_without_a_restart(wired: RunningService, wire: Wire) -> None:
