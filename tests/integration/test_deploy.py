@@ -68,7 +68,8 @@ async def test_what_a_managed_service_refuses_is_printed_and_not_needed(empty: S
     done = await bash(f"lablink db deploy --superuser env:MASTER --set database.port={empty.port}", MASTER=master)
 
     assert done.returncode == 0, done.stderr
-    assert "not needed: GRANT pg_monitor TO lablink\n" in done.stdout
+    refused = "not needed: GRANT pg_monitor TO lablink\n" in done.stdout
+    assert refused == (empty.version >= 16)  # until then CREATEROLE could grant any role
     assert done.stdout.endswith("The database is at version 1.\n")
 
 
