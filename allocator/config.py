@@ -1,6 +1,7 @@
 """Composes `conf/` once, checks every value, and hands out typed settings that never change."""
 
 import re
+import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
@@ -99,9 +100,17 @@ class Database(_Group):
 
     @field_validator("ca_file")
     @classmethod
-    def _is_there(cls, ca_file: Path | None, info: ValidationInfo) -> Path | None:
-        if info.data.get("tls") == "verify-full" and not (ca_file and ca_file.is_file()):
+    def _is_an_authority(cls, ca_file: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("tls") != "verify-full":
+            return ca_file
+        if not ca_file:
             raise ValueError("must name a file with the certificate authority of the database, for tls verify-full")
+        try:
+            ssl.create_default_context(cafile=ca_file)
+        except ssl.SSLError:
+            raise ValueError("must be a PEM file with the certificate authority of the database") from None
+        except OSError as error:
+            raise ValueError(f"must be a file that can be read ({error.strerror})") from None
         return ca_file
 
 
@@ -116,6 +125,13 @@ class Pool(_Group):
     lease_seconds: Annotated[int, Field(ge=1, le=365 * DAY)]
     command_seconds: Annotated[int, Field(ge=1, le=DAY)]
     queue_seconds: Annotated[int, Field(ge=1, le=30 * DAY)]
+
+    @field_validator("programs")
+    @classmethod
+    def _accepts_something(cls, programs: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
+        if not programs and info.data.get("desktop") is False:
+            raise ValueError("must name a program, because pool.desktop is false: the pool would accept nothing")
+        return programs
 
 
 class Access(_Group):

@@ -24,6 +24,9 @@ if TYPE_CHECKING:
 
 T = TypeVar("T")
 
+ANOTHER_DATABASE = {"database", "database.host", "database.port", "database.name"}
+"""Settings that mean a database which is not that of the data directory we happen to be in."""
+
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
 
@@ -35,8 +38,9 @@ install libpq), or give `lablink db url` to any other PostgreSQL program."""
 
 
 def settings_place(data_dir: Path | None, settings: Sequence[str]) -> Path | None:
-    """The data directory that is meant: the one given, or the one we are in unless settings were given instead."""
-    return data_dir or (None if settings else nearest())
+    """The data directory that is meant: the one given, or the one we are in unless a setting names another database."""
+    elsewhere = ANOTHER_DATABASE & {setting.partition("=")[0].strip() for setting in settings}
+    return data_dir or (None if elsewhere else nearest())
 
 
 @dataclass(frozen=True, slots=True)

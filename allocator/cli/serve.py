@@ -1,6 +1,8 @@
 """`lablink serve`: the allocator."""
 
+import asyncio
 import socket
+from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
 import typer
@@ -9,6 +11,7 @@ from allocator.cli.options import DataDir, Settings
 
 if TYPE_CHECKING:
     from allocator.config import Server
+    from allocator.config import Settings as Loaded
 
 BACKLOG = 2048
 
@@ -27,25 +30,34 @@ def serve(
     """Run the allocator: the web page, the HTTP API and the sweeps.
 
     PostgreSQL may come later or go away for a while: requests are answered 503 meanwhile. Run as many as you like on
-    one database. Secrets are never settings; settings say where they are (env:NAME, file:PATH, aws:NAME).
+    one database. Beside a .lablink its settings hold, unless others are given; --set database.host=… means another
+    database. Secrets are never settings; settings say where they are (env:NAME, file:PATH, aws:NAME).
 
     Examples:
 
     - `lablink serve --data-dir .lablink`
     - `lablink serve --set database=server --set database.host=db.example.org --set database.ca_file=rds.pem`
     """
-    from allocator.cli.database import settings_place
     from allocator.cli.failures import CommandFailed
-    from allocator.config import load_settings
     from allocator.serving import new_server
 
-    given = [*(overrides or []), *(settings or [])]
-    loaded = load_settings(given, settings_place(data_dir, given))
+    loaded = settings_of(data_dir, [*(overrides or []), *(settings or [])])
     with listener_of(loaded.server, fd) as listener:
         server = new_server(loaded)
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("The allocator did not start: see the lines above.")
+
+
+def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
+    """The settings, with a password where they say it is. Raises ConfigError and SecretMissing."""
+    from allocator.cli.database import settings_place
+    from allocator.config import load_settings
+    from allocator.secrets import resolve
+
+    loaded = load_settings(given, settings_place(data_dir, given))
+    asyncio.run(resolve(loaded.database.service.password))
+    return loaded
 
 
 def listener_of(server: "Server", fd: int | None) -> socket.socket:
@@ -62,4 +74,6 @@ def listener_of(server: "Server", fd: int | None) -> socket.socket:
         return listener
     except OSError as error:
         where = f"Descriptor {fd}" if fd is not None else f"{server.host} port {server.port}"
-        raise CommandFailed(f"{where} cannot be listened on ({error.strerror}): choose another server.port.") from error
+        raise CommandFailed(
+            f"{where} cannot be listened on ({error.strerror}): choose another server.host or server.port."
+        ) from error

@@ -12,6 +12,7 @@ from moto import mock_aws
 
 from allocator.config import load_settings
 from allocator.secrets import SecretMissing, dsn, resolve
+from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database
 
 
@@ -73,8 +74,7 @@ async def test_the_service_connects_with_what_the_configuration_says(
 async def test_a_database_elsewhere_is_reached_with_its_certificate_checked(
     tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    ca = tmp_path / "ca.pem"
-    ca.touch()
+    ca = Authority.under(tmp_path).file
     monkeypatch.setenv("LABLINK_APP_PASSWORD", "p@ss/word?")
     overrides = ["database=server", "database.host=db.example.org", f"database.ca_file={ca}"]
     database = load_settings(overrides).database

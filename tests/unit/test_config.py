@@ -9,6 +9,7 @@ import pytest
 
 from allocator.conf_files import override
 from allocator.config import ConfigError, load_settings
+from tests.support.certificates import Authority
 
 ROOT = Path(__file__).parents[2]
 
@@ -20,8 +21,7 @@ def refusal(*overrides: str) -> str:
 
 
 def test_every_group_composes_as_it_is_written(tmp_path: Path) -> None:
-    ca = tmp_path / "ca.pem"
-    ca.touch()
+    ca = Authority.under(tmp_path).file
     server = ("database=server", "database.host=db.example.org", f"database.ca_file={ca}")
     for group in ((), ("pool=local",), ("access=open", "transport=direct"), server):
         load_settings(group)
@@ -53,6 +53,7 @@ def test_settings_never_change_afterwards() -> None:
         ("log.level=loud", "log.level: should be 'debug', 'info', 'warning' or 'error', not 'loud'"),
         ("transport=hub", "transport: should be direct, not 'hub'"),
         ("server.public_url=ftp://x", "server.public_url: string should match pattern"),
+        ("pool.desktop=false", "pool.programs: must name a program, because pool.desktop is false"),
         ("pool.programs=[../sh]", "pool.programs.0: string should match pattern"),
         ("server=5", "server: should be a valid dictionary"),
         ("~server.port", "~server.port: cannot be read; write key=value"),
@@ -78,10 +79,18 @@ def test_every_problem_is_told_at_once() -> None:
     assert len(refusal("server.port=0", "pool.queue_seconds=-1", "log.format=xml").splitlines()) == 3
 
 
-def test_a_database_elsewhere_needs_its_certificate_authority() -> None:
-    assert refusal("database=server", "database.host=db.example.org", "database.ca_file=/nowhere").startswith(
-        "database.ca_file: must name a file with the certificate authority"
-    )
+@pytest.mark.parametrize(
+    ("ca_file", "sentence"),
+    [
+        ("null", "must name a file with the certificate authority of the database"),
+        ("/nowhere", "must be a file that can be read (No such file or directory), not '/nowhere'"),
+        ("/dev/null", "must be a PEM file with the certificate authority of the database, not '/dev/null'"),
+        (ROOT / "README.md", "must be a PEM file with the certificate authority of the database"),
+    ],
+)
+def test_a_database_elsewhere_needs_its_certificate_authority(ca_file: object, sentence: str) -> None:
+    said = refusal("database=server", "database.host=db.example.org", f"database.ca_file={ca_file}")
+    assert said.startswith(f"database.ca_file: {sentence}")
 
 
 def test_a_password_is_refused_and_not_repeated() -> None:
