@@ -134,13 +134,12 @@ class Store:
 
         Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it changed meanwhile).
         """
-        hidden = command.secrets()
         rows = await self._ask(
             "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
             email,
             command.kind,
             json.dumps(command.public()),
-            None if hidden is None else json.dumps(hidden),
+            json.dumps(hidden) if (hidden := command.secrets()) else None,
             summary(shown),
             sha256(token),
             token_salt,
@@ -169,12 +168,7 @@ class Store:
 
     async def vms(self) -> list[VmView]:
         """Every machine that is not retired, in the order of names."""
-        rows = await self._ask(
-            "SELECT v.id, v.hostname, v.status, v.pool, v.created_at, v.updated_at, h.seen_at "
-            "FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id WHERE v.status <> 'retired' "
-            "ORDER BY length(v.hostname), v.hostname"
-        )
-        return [VmView(**row) for row in rows]
+        return [VmView(**row) for row in await self._ask("SELECT * FROM vm_views")]
 
     async def free_vms(self) -> int:
         """How many machines a request would get at once."""
@@ -261,17 +255,7 @@ async def read_leases(connection: Connection, ids: Collection[UUID]) -> list[Lea
 
 async def read_counts(connection: Connection | PooledConnection, pool: str) -> Counts:
     """The pool at a glance."""
-    row = await connection.fetchrow(
-        """
-        SELECT count(*) FILTER (WHERE status = 'available' AND fresh) AS free,
-               count(*) FILTER (WHERE status = 'in-use') AS lent,
-               count(*) FILTER (WHERE status IN ('booting', 'cleaning')) AS coming,
-               (SELECT count(*) FROM leases WHERE pool = $1 AND status = 'queued') AS waiting
-        FROM (SELECT v.status, coalesce(h.seen_at > clock() - fresh_for(), false) AS fresh
-              FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id WHERE v.pool = $1) AS machines
-        """,
-        pool,
-    )
+    row = await connection.fetchrow("SELECT * FROM pool_counts($1)", pool)
     assert row is not None
     return Counts(**row)
 

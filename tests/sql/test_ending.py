@@ -86,15 +86,16 @@ async def test_every_step_of_a_lease_is_in_the_history_with_who_did_it(
     await vm.run()
     await service.execute("SELECT end_lease($1)", answer["lease_id"])
 
-    rows = await owner.fetch("SELECT kind, actor FROM events WHERE lease_id = $1 ORDER BY id", answer["lease_id"])
+    query = "SELECT kind, actor, db_role FROM events WHERE lease_id = $1 ORDER BY id"
+    rows = await owner.fetch(query, answer["lease_id"])
 
     role = vm.vm.role
     assert [tuple(row) for row in rows] == [
-        ("lease.queued", "web"),
-        ("lease.assigned", "web"),
-        ("vm.in-use", "web"),
-        ("lease.claimed", role),
-        ("lease.active", role),
-        ("vm.cleaning", "web"),
-        ("lease.ended", "web"),
+        ("lease.queued", "web", "lablink_app"),
+        ("lease.assigned", "web", "lablink_app"),
+        ("vm.in-use", "web", "lablink_app"),
+        ("lease.claimed", "vm-1", role),
+        ("lease.active", "vm-1", role),
+        ("vm.cleaning", "web", "lablink_app"),
+        ("lease.ended", "web", "lablink_app"),
     ]

@@ -131,10 +131,15 @@ async def test_an_invitation_to_a_pool_that_is_not_there_is_refused(
 async def test_a_machines_name_is_letters_digits_dots_hyphens_and_underscores(
     owner: asyncpg.Connection, hostname: str
 ) -> None:
-    with pytest.raises(asyncpg.CheckViolationError):
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="cannot be the name"):
         await invite(owner, hostname=hostname)
     with pytest.raises(asyncpg.CheckViolationError):
         await owner.execute("INSERT INTO vms (hostname) VALUES ($1)", hostname)
+
+
+async def test_a_token_that_is_given_instead_of_its_hash_is_refused(owner: asyncpg.Connection) -> None:
+    with pytest.raises(asyncpg.InvalidParameterValueError, match="SHA-256"):
+        await owner.execute("SELECT invite_vm('vm-9', 'default', 'the-token-itself')")
 
 
 async def test_a_machine_that_enrols_again_fails_its_lease_and_is_cleaned_before_it_is_lent(

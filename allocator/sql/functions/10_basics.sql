@@ -7,11 +7,19 @@
 --   LL004  no such lease                                          LL009  the pool does not accept this command
 --   LL005  no such pool
 
--- Who did it, for the history: the service names its part (web, sweep, cli); everybody else is their database role.
+-- Whom a database role stands for: the machine it was made for, by the name that outlives the role; else itself.
+CREATE OR REPLACE FUNCTION known_as(p_role name) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT coalesce((SELECT v.hostname FROM public.vms v WHERE v.role = p_role), p_role);
+END;
+
+-- Who did it, for the history: the service names its part (web, sweep, cli), a machine is its hostname, and everybody
+-- else is their database role.
 CREATE OR REPLACE FUNCTION actor() RETURNS text LANGUAGE sql STABLE
 RETURN CASE WHEN session_user IN ('lablink', 'lablink_app')
             THEN coalesce(nullif(current_setting('lablink.actor', true), ''), session_user)
-            ELSE session_user END;
+            ELSE known_as(session_user) END;
 
 -- Seconds between two hellos of one machine: 10 s, more when the fleet is so large that 50 a second would come.
 CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE

@@ -26,8 +26,8 @@ BEGIN
     IF NEW.status <> OLD.status THEN
         SELECT epoch_rule INTO rule FROM vm_transitions WHERE from_status = OLD.status AND to_status = NEW.status;
         IF NOT FOUND THEN
-            RAISE EXCEPTION '% is %; it cannot become %', OLD.hostname, OLD.status, NEW.status
-                USING ERRCODE = 'LL003', HINT = next_statuses(OLD.status);
+            RAISE EXCEPTION 'VM % is %; it cannot become %', OLD.hostname, OLD.status, NEW.status
+                USING ERRCODE = 'LL003', HINT = replace(next_statuses(OLD.status), 'HOSTNAME', OLD.hostname);
         END IF;
         NEW.epoch := CASE WHEN rule = '+' AND NEW.epoch = OLD.epoch THEN OLD.epoch + 1 ELSE NEW.epoch END;
     END IF;
@@ -62,7 +62,7 @@ BEGIN
             HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
     ELSIF new.status = old.status AND (new.email, new.crd_command, new.lease_id)
                      IS DISTINCT FROM (old.email, old.crd_command, old.lease_id) THEN
-        RAISE EXCEPTION '% is %; its person and command cannot change', old.hostname, old.status
+        RAISE EXCEPTION 'VM % is %; its person and command cannot change', old.hostname, old.status
             USING ERRCODE = 'LL003', HINT = CASE old.status
                 WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
                 ELSE 'Lend it in the same statement: SET status = ''in-use'', email = …, crd_command = …' END;

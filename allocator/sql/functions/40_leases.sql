@@ -166,7 +166,7 @@ BEGIN
     SELECT v.hostname, l.id, l.status INTO odd FROM vms v JOIN leases l ON l.id = v.lease_id
     WHERE v.id = ANY (p_vms) AND (NOT l.live OR (l.vm_id, l.epoch) IS DISTINCT FROM (v.id, v.epoch)) LIMIT 1;
     IF FOUND THEN
-        RAISE EXCEPTION '% cannot be lent to lease %: it is %', odd.hostname, odd.id, odd.status USING ERRCODE = 'LL003',
+        RAISE EXCEPTION 'VM % cannot be lent to lease %: it is %', odd.hostname, odd.id, odd.status USING ERRCODE = 'LL003',
             HINT = 'Only a queued lease can be given a machine; leave lease_id out to open a new one.';
     END IF;
 END $$;

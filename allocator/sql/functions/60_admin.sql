@@ -63,9 +63,16 @@ CREATE OR REPLACE FUNCTION invite_vm(p_hostname text, p_pool text, p_token_sha25
 RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     PERFORM pool_named(p_pool);
+    IF octet_length(p_token_sha256) <> 32 THEN
+        RAISE EXCEPTION 'a join token is kept as its SHA-256, which has 32 bytes' USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Have one made: lablink vms invite ' || p_hostname;
+    END IF;
     INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at)
     VALUES (p_token_sha256, p_hostname, p_pool, clock() + make_interval(secs => p_ttl_seconds));
     PERFORM record_event('vm.invited', NULL, p_hostname, NULL, jsonb_build_object('pool', p_pool));
+EXCEPTION WHEN check_violation OR string_data_right_truncation THEN
+    RAISE EXCEPTION '"%" cannot be the name of a machine', p_hostname USING ERRCODE = 'invalid_parameter_value',
+        HINT = 'A name has letters, digits, dots, hyphens and underscores, and at most 255 of them.';
 END $$;
 
 -- Lets a machine in: its row becomes booting, and a database role of its own is made with the SCRAM verifier of a

@@ -105,7 +105,7 @@ BEGIN
         UPDATE leases SET status = 'claimed' WHERE id = lease.id;
         PERFORM answer_before_the_disk();  -- a claim that a crash loses is made again, for the same lease and epoch
     ELSIF lease.status IS DISTINCT FROM 'claimed' OR lease.started_at IS NOT NULL THEN
-        RAISE EXCEPTION '% has nothing to claim', vm.hostname USING ERRCODE = 'LL008',
+        RAISE EXCEPTION 'VM % has nothing to claim', vm.hostname USING ERRCODE = 'LL008',
             HINT = 'Say hello and do what it answers.';
     END IF;
     RETURN QUERY SELECT l.id, l.epoch, l.kind, l.command, s.secrets, s.line, p.accepts_desktop, p.programs,
@@ -127,7 +127,7 @@ BEGIN
     PERFORM check_epoch(vm, p_epoch);
     SELECT * INTO lease FROM leases WHERE id = vm.lease_id AND id = p_lease AND kind <> 'hold' FOR UPDATE;
     IF NOT FOUND OR lease.status = 'assigned' THEN
-        RAISE EXCEPTION '% did not claim lease %', vm.hostname, p_lease USING ERRCODE = 'LL008',
+        RAISE EXCEPTION 'VM % did not claim lease %', vm.hostname, p_lease USING ERRCODE = 'LL008',
             HINT = 'Say hello and do what it answers.';
     ELSIF coalesce(p_outcome, '') NOT IN ('started', 'exited', 'failed', 'unknown')
           OR p_outcome = 'exited' AND p_exit_code IS NULL THEN

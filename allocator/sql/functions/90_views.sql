@@ -23,6 +23,24 @@ BEGIN ATOMIC
     WHERE l.id = p_lease AND l.token_sha256 = p_token_sha256;
 END;
 
+-- A machine as anybody may see it: nothing personal in it.
+CREATE OR REPLACE VIEW vm_views AS
+SELECT v.id, v.hostname, v.status, v.pool, v.created_at, v.updated_at, h.seen_at
+FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id
+WHERE v.status <> 'retired' ORDER BY length(v.hostname), v.hostname;
+
+-- The pool at a glance: machines that can be had now, that are lent, that are on their way; people who wait.
+CREATE OR REPLACE FUNCTION pool_counts(
+    p_pool text, OUT free bigint, OUT lent bigint, OUT coming bigint, OUT waiting bigint)
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT count(*) FILTER (WHERE v.status = 'available' AND h.seen_at > (SELECT public.clock() - public.fresh_for())),
+           count(*) FILTER (WHERE v.status = 'in-use'),
+           count(*) FILTER (WHERE v.status IN ('booting', 'cleaning')),
+           (SELECT count(*) FROM public.leases WHERE pool = p_pool AND status = 'queued')
+    FROM public.vms v LEFT JOIN public.vm_heartbeats h ON h.vm_id = v.id WHERE v.pool = p_pool;
+END;
+
 -- Machines that a request would get at once.
 CREATE OR REPLACE FUNCTION unassigned_vms_count() RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp

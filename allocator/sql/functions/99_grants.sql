@@ -1,6 +1,6 @@
 -- Who may do what. Nothing is given to PUBLIC; machines get client_api and nothing else; the service gets what
--- allocator/store.py calls (hello_period for fresh_for, which runs as its caller). Admins are the owner. What is taken from
--- a list here is taken from databases of earlier versions as well.
+-- allocator/store.py calls. Admins are the owner. What is taken from a list here is taken from databases of earlier
+-- versions as well.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC, lablink_app, lablink_reader;
@@ -11,9 +11,9 @@ GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report,
     TO lablink_client;
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
-GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, clock, fresh_for, hello_period,
+GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, pool_counts, clock,
     sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles TO lablink_app;
-GRANT SELECT ON vms, vm_heartbeats, pools, events, operations TO lablink_app, lablink_reader;
+GRANT SELECT ON vms, vm_heartbeats, vm_views, pools, events, operations TO lablink_app, lablink_reader;
 -- What a command printed is its holder's: the service shows it to them, dashboards do not see it.
 GRANT SELECT ON lease_views TO lablink_app;
 GRANT SELECT (id, email, status, live, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
