@@ -124,7 +124,7 @@ class FreeOut(_Out):
     count: int
 
 
-def require_json(request: Request) -> None:
+async def require_json(request: Request) -> None:
     """Refuse a body that does not say it is JSON."""
     sent = request.headers.get("content-type", "").partition(";")[0].strip().lower()
     if sent != JSON:

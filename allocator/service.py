@@ -64,8 +64,8 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         feed.end_streams()
 
 
-def service_of(request: Request) -> Service:
-    """The service that a request came to."""
+async def service_of(request: Request) -> Service:
+    """The service that a request came to. Not a plain function: FastAPI would send a thread for its answer."""
     service: Service = request.app.state.service
     return service
 

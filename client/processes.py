@@ -11,7 +11,7 @@ import os
 import re
 import signal
 import sys
-from collections.abc import Callable, Iterator
+from collections.abc import Iterator
 from contextlib import suppress
 from dataclasses import dataclass
 
@@ -20,8 +20,7 @@ MARK = "LABLINK_SESSION"
 
 _PATIENCE_SECONDS = 5.0
 _STATUS = re.compile(rb"\nState:\t(\w).*\nPPid:\t(\d+).*\nUid:\t(\d+)", re.DOTALL)  # no name can contain a line's end
-_SET_PDEATHSIG = 1  # linux/prctl.h
-_SET_CHILD_SUBREAPER = 36
+_SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _GET_CHILD_SUBREAPER = 37
 
 
@@ -68,20 +67,6 @@ def reap_adopted(own: int) -> None:
     with suppress(ChildProcessError):
         while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and dead.si_pid != own:
             os.waitpid(dead.si_pid, os.WNOHANG)
-
-
-def die_with_parent() -> Callable[[], None] | None:
-    """What a child calls between fork and exec so that the kernel kills it when this process is gone."""
-    if sys.platform != "linux":
-        return None
-    prctl, parent = _libc().prctl, os.getpid()  # looked up now: between fork and exec no lock may be taken
-
-    def arrange() -> None:
-        prctl(_SET_PDEATHSIG, signal.SIGKILL, 0, 0, 0)
-        if os.getppid() != parent:  # it died before the line above
-            os._exit(128 + signal.SIGKILL)
-
-    return arrange
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:
