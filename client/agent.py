@@ -37,11 +37,11 @@ class Work:
     running: Running
     ending: asyncio.Task[None]
 
-    async def stop(self) -> None:
-        """End it and all that it started; what the journal says of it stays as it is. Raises ProcessesRemain."""
+    async def end(self) -> None:
+        """End its process group; what the journal says of it stays as it is. Raises ProcessesRemain."""
         self.ending.cancel()
         await asyncio.wait([self.ending])
-        await self.running.stop()
+        await self.running.end()
 
 
 class Agent:
@@ -75,7 +75,7 @@ class Agent:
                 await self._transport.idle(await self.look())
         finally:
             if self._work is not None and not self._work.ending.done():
-                await self._work.stop()
+                await self._stop()
 
     async def look(self) -> float:
         """Say hello once and do what it answers. Returns how many seconds may pass before the next look."""
@@ -109,7 +109,7 @@ class Agent:
         if self._journal.trusted:
             return None
         try:
-            await self._stop()
+            await self._end()
             await self._reload()
             if self._journal.has_unknown:
                 await kill_remains(self._session.belongings)
@@ -130,11 +130,11 @@ class Agent:
         try:
             if self._journal.damaged:
                 await self._rebuild(orders, key)
-            if self._work is not None and self._work.key != key:
-                await self._stop()
             if orders.status == "cleaning":
                 await self._clean(orders)
-            elif key is not None:
+            elif self._work is not None and self._work.key != key:
+                await self._stop()
+            if key is not None:
                 await self._serve(orders, key)
         except (WipeFailed, ProcessesRemain) as error:
             await self._give_up(orders, str(error))
@@ -148,14 +148,14 @@ class Agent:
     async def _rebuild(self, orders: Orders, key: Key | None) -> None:
         """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
         log.error("journal damaged", extra={"epoch": orders.epoch})
-        await self._stop()
+        await self._end()
         await self._session.wipe()
         self._journal.rebuild(orders.epoch, key.lease_id if key else None)
         self._checkpoint("rebuilt")
 
     async def _clean(self, orders: Orders) -> None:
         """The fence comes before the first file goes: from then on nothing can make this machine resume the lease."""
-        await self._stop()
+        await self._end()
         self._checkpoint("stopped")
         self._journal.fence_off(orders.epoch)
         self._checkpoint("fenced")
@@ -237,8 +237,13 @@ class Agent:
         self._checkpoint(f"reported {told[1]}")
 
     async def _stop(self) -> None:
+        await self._end()
+        await kill_remains(self._session.belongings)
+
+    async def _end(self) -> None:
+        """End the command, before a wipe or a search ends whatever else it started."""
         if self._work is not None:
-            await self._work.stop()
+            await self._work.end()
             self._work = None
 
     def _note(self, orders: Orders) -> None:

@@ -112,13 +112,20 @@ class Running:
         return self._finished()
 
     async def stop(self) -> None:
-        """End it and all that it started: SIGTERM, two seconds, SIGKILL. May be repeated. Raises ProcessesRemain."""
+        """End it and all that it started, however far that daemonised. May be repeated. Raises ProcessesRemain."""
+        await self.end()
+        await kill_remains(self._session.belongings)
+
+    async def end(self) -> None:
+        """End its process group: SIGTERM, two seconds, SIGKILL; the rest is left to whoever wipes the session next.
+
+        May be repeated. Raises ProcessesRemain.
+        """
         try:
-            if not await self._ends_after(signal.SIGTERM, _GRACE_SECONDS):
-                # Waited for here, because kill_remains would take its exit code if it found it dead first.
-                await self._ends_after(signal.SIGKILL, _KILL_SECONDS)
-            await kill_remains(self._session.belongings)
-            if not await self._ends_after(signal.SIGKILL, _KILL_SECONDS):
+            if not (
+                await self._ends_after(signal.SIGTERM, _GRACE_SECONDS)
+                or await self._ends_after(signal.SIGKILL, _KILL_SECONDS)
+            ):
                 raise ProcessesRemain("The command cannot be killed.")
         finally:
             self._loop.remove_signal_handler(signal.SIGCHLD)
