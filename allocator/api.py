@@ -15,8 +15,8 @@ from allocator.errors import WrongType
 from allocator.leasing import LeaseRequest, Opened, open_lease
 from allocator.problems import responses
 from allocator.service import Here
-from allocator.views import HeldLease, Kind, LeaseStatus, VmStatus
-from allocator.wording import failure_words, own_pin
+from allocator.views import EndedBy, HeldLease, Kind, LeaseStatus, VmStatus
+from allocator.wording import NOTHING_NEW, failure_words, own_pin
 from client.command import JOB_BYTES
 
 JSON = "application/json"
@@ -61,6 +61,7 @@ class LeaseOut(_Out):
     output: str | None = Field(description="The last of what the command printed.")
     failure: str | None = Field(description="Why it failed, as a word for programs.")
     failure_detail: str | None = Field(description="Why it failed and what to do next, for people.")
+    ended_by: EndedBy | None = Field(description="Who ended it; service: its time was up, or its machine is lost.")
     pin: str | None = Field(description="The PIN of the desktop, when the line brought none; once it is active.")
     created_at: datetime
     assigned_at: datetime | None
@@ -73,6 +74,7 @@ class LeaseWithToken(LeaseOut):
     """A lease and the right to come back to it."""
 
     token: str = Field(description="Keep it: send it as Authorization: Bearer …")
+    notice: str | None = Field(description="That the lease was there before, so that nothing new was started.")
 
 
 class VmOut(_Out):
@@ -153,6 +155,7 @@ OPEN_PROBLEMS = responses(400, 409, 413, 415, 422)
 @v1.post(
     "/leases",
     status_code=201,
+    response_model=LeaseWithToken,
     dependencies=[*holder, Depends(require_json)],
     tags=["leases"],
     responses={
@@ -160,18 +163,11 @@ OPEN_PROBLEMS = responses(400, 409, 413, 415, 422)
         **OPEN_PROBLEMS,
     },
 )
-async def request_lease(
-    wanted: LeaseIn, request: Request, response: Response, service: Here, key: Key = None
-) -> LeaseWithToken:
+async def request_lease(wanted: LeaseIn, request: Request, service: Here, key: Key = None) -> Response:
     """Ask for a machine. The lease is assigned at once, or queued."""
-    asked = LeaseRequest(
-        wanted.email, wanted.crd_command, wanted.pool or service.settings.pool.name, key, service.tokens(request)
-    )
-    opened = await open_lease(service.store, service.metrics, asked)
-    note(opened)
-    response.headers["Location"] = f"/api/v1/leases/{opened.held.lease.id}"
-    response.status_code = 200 if opened.outcome == "live" else 201
-    return with_token(opened.held)
+    pool = wanted.pool or service.settings.pool.name
+    asked = LeaseRequest(wanted.email, wanted.crd_command, pool, key, service.tokens(request))
+    return answer(await open_lease(service.store, service.metrics, asked))
 
 
 @v1.get("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
@@ -224,16 +220,12 @@ async def unassigned_vms_count(service: Here) -> FreeOut:
     return FreeOut(count=await service.store.free_vms())
 
 
-def note(opened: Opened) -> None:
-    """One line in the log for a lease that was opened."""
-    lease = opened.held.lease
-    if opened.outcome == "created":
-        log.info("lease.opened", lease=str(lease.id), status=lease.status, kind=lease.kind, pool=lease.pool)
-
-
-def with_token(held: HeldLease) -> LeaseWithToken:
-    """The lease as the answer to the request that opened it."""
-    return LeaseWithToken.model_validate(_lease(held) | {"token": held.token})
+def answer(opened: Opened) -> Response:
+    """The lease as the answer to a request. One that was there before says that nothing new was started."""
+    held, was_there = opened.held, opened.outcome == "live"
+    extra = {"token": held.token, "notice": NOTHING_NEW if was_there else None}
+    body = LeaseWithToken.model_validate(_lease(held) | extra).model_dump_json()
+    return Response(body, 200 if was_there else 201, {"Location": f"/api/v1/leases/{held.lease.id}"}, JSON)
 
 
 def _lease(held: HeldLease) -> dict[str, object]:

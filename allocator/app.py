@@ -16,7 +16,14 @@ from allocator.config import Settings
 from allocator.problems import Problem, Problems
 from allocator.service import opened
 from allocator.templates import STATIC, Templates
-from allocator.web import AnswerMiddleware, BodyLimitMiddleware, HeadersMiddleware, SameSiteMiddleware, Site
+from allocator.web import (
+    AnswerMiddleware,
+    BodyLimitMiddleware,
+    HeadersMiddleware,
+    HeadMiddleware,
+    SameSiteMiddleware,
+    Site,
+)
 
 STATUSES: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
@@ -68,6 +75,7 @@ def create_app(settings: Settings) -> FastAPI:
             Middleware(AnswerMiddleware, answer=problems.answer),
             Middleware(SameSiteMiddleware, site=site),
             Middleware(BodyLimitMiddleware, limit=settings.server.body_limit),
+            Middleware(HeadMiddleware),
         ],
         exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
     )

@@ -20,6 +20,9 @@ from allocator.store import LEASE_CHANNEL, translated
 from allocator.views import Counts, LeaseView
 
 CHECK_SECONDS = 10.0
+BEAT_SECONDS = 5.0
+"""How long a page hears nothing at most; then it is told the same again, and so knows that it is still connected."""
+
 PACE_SECONDS = 0.05
 """The least time between two looks, so that a flood of notifications does not become a flood of queries."""
 
@@ -35,9 +38,10 @@ News = LeaseView | Counts | None
 
 
 class Subscription:
-    """The latest news of one topic for one page. Whoever reads slowly misses steps, never the last one."""
+    """The latest news of one topic for one page, told again now and then. Who reads slowly misses steps only."""
 
-    def __init__(self) -> None:
+    def __init__(self, beat_seconds: float = BEAT_SECONDS) -> None:
+        self._beat_seconds = beat_seconds
         self._news: News = None
         self._changed = asyncio.Event()
         self._over = False
@@ -54,7 +58,9 @@ class Subscription:
 
     async def __aiter__(self) -> AsyncIterator[News]:
         while True:
-            await self._changed.wait()
+            with suppress(TimeoutError):
+                async with asyncio.timeout(self._beat_seconds):
+                    await self._changed.wait()
             self._changed.clear()
             if self._over:
                 return

@@ -4,6 +4,8 @@ import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
 
+import structlog
+
 from allocator.checking import checked, checked_key
 from allocator.errors import LeaseLive, NoSuchLease
 from allocator.metrics import Metrics
@@ -11,6 +13,8 @@ from allocator.store import Store
 from allocator.tokens import key_sha256, lease_token, new_key, new_salt, pin_of, request_sha256
 from allocator.views import Accepted, HeldLease, Outcome
 from client.command import Command, DesktopCommand
+
+log = structlog.get_logger()
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +49,11 @@ async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> O
     metrics.requested(accepted.outcome)
     if accepted.outcome == "live":
         return await _own_live_lease(store, accepted, request.tokens)
-    return Opened(await store.held_lease(accepted.lease_id, [token]), accepted.outcome)
+    held = await store.held_lease(accepted.lease_id, [token])
+    if accepted.outcome == "created":
+        lease = held.lease
+        log.info("lease.opened", lease=str(lease.id), status=lease.status, kind=lease.kind, pool=lease.pool)
+    return Opened(held, accepted.outcome)
 
 
 async def _request_vm(

@@ -11,9 +11,11 @@ from uuid import UUID
 import structlog
 from fastapi import APIRouter, Depends, Form, Request, Response
 from fastapi.sse import EventSourceResponse, ServerSentEvent
+from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse
 
-from allocator.api import LeaseWithToken, note, with_token
+from allocator.api import LeaseWithToken, answer
+from allocator.checking import KEY_LENGTH
 from allocator.cookies import bearer_tokens
 from allocator.errors import KeyReused, NoSuchLease, NoToken, Refusal
 from allocator.feed import News, Subscription
@@ -22,10 +24,25 @@ from allocator.problems import responses, wants_json
 from allocator.service import Here, Service
 from allocator.tokens import new_key
 from allocator.views import Counts, HeldLease, LeaseView
-from allocator.wording import own_pin, pool_words, words
-from client.command import JOB_BYTES, redact
+from allocator.wording import NOTHING_NEW, own_pin, pool_words, words
+from client.command import redact
 
 SEE_OTHER = 303
+BEAT = ServerSentEvent(event="beat", raw_data="beat")
+"""Ends each look at the news, whether there were any: a page that hears none knows that it is not connected."""
+
+SAID_NOTHING_NEW = "nothing-new"
+
+
+class LeaseForm(BaseModel):
+    """The form's fields."""
+
+    model_config = ConfigDict(hide_input_in_errors=True)
+
+    email: str = Field(default="", description="Your e-mail address.")
+    crd_command: str = Field(default="", description="The line from Google's page, or a program of the pool.")
+    key: str = Field(default="", max_length=KEY_LENGTH, description="As Idempotency-Key.")
+
 
 log = structlog.get_logger()
 pages = APIRouter(include_in_schema=False)
@@ -53,24 +70,18 @@ async def form_page(request: Request, service: Here) -> Response:
 async def request_vm(
     request: Request,
     service: Here,
-    email: Annotated[str, Form(description="Your e-mail address.")] = "",
-    crd_command: Annotated[str, Form(description="The line from Google's page, or a program of the pool.")] = "",
-    key: Annotated[str, Form(description="As Idempotency-Key.", max_length=255)] = "",
+    form: Annotated[LeaseForm, Form()],
 ) -> Response:
     """Ask for a machine with a form. Answers with a page, or with JSON where Accept says so."""
     tokens = service.tokens(request)
-    asked = LeaseRequest(email, crd_command, service.settings.pool.name, key or None, tokens)
+    asked = LeaseRequest(form.email, form.crd_command, service.settings.pool.name, form.key or None, tokens)
     try:
         opened = await _opened(service, asked)
     except Refusal as refusal:
         if wants_json(request):
             raise
-        return await _refused_form(service, email, crd_command, refusal)
-    note(opened)
-    response: Response = RedirectResponse(f"/leases/{opened.held.lease.id}", SEE_OTHER)
-    if wants_json(request):
-        body = with_token(opened.held).model_dump_json()
-        response = Response(body, 201, {"Location": f"/api/v1/leases/{opened.held.lease.id}"}, "application/json")
+        return await _refused_form(service, form.email, form.crd_command, refusal)
+    response = answer(opened) if wants_json(request) else _to_lease(opened)
     service.cookie.keep(request, response, opened.held)
     return response
 
@@ -85,6 +96,7 @@ async def follow_pool(service: Here) -> AsyncIterator[ServerSentEvent]:
             if html != shown:
                 shown = html
                 yield ServerSentEvent(event="pool", raw_data=html)
+            yield BEAT
 
 
 async def held_lease(lease_id: UUID, request: Request, service: Here) -> HeldLease:
@@ -96,14 +108,15 @@ Held = Annotated[HeldLease, Depends(held_lease)]
 
 
 @pages.get("/leases/{lease_id:uuid}")
-async def lease_page(lease_id: UUID, request: Request, service: Here) -> Response:
+async def lease_page(lease_id: UUID, request: Request, service: Here, said: str = "") -> Response:
     """A lease as its holder sees it; somebody else is told what to do, not whether it is there."""
     try:
         held = await service.lease_of(request, lease_id)
     except (NoToken, NoSuchLease):
         return service.templates.page("not_yours.html", 404)
     link = f"{service.site.base_of(request)}/leases/{held.lease.id}#{held.token}"
-    return service.templates.page("lease.html", link=link, **_lease_values(held))
+    notice = NOTHING_NEW if held.lease.live and said == SAID_NOTHING_NEW else None
+    return service.templates.page("lease.html", link=link, notice=notice, **_lease_values(held))
 
 
 @pages.get("/leases/{lease_id:uuid}/stream", response_class=EventSourceResponse)
@@ -138,6 +151,12 @@ async def _opened(service: Service, asked: LeaseRequest) -> Opened:
         return await open_lease(service.store, service.metrics, replace(asked, key=None))
 
 
+def _to_lease(opened: Opened) -> Response:
+    """To the lease's page, which says so when nothing new was started."""
+    said = f"?said={SAID_NOTHING_NEW}" if opened.outcome == "live" else ""
+    return RedirectResponse(f"/leases/{opened.held.lease.id}{said}", SEE_OTHER)
+
+
 async def _newest(request: Request, service: Service) -> HeldLease | None:
     for lease_id, token in service.cookie.kept(request)[:1]:
         with suppress(NoSuchLease):
@@ -149,7 +168,7 @@ async def _form(service: Service, status: int = 200, **values: Any) -> Response:
     rules = await service.store.pool_rules(service.settings.pool.name)
     pool = _pool(service, await service.store.counts(rules.name))
     filled = {"email": "", "crd_command": "", "mine": None, "problem": None, "lost": False, "wrong": {}, **values}
-    return service.templates.page("form.html", status, rules=rules, pool=pool, most=JOB_BYTES, key=new_key(), **filled)
+    return service.templates.page("form.html", status, rules=rules, pool=pool, key=new_key(), **filled)
 
 
 async def _refused_form(service: Service, email: str, crd_command: str, refusal: Refusal) -> Response:
@@ -173,6 +192,7 @@ async def _lease_events(service: Service, token: str, news: Subscription) -> Asy
             if shown.get(name) != html:
                 yield ServerSentEvent(event=name, raw_data=html)
         shown |= told
+        yield BEAT
         if isinstance(lease, LeaseView) and not lease.live:
             yield ServerSentEvent(event="over", raw_data="over")
             return

@@ -50,6 +50,18 @@ WORDS = {
     500: "Something went wrong on our side. Try again; if it stays, tell your admin.",
 }
 
+SENTENCES = {
+    "missing": "{name} is missing.",
+    "extra_forbidden": "{name} is no field of this request: leave it out.",
+    "string_type": "{name} must be text.",
+    "string_too_short": "{name} must have {min_length} characters or more.",
+    "string_too_long": "{name} may have at most {max_length} characters.",
+    "string_pattern_mismatch": "{name} is not written as it must be: see /docs.",
+    "string_unicode": "{name} contains characters that are not valid Unicode.",
+    "model_attributes_type": "{name} must be a JSON object, with its fields in curly brackets.",
+}
+"""What pydantic calls a mistake → what we say of it. What was sent is never repeated."""
+
 
 class Problems:
     """Makes the answer to an exception; `status_of` says which HTTP status an error of ours has."""
@@ -129,19 +141,25 @@ def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:
             status=400,
             detail="It cannot be read as JSON. Check its quotes, brackets and encoding (UTF-8).",
         )
-    fields = [FieldProblem(field=_name(each["loc"]), detail=each["msg"]) for each in found]
+    fields = [FieldProblem(field=_name(each["loc"]), detail=_sentence(each)) for each in found]
     return Problem(
         type="urn:lablink:invalid-request",
         title="The request is not right",
         status=422,
-        detail="; ".join(f"{field.field}: {field.detail}" for field in fields),
+        detail=" ".join(field.detail for field in fields),
         errors=fields,
     )
 
 
+def _sentence(found: Mapping[str, Any]) -> str:
+    """What is wrong with one field, as a sentence that also stands alone."""
+    sentence = SENTENCES.get(found["type"], "{name} is not as it must be: see /docs.")
+    return sentence.format(name=_name(found["loc"]), **found.get("ctx", {}))
+
+
 def _name(location: Sequence[int | str]) -> str:
     parts = location[1:] if location[0] in ("body", "query", "path", "header", "cookie") else location
-    return ".".join(map(str, parts)) or str(location[0])
+    return ".".join(map(str, parts)) or f"The {location[0]}"
 
 
 def _log(error: Exception, status: int) -> None:

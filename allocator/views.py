@@ -12,6 +12,7 @@ LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "faile
 VmStatus = Literal["booting", "available", "in-use", "cleaning", "failed", "retired"]
 Kind = Literal["desktop", "job", "hold", "typed"]
 Outcome = Literal["created", "repeated", "live"]
+EndedBy = Literal["holder", "admin", "machine", "service"]
 
 LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
 
@@ -40,6 +41,7 @@ class LeaseView:
     ended_at: datetime | None
     expires_at: datetime | None
     version: int
+    ended_by: EndedBy | None
     now: datetime
 
     @classmethod

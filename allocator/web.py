@@ -14,6 +14,9 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from allocator.errors import CrossSite, TooLarge, WrongHost
 from client.network import is_loopback
 
+ANY_HOST = ("/static/", "/livez", "/readyz", "/metrics")
+"""Answered under any name: nothing of a person's is there, and whoever watches may know the service by another one."""
+
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 STATIC = "/static/"
 
@@ -126,28 +129,45 @@ class AnswerMiddleware:
 
 
 class SameSiteMiddleware:
-    """Refuses what another site makes a person's browser send. Programs do not say where they come from, and pass."""
+    """Refuses what another site makes a browser read or send. Programs that send do not say for whom, and pass."""
 
     def __init__(self, app: ASGIApp, site: Site) -> None:
         self.app = app
         self._site = site
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] not in SAFE_METHODS:
-            self._check(Headers(scope=scope))
+        if scope["type"] == "http" and not scope["path"].startswith(ANY_HOST):
+            headers = Headers(scope=scope)
+            origin = (headers.get("sec-fetch-site"), headers.get("origin"))
+            if scope["method"] in SAFE_METHODS:
+                self._check_host(headers)
+            elif origin != (None, None):
+                self._check_host(headers)
+                self._check_origin(headers, *origin)
         await self.app(scope, receive, send)
 
-    def _check(self, headers: Headers) -> None:
-        fetched_from, origin = headers.get("sec-fetch-site"), headers.get("origin")
-        if fetched_from is None and origin is None:
-            return
+    def _check_host(self, headers: Headers) -> None:
+        if not self._site.is_ours(headers.get("host", "")):
+            raise WrongHost(f"Open it at {self._site.public_url}" if self._site.public_url else None)
+
+    def _check_origin(self, headers: Headers, fetched_from: str | None, origin: str | None) -> None:
         host = headers.get("host", "")
-        if not self._site.is_ours(host):
-            raise WrongHost
         if fetched_from not in (None, "same-origin", "none"):
             raise CrossSite
         if fetched_from is None and origin not in (self._site.public_url, f"http://{host}", f"https://{host}"):
             raise CrossSite
+
+
+class HeadMiddleware:
+    """Has HEAD answered as GET; the server leaves the body out. A stream has no end to wait for, so it has no HEAD."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] == "http" and scope["method"] == "HEAD" and not scope["path"].endswith("/stream"):
+            scope = {**scope, "method": "GET"}
+        await self.app(scope, receive, send)
 
 
 class BodyLimitMiddleware:
@@ -181,7 +201,7 @@ class BodyLimitMiddleware:
 
     def _check(self, size: int) -> None:
         if size > self._limit:
-            raise TooLarge(f"A request may have {self._limit:,} bytes. Send less.")
+            raise TooLarge(f"A request may have {self._limit:,} bytes in all. Shorten the command, then send it again.")
 
 
 def _host(netloc: str) -> str:

@@ -5,7 +5,7 @@ from datetime import UTC, datetime
 from typing import Literal
 
 from allocator.tokens import pin_of
-from allocator.views import Counts, HeldLease, LeaseView
+from allocator.views import Counts, EndedBy, HeldLease, LeaseView
 
 Tone = Literal["waiting", "working", "ready", "over", "failed"]
 StepState = Literal["done", "now", "failed", "todo"]
@@ -19,7 +19,8 @@ FAILURES: dict[str, str] = {
     "timed-out": "The command took too long and was stopped. Ask again; if it happens twice, tell your admin.",
     "refused": "The machine refused the command. Check the line you pasted, then ask again.",
     "not-installed": "The program is not installed on the machine. Tell your admin.",
-    "unknown": "The machine stopped while your command ran, so its outcome is unknown. Paste a new code and ask again.",
+    "unknown": "The machine stopped while your command ran, so its outcome is unknown. Ask again, for a desktop with a "
+    "fresh line.",
     "lost": "The machine stopped answering. Ask again for another one.",
     "vm-failed": "The machine was taken out of service. Ask again for another one.",
     "vm-deleted": "The machine was removed. Ask again for another one.",
@@ -28,6 +29,29 @@ FAILURES: dict[str, str] = {
     "database-restored": "The database was restored to an earlier time, so this lease was ended. Ask again.",
 }
 """Why a lease failed (each `client.protocol.Failure`), in words for the person who held it."""
+
+ENDS: dict[EndedBy | None, str] = {
+    "holder": "You gave the machine back.",
+    "admin": "An admin ended it.",
+    "machine": "The machine ended it.",
+    "service": "Its time was up.",
+    None: "It was ended.",
+}
+"""Who ended a lease that was active, in words for its holder; None: the history does not say."""
+
+CANCELLATIONS: dict[EndedBy | None, str] = {
+    "holder": "You gave it up before it was ready.",
+    "admin": "An admin cancelled it before it was ready.",
+    "machine": "The machine gave it up before it was ready.",
+    "service": "It was given up before it was ready.",
+    None: "It was cancelled before it was ready.",
+}
+
+NOTHING_NEW = (
+    "This lease was yours already, and one person has one at a time: what you sent just now was not started. "
+    "To start it, end this one first and ask again."
+)
+"""What somebody is told whose request finds their live lease."""
 
 STEPS = ("Request", "Machine", "Command", "Yours")
 
@@ -42,6 +66,8 @@ class LeaseWords:
     sentences: tuple[str, ...]
     reached: int
     """How many of STEPS are behind it."""
+    went_wrong: int | None = None
+    """Which of STEPS did."""
     end_label: str | None = None
     again: bool = False
     access: bool = False
@@ -55,12 +81,14 @@ class LeaseWords:
     @property
     def steps(self) -> list[tuple[str, StepState]]:
         """Each step and how far it is."""
-        current: StepState = "failed" if self.tone == "failed" else "todo" if self.tone == "over" else "now"
-        return [(name, _state(at - self.reached, current)) for at, name in enumerate(STEPS)]
+        return [(name, self._state(at)) for at, name in enumerate(STEPS)]
 
-
-def _state(ahead: int, current: StepState) -> StepState:
-    return "done" if ahead < 0 else current if ahead == 0 else "todo"
+    def _state(self, at: int) -> StepState:
+        if at == self.went_wrong:
+            return "failed"
+        if at < self.reached:
+            return "done"
+        return "now" if at == self.reached and not self.again else "todo"
 
 
 def words(lease: LeaseView) -> LeaseWords:
@@ -126,12 +154,14 @@ def _claimed(lease: LeaseView) -> LeaseWords:
 
 def _active(lease: LeaseView) -> LeaseWords:
     headline, sentence = _active_words(lease)
+    went_wrong = lease.kind == "job" and bool(lease.exit_code)
     return LeaseWords(
-        tone="ready",
+        tone="failed" if went_wrong else "ready",
         lamp="Yours",
         headline=headline,
         sentences=(sentence,),
         reached=4,
+        went_wrong=2 if went_wrong else None,
         end_label="Give the machine back",
         access=lease.kind == "desktop",
     )
@@ -145,19 +175,32 @@ def _active_words(lease: LeaseView) -> tuple[str, str]:
     if lease.exit_code is None:
         return "Your command is running", f"It runs on {lease.hostname}. What it prints shows here once it has ended."
     if lease.exit_code == 0:
-        return "Your command is done", f"It ended well on {lease.hostname}."
-    return f"Your command ended with code {lease.exit_code}", f"It ran on {lease.hostname}; see what it said below."
+        return "Your command is done", f"It ended well on {lease.hostname}, which is yours until you give it back."
+    return (
+        "Your command failed",
+        f"It ended with exit code {lease.exit_code}: see below what it said. {lease.hostname} is still yours; to run "
+        "something else, give it back and ask again.",
+    )
 
 
 def _ended(lease: LeaseView) -> LeaseWords:
-    timed_out = lease.expires_at and lease.ended_at and lease.ended_at >= lease.expires_at
-    why = "Its time was up." if timed_out else "The machine was given back."
     return LeaseWords(
         tone="over",
         lamp="Over",
         headline="This lease is over",
-        sentences=(why, "Everything of yours is wiped from the machine before anyone else gets it."),
+        sentences=(ENDS[lease.ended_by], "Everything of yours is wiped from the machine before anyone else gets it."),
         reached=4,
+        again=True,
+    )
+
+
+def _cancelled(lease: LeaseView) -> LeaseWords:
+    return LeaseWords(
+        tone="over",
+        lamp="Cancelled",
+        headline="This request was cancelled",
+        sentences=(CANCELLATIONS[lease.ended_by],),
+        reached=1 if lease.vm_id is None else 2,
         again=True,
     )
 
@@ -170,17 +213,7 @@ def _failed(lease: LeaseView) -> LeaseWords:
         headline="That did not work",
         sentences=(failure_words(lease.failure) or "Ask again; if it happens twice, tell your admin.",),
         reached=reached,
-        again=True,
-    )
-
-
-def _cancelled(lease: LeaseView) -> LeaseWords:
-    return LeaseWords(
-        tone="over",
-        lamp="Cancelled",
-        headline="This request was cancelled",
-        sentences=("It ended before a command had run.",),
-        reached=1 if lease.vm_id is None else 2,
+        went_wrong=reached,
         again=True,
     )
 

@@ -217,14 +217,17 @@ def _job(line: str, accepts: Accepts) -> JobCommand:
     if not line:
         refuse(f"There is no command. This pool accepts: {accepts}.")
     if line.split()[0] not in accepts.programs:
-        _explain_start_host(line)
+        _explain_start_host(line, accepts)
     command = JobCommand(job_words(line))
     require_accepted(command, accepts)
     return command
 
 
-def _explain_start_host(line: str) -> None:
+def _explain_start_host(line: str, accepts: Accepts) -> None:
     """Refuse a line that was nearly Google's, with words that help more than "not accepted"."""
+    if re.match(r"[a-z]+://|remotedesktop\.google\.com", line, re.IGNORECASE):
+        copy = f"Open {_PAGE}, go on to Authorize, and copy the whole line under Debian Linux."
+        refuse(f"That is the address of a page. {copy if accepts.desktop else f'This pool accepts: {accepts}.'}")
     if re.search(r"start[-_]host", line):
         refuse(f"The line must begin with start-host as on {_PAGE}, with no other program or folder before it.")
     if line.startswith("4/"):

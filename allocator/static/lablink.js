@@ -24,16 +24,53 @@
 
   // A link's key is after the #, which browsers never send: hand it over in a header and get a cookie for it.
   const comeBack = async () => {
-    const token = location.hash.slice(1);
-    if (!document.querySelector("[data-return]") || !token) return;
+    const key = location.hash.slice(1);
+    const notice = document.querySelector("[data-return]");
+    if (!notice || !key || document.getElementById(key)) return;
     const answer = await fetch(`${location.pathname}/return`, {
       method: "POST",
-      headers: { Authorization: `Bearer ${token}` },
-    });
-    if (!answer.ok) return;
+      headers: { Authorization: `Bearer ${key}` },
+    }).catch(() => ({ status: 0 }));
+    if (answer.status !== 204 && answer.status !== 404) {
+      notice.textContent = "We could not look whether the key in this link fits. Reload the page to try again.";
+      return;
+    }
     history.replaceState(null, "", location.pathname);
-    location.reload();
+    if (answer.status === 204) location.reload();
+    else notice.textContent = "The key in that link does not open this lease. Copy the link again, whole.";
   };
+
+  // A stream says something every few seconds (BEAT_SECONDS in allocator/feed.py). One that does not is given up, for it
+  // may wait for ever; after any error htmx or the browser opens another, and until it speaks the page says so.
+  const SILENCE_MS = 12_000;
+
+  const tell = (connected) => {
+    const shown = document.getElementById("connection");
+    if (connected) shown.replaceChildren();
+    else if (!shown.hasChildNodes()) shown.innerHTML = '<p class="notice">Not connected; trying again …</p>';
+  };
+
+  htmx.createEventSource = (url) => {
+    const source = new EventSource(url);
+    let silence;
+    const giveUp = () => {
+      source.close();
+      source.dispatchEvent(new Event("error"));
+    };
+    const hear = (connected) => {
+      tell(connected);
+      clearTimeout(silence);
+      if (source.readyState !== EventSource.CLOSED) silence = setTimeout(giveUp, SILENCE_MS);
+    };
+    source.addEventListener("beat", () => hear(true));
+    source.addEventListener("error", () => hear(false));
+    source.addEventListener("over", () => clearTimeout(silence));
+    silence = setTimeout(giveUp, SILENCE_MS);
+    return source;
+  };
+
+  // What the person opened stays open when the piece of the page that it is in comes anew.
+  Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name) => name !== "open";
 
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy]");
@@ -51,4 +88,5 @@
     document.body.addEventListener("htmx:sseMessage", (event) => localise(event.target));
     comeBack();
   });
+  window.addEventListener("hashchange", comeBack);
 })();

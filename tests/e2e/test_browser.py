@@ -1,7 +1,9 @@
 """The main job as a person sees it: `lablink up`, a browser, the form, and a machine that becomes theirs."""
 
 import json
+import os
 import re
+import signal
 from collections.abc import AsyncIterator
 from uuid import uuid4
 
@@ -12,6 +14,8 @@ from playwright.async_api import Browser, expect
 from tests.support.browser import Tab, chromium, new_tab
 from tests.support.service import DESKTOP_LINE
 from tests.support.up import RunningUp
+
+LIMIT_MS = 60_000.0
 
 pytestmark = pytest.mark.timeout(180)
 
@@ -94,3 +98,23 @@ async def test_more_people_than_machines_wait_in_order_and_move_up_by_themselves
         await give_back(tab)
     await tabs[4].shows("Your command is done")
     await give_back(tabs[4])
+
+
+async def test_the_page_says_when_the_allocator_is_frozen_or_gone_and_when_it_is_back(
+    up: RunningUp, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, up.url, "echo hi")
+    await tab.shows("Your command is done")
+    notice = tab.page.get_by_text("Not connected; trying again …")
+    await expect(notice).to_have_count(0)
+
+    for trouble, cure in ((signal.SIGSTOP, signal.SIGCONT), (signal.SIGKILL, None)):
+        allocator = up.child("lablink serve")
+        os.kill(allocator, trouble)
+        await expect(notice).to_be_visible(timeout=LIMIT_MS)
+        if cure:
+            os.kill(allocator, cure)
+        await expect(notice).to_have_count(0, timeout=LIMIT_MS)
+
+    await give_back(tab)

@@ -49,7 +49,7 @@ async def test_the_token_opens_the_lease_again_and_is_stored_as_a_hash_only(
     owner = await database.connect()
     stored = await owner.fetchval("SELECT token_sha256 FROM leases")
     assert again.status_code == 200
-    assert again.json() == {name: value for name, value in opened.json().items() if name != "token"}
+    assert again.json() == {name: value for name, value in opened.json().items() if name not in ("token", "notice")}
     assert stored == hashlib.sha256(opened.json()["token"].encode()).digest()
 
 
@@ -193,13 +193,20 @@ async def test_one_persons_key_is_nothing_to_another(client: httpx.AsyncClient) 
     assert second.json()["token"] != first.json()["token"]
 
 
-async def test_the_person_who_shows_the_token_is_given_their_live_lease(client: httpx.AsyncClient) -> None:
+async def test_the_person_who_shows_the_token_is_given_their_live_lease_and_told_that_nothing_new_was_started(
+    client: httpx.AsyncClient,
+) -> None:
     first = await client.post(LEASES, json=WANTED)
+    other = {"email": "ADA@Example.Org", "crd_command": "echo other"}
 
-    again = await client.post(LEASES, json=WANTED | {"email": "ADA@Example.Org"}, headers=bearer(first))
+    again = await client.post(LEASES, json=other, headers=bearer(first))
+    form = await client.post("/api/request_vm", data=other, headers=bearer(first) | {"Accept": "application/json"})
 
-    assert again.status_code == 200
-    assert again.json() == first.json()
+    assert first.json()["notice"] is None
+    for answer in (again, form):
+        assert answer.status_code == 200
+        assert answer.json() | {"notice": None} == first.json()
+        assert "not started" in answer.json()["notice"]
 
 
 @pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}])

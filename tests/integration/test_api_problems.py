@@ -105,13 +105,34 @@ async def test_a_body_that_is_not_a_request_is_refused(api: httpx.AsyncClient, b
     check_problem(await api.post(LEASES, content=body, headers=JSON), status)
 
 
+@pytest.mark.parametrize(
+    ("body", "detail"),
+    [
+        ({}, "email is missing. crd_command is missing."),
+        ({"admin": True}, "admin is no field of this request: leave it out."),
+        ({"email": 1}, "email must be text."),
+        ({"email": "a" * 300}, "email may have at most 254 characters."),
+        ({"crd_command": ""}, "crd_command must have 1 characters or more."),
+        ({"pool": "Über"}, "pool is not written as it must be: see /docs."),
+        ([], "The body must be a JSON object, with its fields in curly brackets."),
+    ],
+)
+async def test_what_is_wrong_with_a_field_is_said_in_a_sentence(api: httpx.AsyncClient, body: Any, detail: str) -> None:
+    sent = WANTED | body if body else body
+
+    assert check_problem(await api.post(LEASES, json=sent), 422)["detail"] == detail
+
+
 async def test_a_command_as_long_as_is_promised_is_accepted_however_it_is_escaped(api: httpx.AsyncClient) -> None:
     line = "echo " + "%" * (JOB_BYTES - 5)
 
     form = await api.post("/api/request_vm", data=WANTED | {"email": "long@example.org", "crd_command": line})
-    too_long = await api.post("/api/request_vm", data=WANTED | {"crd_command": line * 2})
+    too_long = await api.post("/api/request_vm", data=WANTED | {"crd_command": line.replace("%", "x") + "x"})
+    far_too_long = await api.post("/api/request_vm", data=WANTED | {"crd_command": line * 2})
 
-    assert (form.status_code, too_long.status_code) == (303, 413)
+    assert (form.status_code, too_long.status_code, far_too_long.status_code) == (303, 422, 413)
+    assert 'value="ada@example.org"' in too_long.text and "at most 100,000 bytes" in too_long.text
+    assert 'href="/"' in far_too_long.text and "Shorten the command" in far_too_long.text
 
 
 @pytest.mark.parametrize("sent", [None, "text/plain", "application/x-www-form-urlencoded", "multipart/form-data", "x"])

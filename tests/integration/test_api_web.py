@@ -95,7 +95,31 @@ async def test_what_another_site_sends_is_refused(
     sent = {name: value.format(url=api_service.url) for name, value in headers.items()}
 
     assert (await api.post(LEASES, json=somebody(), headers=sent)).status_code == status
-    assert (await api.get("/livez", headers=sent)).status_code == 200
+
+
+@pytest.mark.parametrize(
+    ("path", "status"),
+    [
+        *((path, 421) for path in ("/", "/docs", "/api/v1/vms", "/stream", "/nothing")),
+        *((path, 200) for path in ("/livez", "/readyz", "/metrics", "/static/lablink.css")),
+    ],
+)
+async def test_a_name_that_is_not_ours_shows_nothing_but_how_the_service_is(
+    api: httpx.AsyncClient, path: str, status: int
+) -> None:
+    assert (await api.get(path, headers={"Host": "rebound.example"})).status_code == status
+
+
+@pytest.mark.parametrize("path", ["/", "/docs", "/openapi.json", "/livez", "/api/v1/vms", "/static/lablink.css"])
+async def test_head_is_answered_as_get_without_a_body(api: httpx.AsyncClient, path: str) -> None:
+    head, whole = await api.head(path), await api.get(path)
+
+    assert (head.status_code, head.content) == (200, b"")
+    assert head.headers["content-type"] == whole.headers["content-type"]
+
+
+async def test_a_stream_has_no_head(api: httpx.AsyncClient) -> None:
+    assert (await api.head("/stream")).status_code == 405
 
 
 async def test_behind_a_proxy_with_tls_everything_is_of_https(database: Database, tmp_path: Path) -> None:

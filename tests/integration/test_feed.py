@@ -254,6 +254,15 @@ async def test_a_page_that_is_closed_is_forgotten(service: RunningService, clien
             await client.get("/livez")
 
 
+async def test_a_page_is_told_the_same_again_when_there_is_no_news() -> None:
+    subscription = Subscription(beat_seconds=0.01)
+    subscription.tell(Counts(1, 2, 3, 4))
+
+    told = aiter(subscription)
+
+    assert [await anext(told) for _ in range(3)] == [Counts(1, 2, 3, 4)] * 3
+
+
 async def test_after_the_end_nobody_is_kept_waiting(feed: Feed) -> None:
     with feed.subscribe(None) as early:
         feed.end_streams()

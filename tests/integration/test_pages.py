@@ -1,6 +1,8 @@
 """The pages as they are sent: the form, each state of a lease, and who may see it."""
 
 import re
+from collections.abc import Awaitable, Callable
+from uuid import UUID
 
 import httpx
 import pytest
@@ -82,9 +84,19 @@ async def test_a_form_that_one_went_back_to_and_changed_asks_anew(client: httpx.
     assert second != first
 
 
-async def test_asking_again_in_the_same_browser_leads_to_what_one_has(client: httpx.AsyncClient) -> None:
-    assert await ask(client) == await ask(client, crd_command="echo other")
+async def test_asking_again_in_the_same_browser_leads_to_what_one_has_and_says_that_nothing_new_was_started(
+    client: httpx.AsyncClient,
+) -> None:
+    lease = await ask(client)
+
+    again = await ask(client, crd_command="echo other")
+
+    assert again.partition("?")[0] == lease
+    assert "was not started" in (await client.get(again)).text
+    assert "was not started" not in (await client.get(lease)).text
     assert "You already have a place in line" in (await client.get("/")).text
+    await client.post(f"{lease}/end")
+    assert "was not started" not in (await client.get(again)).text
 
 
 async def test_the_same_address_in_another_browser_is_told_what_to_do(
@@ -130,12 +142,54 @@ async def test_the_page_tells_each_step_of_a_job(database: Database, client: htt
     assert heading(await client.get(lease)) == "Your command is running"
     await machine.report("exited", 3, "<script>alert(1)</script>")
     page = await client.get(lease)
-    assert heading(page) == "Your command ended with code 3"
+    assert heading(page) == "Your command failed"
+    assert "exit code 3" in page.text and 'class="sheet lease failed"' in page.text
     assert "&lt;script&gt;alert(1)&lt;/script&gt;" in page.text
     await client.post(f"{lease}/end")
     page = await client.get(lease)
     assert heading(page) == "This lease is over"
     assert "Ask again" in page.text and "sse-connect" not in page.text
+
+
+async def give_back(database: Database, client: httpx.AsyncClient, lease: str) -> None:
+    await client.post(f"{lease}/end")
+
+
+async def free_the_machine(database: Database, client: httpx.AsyncClient, lease: str) -> None:
+    await (await database.connect()).execute("UPDATE vms SET status = 'available'")
+
+
+async def let_the_time_be_up(database: Database, client: httpx.AsyncClient, lease: str) -> None:
+    await database.age(UUID(lease.rpartition("/")[2]), 9 * 3600)
+
+
+@pytest.mark.parametrize(
+    ("end", "ended_by", "sentence"),
+    [
+        (give_back, "holder", "You gave the machine back."),
+        (free_the_machine, "admin", "An admin ended it."),
+        (let_the_time_be_up, "service", "Its time was up."),
+    ],
+)
+async def test_a_lease_says_who_ended_it(
+    database: Database,
+    client: httpx.AsyncClient,
+    end: Callable[[Database, httpx.AsyncClient, str], Awaitable[None]],
+    ended_by: str,
+    sentence: str,
+) -> None:
+    machine = await PlayedClient.of(await database.vm("vm-1"))
+    lease = await ask(client)
+    await machine.claim()
+    await machine.report("started")
+
+    async with streaming(client, f"{lease}/stream") as stream:
+        await end(database, client, lease)
+        while heading(piece := await stream.next("lease")) != "This lease is over":
+            pass
+
+    assert sentence in piece
+    assert (await client.get(f"/api/v1{lease}")).json()["ended_by"] == ended_by
 
 
 async def test_a_desktop_that_is_ready_says_where_it_is_and_its_pin(
@@ -282,5 +336,5 @@ async def test_open_pages_do_not_keep_the_service_from_stopping(
         await service.stop()
 
         assert service.ended.get_loop().time() - began < 2
-        assert await form.rest() == []
+        assert set(await form.rest()) <= {"beat"}
         assert "over" not in await page.rest()

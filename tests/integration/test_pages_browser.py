@@ -3,6 +3,7 @@
 import asyncio
 import re
 from collections.abc import AsyncIterator
+from uuid import UUID
 
 import pytest_asyncio
 from playwright.async_api import Browser, expect
@@ -27,6 +28,11 @@ async def ask(tab: Tab, url: str, line: str, email: str = "ada@example.org") -> 
     await tab.page.get_by_role("button", name="Ask for a machine").click()
 
 
+async def only_lease(database: Database) -> UUID:
+    """The lease that there is."""
+    return UUID(str(await (await database.connect()).fetchval("SELECT id FROM leases")))
+
+
 async def test_a_job_from_the_form_to_its_end_reads_well_in_every_state(
     service: RunningService, database: Database, browser: Browser
 ) -> None:
@@ -45,7 +51,7 @@ async def test_a_job_from_the_form_to_its_end_reads_well_in_every_state(
     await machine.report("started")
     await tab.shows("Your command is running")
     await machine.report("exited", 1, "Traceback (most recent call last):\n" + "x" * 300 + "\n")
-    await tab.shows("Your command ended with code 1")
+    await tab.shows("Your command failed")
     await tab.check()
     await tab.page.get_by_text("Give the machine back …").click()
     await tab.check()
@@ -103,7 +109,9 @@ async def test_the_page_says_aloud_what_changes_and_its_tab_shows_it(
     await tab.shows("You are next in line")
     await database.vm("vm-1")
 
-    await expect(tab.page.get_by_role("status")).to_have_text("vm-1 is yours. We are telling it about your command.")
+    await expect(tab.page.locator("[sse-swap=announcement]")).to_have_text(
+        "vm-1 is yours. We are telling it about your command."
+    )
     await expect(tab.page).to_have_title("vm-1 is yours · LabLink")
 
 
@@ -144,16 +152,118 @@ async def test_the_kept_link_opens_the_lease_in_another_browser_and_leaves_no_ke
     assert not any(token in url.partition("#")[0] for url in asked)
 
 
-async def test_a_wrong_key_opens_nothing(service: RunningService, browser: Browser) -> None:
+async def test_the_kept_link_also_works_in_a_tab_that_shows_the_page_already(
+    service: RunningService, browser: Browser
+) -> None:
+    tab, other = await new_tab(browser), await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
+    await other.page.goto(tab.page.url)
+    await other.shows("This page is not open to you")
+
+    for page in (other.page, tab.page):
+        await page.evaluate("link => { location.href = link }", link)
+
+        await page.get_by_role("heading", name="You are next in line").wait_for()
+        await expect(page).to_have_url(tab.page.url.partition("#")[0])
+
+
+async def test_a_wrong_key_opens_nothing_and_the_page_says_so(service: RunningService, browser: Browser) -> None:
     tab, other = await new_tab(browser), await new_tab(browser)
     await ask(tab, service.url, "echo hi")
     await tab.shows("You are next in line")
+    address = tab.page.url
 
-    async with other.page.expect_response("**/return") as answer:
-        await other.page.goto(f"{tab.page.url}#{'A' * 43}")
-
-    assert (await answer.value).status == 404
+    await other.page.goto(f"{address}#{'A' * 43}")
+    await expect(other.page.get_by_role("alert")).to_contain_text("does not open this lease")
     await other.shows("This page is not open to you")
+    await other.check()
+    await tab.page.evaluate("location.hash = 'foreign'")
+
+    await expect(tab.page.get_by_role("alert")).to_contain_text("does not open this lease")
+    await expect(tab.page).to_have_url(address)
+    await tab.check()
+
+
+async def test_a_key_that_cannot_be_looked_up_now_is_kept_for_another_try(
+    service: RunningService, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await tab.page.route("**/return", lambda route: route.abort())
+
+    await tab.page.goto(f"{service.url}/leases/00000000-0000-0000-0000-000000000000#{'A' * 43}")
+
+    await expect(tab.page.get_by_role("alert")).to_contain_text("Reload the page")
+    assert tab.page.url.endswith("A" * 43)
+
+
+async def test_what_is_open_focused_and_scrolled_stays_so_when_the_page_follows(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    machine = await PlayedClient.of(await database.vm("vm-1"))
+    await ask(tab, service.url, "echo hi")
+    await machine.claim()
+    await machine.report("started")
+    await tab.shows("Your command is running")
+    await tab.page.get_by_text("Give the machine back …").click()
+    button = tab.page.get_by_role("button", name="Give the machine back now")
+    await button.focus()
+
+    await machine.report("exited", 0, "line\n" * 200)
+    await tab.shows("Your command is done")
+    await expect(button).to_be_focused()
+    await tab.page.locator("pre").evaluate("pre => { pre.scrollTop = 300 }")
+    await database.age(await only_lease(database), 7200)
+    await (await database.connect()).execute("UPDATE leases SET exit_code = 1")
+
+    await tab.shows("Your command failed")
+    await expect(button).to_be_visible()
+    await expect(button).to_be_focused()
+    assert await tab.page.locator("pre").evaluate("pre => pre.scrollTop") == 300
+
+
+async def test_a_page_whose_lease_is_over_does_not_offer_to_come_back(
+    service: RunningService, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    await tab.shows("You are next in line")
+    same = await tab.context.new_page()
+    await same.goto(tab.page.url)
+    await expect(tab.page.get_by_text("Come back to it")).to_be_visible()
+
+    await same.get_by_role("button", name="Leave the queue").click()
+
+    await tab.shows("This request was cancelled")
+    await expect(tab.page.get_by_text("Come back to it")).to_have_count(0)
+    await expect(tab.page.locator(".lead")).to_have_text("You gave it up before it was ready.")
+
+
+async def test_whoever_asks_again_is_told_that_nothing_new_was_started(
+    service: RunningService, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, service.url, "echo hi")
+    await tab.shows("You are next in line")
+
+    await ask(tab, service.url, "echo something else")
+
+    await expect(tab.page.get_by_role("alert")).to_contain_text("what you sent just now was not started")
+    await tab.check()
+
+
+async def test_a_paste_that_is_too_long_is_answered_with_words(service: RunningService, browser: Browser) -> None:
+    tab = await new_tab(browser)
+    await ask(tab, service.url, "echo " + "x" * 120_000)
+    await expect(tab.page.get_by_label("Command")).to_have_accessible_description(re.compile("at most 100,000 bytes"))
+    await expect(tab.page.get_by_label("Your e-mail")).to_have_value("ada@example.org")
+
+    await ask(tab, service.url, "echo " + "x" * 2_000_000)
+
+    await tab.shows("That is too long")
+    await tab.page.get_by_role("button", name="To the first page").click()
+    await tab.shows("Ask for a machine")
 
 
 async def test_the_link_is_copied(service: RunningService, browser: Browser) -> None:

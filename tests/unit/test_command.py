@@ -126,6 +126,8 @@ REFUSED_DESKTOP = {
     "another variable": (GOOGLE.replace("DISPLAY=", "LD_PRELOAD=/tmp/x.so"), "must begin with start-host"),
     "a longer program name": (GOOGLE.replace("start-host ", "start-host-x "), "must begin with start-host"),
     "only the code": (CODE, "only the code"),
+    "the address of Google's page": ("https://remotedesktop.google.com/headless", "copy the whole line under Debian"),
+    "the same without https": ("remotedesktop.google.com/headless", "copy the whole line under Debian"),
 }
 
 

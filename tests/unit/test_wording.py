@@ -1,14 +1,15 @@
 """The words for each state of a lease, and for lengths of time."""
 
+import re
 from dataclasses import replace
-from datetime import UTC, datetime, timedelta
+from datetime import UTC, datetime
 from typing import get_args
 from uuid import UUID
 
 import pytest
 
 from allocator.tokens import pin_of
-from allocator.views import Counts, HeldLease, LeaseStatus, LeaseView
+from allocator.views import Counts, EndedBy, HeldLease, LeaseStatus, LeaseView
 from allocator.wording import FAILURES, STEPS, duration, failure_words, iso, ordinal, own_pin, pool_words, words
 from client.protocol import Failure
 
@@ -34,6 +35,7 @@ QUEUED = LeaseView(
     ended_at=None,
     expires_at=None,
     version=0,
+    ended_by=None,
     now=NOW,
 )
 ACTIVE = replace(QUEUED, status="active", position=None, vm_id=1, hostname="vm-1", epoch=1, active_at=NOW)
@@ -87,12 +89,30 @@ def test_only_a_desktop_that_waits_is_warned_of_its_code() -> None:
     assert "code" in " ".join(words(replace(QUEUED, kind="desktop")).sentences)
 
 
-def test_the_end_says_whether_the_time_was_up() -> None:
-    given_back = replace(ACTIVE, status="ended", ended_at=NOW, expires_at=NOW + timedelta(hours=1))
-    timed_out = replace(given_back, ended_at=NOW + timedelta(hours=2))
+@pytest.mark.parametrize("status", ["ended", "cancelled"])
+@pytest.mark.parametrize("ended_by", [*get_args(EndedBy), None])
+def test_an_end_says_who_made_it(status: LeaseStatus, ended_by: EndedBy | None) -> None:
+    told = words(replace(ACTIVE, status=status, ended_at=NOW, ended_by=ended_by)).sentences[0]
 
-    assert words(given_back).sentences[0] == "The machine was given back."
-    assert words(timed_out).sentences[0] == "Its time was up."
+    assert told.startswith(
+        {"holder": "You ", "admin": "An admin ", "machine": "The machine ", "service": "It"}.get(
+            ended_by or "", "It was "
+        )
+    )
+
+
+def test_a_job_that_failed_does_not_look_as_if_it_had_gone_well() -> None:
+    told = words(replace(ACTIVE, exit_code=1))
+
+    assert (told.tone, told.lamp) == ("failed", "Yours")
+    assert [state for _, state in told.steps] == ["done", "done", "failed", "done"]
+    assert told.end_label and "exit code 1" in told.sentences[0]
+
+
+def test_nobody_who_asked_for_a_job_is_told_of_a_code() -> None:
+    jobs_too = FAILURES.keys() - {"code-used", "code-expired"}
+
+    assert not any(re.search(r"\bcode\b", FAILURES[failure]) for failure in jobs_too)
 
 
 @pytest.mark.parametrize("failure", [*FAILURES, "something-new"])

@@ -1,6 +1,6 @@
 -- What people and programs read.
 
--- A lease as its holder sees it: with its place in the queue and an honest guess at the wait. No secret in it.
+-- A lease as its holder sees it: with its place in the queue, an honest guess at the wait, and who ended it. No secret in it.
 CREATE OR REPLACE VIEW lease_views AS
 SELECT l.id, l.email, l.status, l.pool, q.position,
        CASE WHEN l.status = 'queued' THEN (
@@ -8,7 +8,12 @@ SELECT l.id, l.email, l.status, l.pool, q.position,
            WHERE other.live AND other.pool = l.pool AND other.expires_at IS NOT NULL
            ORDER BY other.expires_at OFFSET q.position - 1 LIMIT 1) END AS eta_seconds,
        l.vm_id, l.hostname, l.epoch, l.kind, l.crd_command, l.exit_code, l.output, l.failure,
-       l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.version
+       l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.version,
+       CASE WHEN NOT l.live THEN (
+           SELECT CASE WHEN e.actor = 'web' AND l.status <> 'failed' THEN 'holder'
+                       WHEN e.actor IN ('web', 'sweep') THEN 'service'
+                       WHEN e.db_role LIKE 'lablink\_vm\_%' THEN 'machine' ELSE 'admin' END
+           FROM events e WHERE e.lease_id = l.id AND e.kind = 'lease.' || l.status LIMIT 1) END AS ended_by
 FROM leases l
 LEFT JOIN LATERAL (
     SELECT count(*)::integer AS position FROM leases ahead
