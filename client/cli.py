@@ -18,7 +18,7 @@ from client.journal import Journal
 from client.logs import log_to_stderr
 from client.processes import ProcessesRemain, adopt_orphans
 from client.runner import Programs
-from client.session import Account, Session, SessionError
+from client.session import Account, AccountUnusable, Session, SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
 from client.transport import UnknownVm
 
@@ -54,8 +54,9 @@ def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
             if given.command == "enrol":
                 _enrol_anew(state, _invitation(given, settings))
             else:
+                session = Session(state.session, _account(settings.session_user))
                 credential = _credential(state, settings)
-                asyncio.run(_serve(state, settings, credential, checkpoint))
+                asyncio.run(_serve(state, session, Programs(settings.start_host), credential, checkpoint))
     except (NotEnrolled, TokenRefused, UnknownVm) as error:
         return _say(error, NOT_ENROLLED)
     except (AlreadyServed, EnrolmentError, InsecureAddress, ProcessesRemain, SessionError, SettingsError) as error:
@@ -67,15 +68,10 @@ def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
     return STOPPED
 
 
-async def _serve(state: StateDir, settings: Settings, credential: Credential, checkpoint: Checkpoint) -> None:
+async def _serve(
+    state: StateDir, session: Session, programs: Programs, credential: Credential, checkpoint: Checkpoint
+) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
-    account = Account.named(settings.session_user) if settings.session_user else None
-    if account is None and os.geteuid() == 0:
-        log.warning(
-            "commands run as root", extra={"reason": "name an account of their own as session_user in settings.json"}
-        )
-    session = Session(state.session, account)
-    programs = Programs(start_host=settings.start_host)
     adopt_orphans()
     async with DirectTransport(credential.database) as transport:
         agent = Agent(transport, Journal(state.journal), session, programs, checkpoint)
@@ -87,6 +83,22 @@ async def _serve(state: StateDir, settings: Settings, credential: Credential, ch
             forget(state)
             raise
     log.info("stopped")
+
+
+def _account(name: str | None) -> Account | None:
+    """Whom people's commands run as; None for this process's own user, who is root only where `name` says so.
+
+    Raises AccountUnusable.
+    """
+    if os.geteuid() != 0 or name not in (None, "root"):
+        return Account.named(name) if name else None
+    if name is None:
+        raise AccountUnusable(
+            "People's commands would run as root. Name an account that nothing else uses as session_user in "
+            "settings.json, or root if that is meant (in a container that is thrown away, say)."
+        )
+    log.warning("commands run as root", extra={"reason": "session_user is root"})
+    return None
 
 
 async def _until_stopped(agent: Agent) -> None:

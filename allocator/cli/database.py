@@ -16,7 +16,8 @@ import asyncpg
 from allocator.cli.admin import Connection
 from allocator.cli.failures import CommandFailed, Misused, explained
 from allocator.config import load_settings
-from allocator.local.place import nearest
+from allocator.local import UpFailed
+from allocator.local.data_directory import nearest
 from allocator.secrets import SecretMissing, dsn
 
 if TYPE_CHECKING:
@@ -127,10 +128,10 @@ def psql_environment(url: str) -> dict[str, str]:
 
 def _psql_of_server() -> str | None:
     """The psql beside the server that `lablink up` runs, if it has one."""
-    from allocator.local.binaries import ServerFailed, find_binaries
+    from allocator.local.postgres_binaries import find_binaries
 
     try:
         psql = find_binaries().directory / "psql"
-    except ServerFailed:
+    except UpFailed:
         return None
     return str(psql) if psql.exists() else None

@@ -79,8 +79,7 @@ def _short(error: BaseException) -> str:
 EXPECTED = {
     "allocator.conf_files.ConfigError": Misused.exit_code,
     "allocator.secrets.SecretMissing": Misused.exit_code,
-    "allocator.local.binaries.ServerFailed": CommandFailed.exit_code,
-    "allocator.local.place.UpFailed": CommandFailed.exit_code,
+    "allocator.local.UpFailed": CommandFailed.exit_code,
     "allocator.migrations.MigrationFailed": CommandFailed.exit_code,
 }
 """Failures of the parts that commands are made of, by name: importing them all would make every command slow."""

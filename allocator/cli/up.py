@@ -41,7 +41,7 @@ def up(
     """
     from allocator.cli.failures import CommandFailed
     from allocator.cli.output import console
-    from allocator.local.place import NAME, nearest
+    from allocator.local.data_directory import NAME, nearest
     from allocator.local.progress import Progress
     from allocator.local.up import Plan
     from allocator.local.up import up as run

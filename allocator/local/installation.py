@@ -3,8 +3,8 @@
 import importlib
 import os
 import socket
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -12,8 +12,9 @@ import asyncpg
 
 from allocator import bootstrap
 from allocator.conf_files import KEPT, override
-from allocator.local.children import Child
+from allocator.local import UpFailed
 from allocator.local.postgres import Server, kept_secret
+from allocator.local.supervisor import Child
 
 ROLES = (bootstrap.OWNER, bootstrap.SERVICE, bootstrap.READER)
 
@@ -79,7 +80,7 @@ class Installation:
             "database.service.password": self._secret(bootstrap.SERVICE),
         }
         lines = ["database=local", "pool=local", *(override(key, value) for key, value in settings.items())]
-        self.logs.mkdir(exist_ok=True)
+        self.logs.mkdir(mode=0o700, exist_ok=True)
         (self.data_dir / KEPT).write_text("\n".join(lines) + "\n")
 
     def allocator(self, listener: socket.socket) -> Child:
@@ -94,6 +95,21 @@ class Installation:
 
     def _secret(self, role: str) -> str:
         return f"file:{self.data_dir / 'secrets' / role}"
+
+
+@contextmanager
+def listening(port: int) -> Iterator[socket.socket]:
+    """A socket that listens on the loopback, opened by us so that it stays open while the allocator restarts."""
+    with socket.socket() as listener:
+        listener.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+        try:
+            listener.bind(("127.0.0.1", port))
+        except OSError as error:
+            raise UpFailed(
+                f"Port {port} cannot be used ({error.strerror}): stop what uses it, or give another --port."
+            ) from error
+        listener.listen(512)
+        yield listener
 
 
 def environment(**more: str) -> dict[str, str]:

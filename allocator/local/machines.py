@@ -14,12 +14,14 @@ from pathlib import Path
 import asyncpg
 
 from allocator.local import start_host
-from allocator.local.binaries import Account, reachable
-from allocator.local.children import Child, Verdict
+from allocator.local.accounts import own_directory, reachable, stranger
 from allocator.local.installation import Installation, environment
-from allocator.local.place import account_of_machines, home_of_machines
+from allocator.local.supervisor import Child, Verdict
 
 POOL = "default"
+ELSEWHERE = Path("/var/lib/lablink-up")
+"""Where root's machines live when their users cannot reach the data directory."""
+
 NAME = re.compile(r"vm-([1-9][0-9]*)")
 INVITATION = "join-token"
 NOT_ENROLLED = 77
@@ -48,17 +50,15 @@ def choose(present: Sequence[tuple[str, bool]], wanted: int) -> tuple[list[str],
 
 @dataclass(frozen=True, slots=True)
 class Machines:
-    """The machines of one installation: where they live and whom they belong to (None: ourselves)."""
+    """The machines of one installation, and the directory that has a directory for each of them."""
 
     installation: Installation
     home: Path
-    account: Account | None
 
     @classmethod
     def of(cls, installation: Installation) -> "Machines":
         """The machines of an installation; makes the directory that they live in."""
-        account = account_of_machines()
-        return cls(installation, home_of_machines(installation.data_dir, account), account)
+        return cls(installation, home_of_machines(installation.data_dir))
 
     async def settle(self, wanted: int) -> list[str]:
         """Make the database know `wanted` machines, retiring and inviting; returns their names."""
@@ -85,36 +85,35 @@ class Machines:
             "allocator_url": self.installation.url,
             "join_token_file": INVITATION,
             "start_host": str(start_host),
-            "session_user": None,
         }
-        self._write(directory / "settings.json", json.dumps(settings, indent=2) + "\n")
+        user = self._write(directory / "settings.json", json.dumps(settings, indent=2) + "\n")
         child = Child(
             hostname,
             ["lablink-client", "run", "--state-dir", str(directory)],
             self.installation.logs / f"{hostname}.log",
             environment(HOME=str(directory)),
-            user=self.account.name if self.account else "",
+            user=user,
         )
         child.judge = lambda code: self._judge(child, code)
         return child
 
     def _install_start_host(self) -> Path:
-        """The stand-in for Google's start-host, where the machines' user can run it."""
+        """The stand-in for Google's start-host, where every machine's user can run it and note which codes are used."""
         directory = self.home / "stand-in"
         directory.mkdir(mode=0o755, exist_ok=True)
         program = directory / "start-host"
         _, _, body = Path(start_host.__file__).read_text().partition("\n")
         program.write_text(f"#!{self._python()}\n{body}")
         program.chmod(0o755)
-        (directory / "used-codes").touch(mode=0o600)
-        if self.account:
-            os.chown(directory / "used-codes", self.account.uid, self.account.gid)
+        codes = directory / "codes"
+        codes.mkdir(exist_ok=True)
+        codes.chmod(0o1733)
         return program
 
     def _python(self) -> str:
-        """An interpreter for a script's first line: ours if the machines' user can reach it."""
+        """An interpreter for a script's first line: ours if the machines' users can reach it."""
         ours = Path(sys.executable)
-        usable = reachable(ours, self.account) and len(str(ours)) < SHEBANG_BYTES and " " not in str(ours)
+        usable = reachable(ours, stranger()) and len(str(ours)) < SHEBANG_BYTES and " " not in str(ours)
         return str(ours) if usable else "/usr/bin/env python3"
 
     async def _judge(self, client: Child, code: int) -> Verdict:
@@ -146,17 +145,46 @@ class Machines:
         except (OSError, ValueError, KeyError, TypeError):
             return False
 
-    def _write(self, path: Path, text: str) -> None:
-        """A file that only the machines' user can read, there in full or not at all.
+    def _write(self, path: Path, text: str) -> int | None:
+        """A file that only the machine's user can read, there in full or not at all; returns that user if we are root.
 
         That user may have put anything into the directory, and we may be root: no link is followed.
         """
-        path.parent.mkdir(mode=0o700, exist_ok=True)
+        account = own_directory(path.parent)
         staging = path.with_name(f"{path.name}.new")
         staging.unlink(missing_ok=True)
         with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
             file.write(text)
-            if self.account:
-                os.fchown(file.fileno(), self.account.uid, self.account.gid)
-                os.chown(path.parent, self.account.uid, self.account.gid, follow_symlinks=False)
+            if account:
+                os.fchown(file.fileno(), account.uid, account.gid)
         staging.replace(path)
+        return account.uid if account else None
+
+
+def home_of_machines(data_dir: Path) -> Path:
+    """`data_dir`/vms: where each machine has its state, and where its user may go.
+
+    A data directory below /root, say, is closed to everybody else; there `vms` is a link to a place that is not.
+    """
+    home = data_dir / "vms"
+    if not reachable(home, stranger()):
+        _forget_lost_homes()
+        if not home.exists():
+            _link_elsewhere(home)
+    home.mkdir(mode=0o755, exist_ok=True)
+    return home.resolve()
+
+
+def _link_elsewhere(home: Path) -> None:
+    home.unlink(missing_ok=True)
+    there = ELSEWHERE / secrets.token_hex(8)
+    there.mkdir(parents=True, mode=0o755)
+    (there / "linked-from").write_text(str(home.absolute()))
+    home.symlink_to(there)
+
+
+def _forget_lost_homes() -> None:
+    """Remove what belonged to data directories that are gone."""
+    for there in ELSEWHERE.glob("*/linked-from"):
+        if Path(there.read_text()).resolve() != there.parent:
+            shutil.rmtree(there.parent, ignore_errors=True)

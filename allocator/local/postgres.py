@@ -3,15 +3,20 @@
 import asyncio
 import fcntl
 import secrets
+import signal
+import time
 from collections.abc import AsyncIterator, Iterator, Mapping
-from contextlib import asynccontextmanager, contextmanager
-from dataclasses import dataclass
+from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import dataclass, field
 from pathlib import Path
 from urllib.parse import quote
 
-from allocator.local.binaries import ServerFailed
-from allocator.local.cluster import SUPERUSER, Cluster, write_durably
-from allocator.local.postmaster import stop
+from allocator.local import UpFailed
+from allocator.local.postgres_cluster import SUPERUSER, Cluster, write_durably
+from allocator.local.postgres_process import stop
+from allocator.local.supervisor import BackOff, Say, how_it_ended
+
+LOCK = "postgres.lock"
 
 
 @dataclass(frozen=True, slots=True)
@@ -39,7 +44,7 @@ async def running_server(
 ) -> AsyncIterator[Server]:
     """A server whose data lies in `directory`/postgres, for the time of the block, with room for `clients` VMs.
 
-    `settings` are further ones of PostgreSQL's. Raises ServerFailed with one sentence for the person at the terminal.
+    `settings` are further ones of PostgreSQL's. Raises UpFailed with one sentence for the person at the terminal.
     """
     directory = directory.absolute()
     with _sole_user_of(directory):
@@ -56,6 +61,25 @@ async def running_server(
             await stop(process)
 
 
+@asynccontextmanager
+async def kept_server(
+    directory: Path, clients: int, say: Say, hurry: asyncio.Event
+) -> AsyncIterator["asyncio.Future[Server]"]:
+    """A server that comes up beside the block and lives as long as it; the future is the server, once it accepts.
+
+    The future fails with UpFailed when the first start does; later ones are tried again.
+    """
+    keeper = _Keeper(directory, clients, say, hurry)
+    task = asyncio.create_task(keeper.run())
+    try:
+        yield keeper.first
+    finally:
+        keeper.stop.set()
+        await task
+        if keeper.first.done() and not keeper.first.cancelled():
+            keeper.first.exception()  # whoever waited for it has been told
+
+
 def kept_secret(directory: Path, name: str) -> str:
     """The password kept in `directory`/secrets/`name`, made (256 bits) when it is not there yet."""
     path = directory / "secrets" / name
@@ -66,33 +90,76 @@ def kept_secret(directory: Path, name: str) -> str:
         return path.read_text().strip()
 
 
-def in_use(directory: Path) -> bool:
-    """Whether somebody runs a server under `directory` at this moment."""
-    try:
-        with _sole_user_of(directory):
-            return False
-    except ServerFailed:
-        return True
-
-
 @contextmanager
 def _explained(directory: Path) -> Iterator[None]:
     try:
         yield
     except OSError as error:
-        raise ServerFailed(
-            f"{directory} cannot be the data directory ({error.strerror}): choose another one."
-        ) from error
+        raise UpFailed(f"{directory} cannot be the data directory ({error.strerror}): choose another one.") from error
 
 
 @contextmanager
 def _sole_user_of(directory: Path) -> Iterator[None]:
     with _explained(directory):
         directory.mkdir(parents=True, exist_ok=True)
-        lock = open(directory / "postgres.lock", "wb")
+        lock = open(directory / LOCK, "wb")
     with lock:
         try:
             fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
         except BlockingIOError as error:
-            raise ServerFailed(f"{directory} is in use by another LabLink: stop it, or choose another one.") from error
+            raise UpFailed(f"{directory} is in use by another LabLink: stop it, or choose another one.") from error
         yield
+
+
+@dataclass(frozen=True, slots=True)
+class _Keeper:
+    directory: Path
+    clients: int
+    say: Say
+    hurry: asyncio.Event
+    stop: asyncio.Event = field(default_factory=asyncio.Event)
+    first: "asyncio.Future[Server]" = field(default_factory=lambda: asyncio.get_running_loop().create_future())
+
+    async def run(self) -> None:
+        """Start the server, and again whenever it ends, until asked to stop."""
+        back_off = BackOff()
+        while not self.stop.is_set():
+            began = time.monotonic()
+            try:
+                await self._run_once()
+            except UpFailed as failure:
+                if not self.first.done():
+                    return self.first.set_exception(failure)
+                self.say(str(failure))
+            with suppress(TimeoutError):
+                await asyncio.wait_for(self.stop.wait(), back_off.after(time.monotonic() - began))
+
+    async def _run_once(self) -> None:
+        quitters: list[asyncio.Task[None]] = []
+        try:
+            async with running_server(self.directory, clients=self.clients) as server:
+                quitters.append(asyncio.create_task(self._quit_in_a_hurry(server.process)))
+                if not self.first.done():
+                    self.first.set_result(server)
+                await self._until_it_ends(server.process)
+        finally:
+            for quitter in quitters:
+                quitter.cancel()
+
+    async def _until_it_ends(self, process: asyncio.subprocess.Process) -> None:
+        """Return when the server died by itself, having said so, or when it is to be stopped."""
+        ended, stopped = asyncio.create_task(process.wait()), asyncio.create_task(self.stop.wait())
+        await asyncio.wait((ended, stopped), return_when=asyncio.FIRST_COMPLETED)
+        if not self.stop.is_set():
+            log = self.directory / "postgres.log"
+            self.say(f"PostgreSQL {how_it_ended(ended.result())}; starting it again. Its log: {log}")
+        for task in (ended, stopped):
+            task.cancel()
+
+    async def _quit_in_a_hurry(self, process: asyncio.subprocess.Process) -> None:
+        """An immediate shutdown, from which the next start recovers, as soon as somebody does not want to wait."""
+        await self.stop.wait()
+        await self.hurry.wait()
+        for sign in (signal.SIGQUIT, signal.SIGCONT):
+            with suppress(ProcessLookupError):
+                process.send_signal(sign)

@@ -6,7 +6,7 @@ from collections.abc import Sequence
 
 import asyncpg
 
-from allocator.local.place import UpFailed
+from allocator.local import UpFailed
 
 LIMIT_SECONDS = 60.0
 LOOK_EVERY = 0.03

@@ -2,15 +2,14 @@
 """A STAND-IN for Google's `start-host`, so that `lablink up` works on a laptop. It calls nobody and shows no desktop.
 
 Switches, prompts, messages and exit codes are those of Chromium's `remoting/host/setup/start_host_main.cc`,
-`pin_validator.cc` and `host_starter_oauth_helper.cc`. A code works once: the SHA-256 of each used one is kept in
-$LABLINK_STAND_IN_CODES, or in the file `used-codes` beside this script. Some codes fail as Google's service does:
+`pin_validator.cc` and `host_starter_oauth_helper.cc`. A code works once: each used one leaves a file, named by its
+SHA-256, in the directory $LABLINK_STAND_IN_CODES or `codes` beside this script. Some codes fail as Google's do:
 
     4/expired…   OAuth error          4/offline…   network error        4/slow…    three seconds, then it works
     4/denied…    Permission denied    4/broken…    Registration error   4/stuck…   never comes back
 """
 
 import contextlib
-import fcntl
 import hashlib
 import json
 import os
@@ -120,14 +119,12 @@ def stay() -> NoReturn:
 
 def first_use(code: str) -> bool:
     """Whether nobody has used the code before; from now on somebody has."""
-    used = Path(os.environ.get("LABLINK_STAND_IN_CODES") or Path(__file__).with_name("used-codes"))
-    digest = hashlib.sha256(code.encode()).hexdigest()
-    with used.open("a+") as file:
-        fcntl.flock(file, fcntl.LOCK_EX)
-        file.seek(0)
-        if digest in file.read().split():
-            return False
-        print(digest, file=file)
+    used = Path(os.environ.get("LABLINK_STAND_IN_CODES") or Path(__file__).with_name("codes"))
+    used.mkdir(exist_ok=True)
+    try:
+        (used / hashlib.sha256(code.encode()).hexdigest()).touch(exist_ok=False)
+    except FileExistsError:
+        return False
     return True
 
 

@@ -13,13 +13,13 @@ from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
-from allocator.local.children import kept_running
-from allocator.local.installation import Installation, load
+from allocator.local.data_directory import claimed, nearest
+from allocator.local.installation import Installation, listening, load
 from allocator.local.machines import Machines
-from allocator.local.place import claimed, listening, nearest
+from allocator.local.postgres import kept_server
 from allocator.local.progress import Progress
 from allocator.local.readiness import all_seen, page_ready
-from allocator.local.server import kept_server
+from allocator.local.supervisor import kept_running
 
 
 @dataclass(frozen=True, slots=True)
@@ -34,7 +34,7 @@ class Plan:
 async def up(plan: Plan, progress: Progress) -> None:
     """Start everything, say when it is ready, and keep it running until Ctrl-C, SIGTERM or SIGHUP.
 
-    Raises UpFailed or ServerFailed with a sentence when it cannot start. A second signal makes the end quicker.
+    Raises UpFailed with a sentence when it cannot start. A second signal makes the end quicker.
     """
     hurry = asyncio.Event()
     with claimed(plan.data_dir), listening(plan.port) as listener:

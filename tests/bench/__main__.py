@@ -12,8 +12,7 @@ import typer
 from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
-from allocator.local.binaries import ServerFailed
-from allocator.local.place import UpFailed
+from allocator.local import UpFailed
 from tests.bench import claim, delivery
 from tests.bench.figures import Section
 from tests.bench.ground import ground
@@ -41,7 +40,7 @@ def main(
         about, sections = asyncio.run(_bounded(options))
     except TimeoutError:
         sys.exit(f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick.")
-    except (WorkerFailed, ServerFailed, UpFailed) as failure:
+    except (WorkerFailed, UpFailed) as failure:
         sys.exit(str(failure))
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)

@@ -14,10 +14,9 @@ import httpx
 
 from allocator.bootstrap import DATABASE
 from allocator.conf_files import KEPT
-from allocator.local.children import Child
-from allocator.local.installation import Installation
-from allocator.local.place import listening
+from allocator.local.installation import Installation, listening
 from allocator.local.readiness import page_ready
+from allocator.local.supervisor import Child
 from tests.bench.fleet import Steps
 from tests.bench.ground import Ground
 from tests.bench.load import HOLD_SECONDS, Asked, now

@@ -105,10 +105,24 @@ def test_a_busy_port_is_one_sentence() -> None:
     with open_directory() as directory, socket.create_server(("127.0.0.1", 0)) as taken:
         port = taken.getsockname()[1]
 
-        done = run_lablink("up", f"--data-dir={directory}", f"--port={port}")
+        for place in (directory, directory / "new"):
+            done = run_lablink("up", f"--data-dir={place}", f"--port={port}")
 
+            assert done.returncode == 1
+            assert f"Port {port}" in done.stderr
+            assert len(done.stderr.splitlines()) == 1
+            assert not list(directory.iterdir())
+
+
+def test_somebody_elses_directory_is_refused_in_one_sentence_and_left_alone() -> None:
+    with open_directory() as directory:
+        (directory / "thesis.txt").write_text("precious")
+
+        done = run_lablink("up", f"--data-dir={directory}", f"--port={free_port()}")
+
+        assert [path.name for path in directory.iterdir()] == ["thesis.txt"]
     assert done.returncode == 1
-    assert f"Port {port}" in done.stderr
+    assert "holds something else" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -124,6 +138,7 @@ def test_a_broken_directory_is_one_sentence() -> None:
 
 def test_no_postgresql_is_one_sentence() -> None:
     with open_directory() as directory:
+        (directory / "up.lock").touch()
         (directory / "postgres").mkdir()
         (directory / "postgres" / "PG_VERSION").write_text("9\n")
 

@@ -140,10 +140,24 @@ def test_a_directory_closed_to_everybody_else_works_for_root(tmp_path: Path) -> 
 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="everything runs as ourselves")
-def test_machines_and_postgresql_do_not_run_as_root(up: RunningUp) -> None:
-    unprivileged = [process for process in up.children() if "allocator.local.child" not in process.command]
-    clients = [process for process in up.children() if "lablink-client run" in process.command]
+def test_postgresql_and_every_machine_are_users_of_their_own(up: RunningUp) -> None:
+    clients = [process.uid for process in up.children() if "lablink-client run" in process.command]
+    server = {process.uid for process in up.children() if "bin/postgres" in process.command}
 
-    assert {process.uid for process in clients} & {0} == set()
-    assert {process.uid for process in unprivileged} & {0} == set()
     assert len(clients) == 3
+    assert len({0, *server, *clients}) == 5
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="everything runs as ourselves")
+@pytest.mark.parametrize("file", ["credential.json", "journal", "settings.json"])
+def test_a_job_can_read_its_own_machines_files_and_no_others(up: RunningUp, file: str) -> None:
+    paths = [str(up.data_dir.resolve() / "vms" / hostname / file) for hostname in ("vm-1", "vm-2", "vm-3")]
+    address, key = ask(up, f"python3 -c \"print(*[__import__('os').access(path, 4) for path in {paths}])\"")
+    lease = becomes(address, key, status="active", exit_code=0)
+
+    said = up.json("leases", "show", lease["id"])["output"].split()
+
+    assert httpx.delete(address, headers=key, timeout=10).is_success
+    assert [hostname for hostname, may in zip(("vm-1", "vm-2", "vm-3"), said, strict=True) if may == "True"] == [
+        lease["hostname"]
+    ]

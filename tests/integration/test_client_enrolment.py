@@ -13,7 +13,7 @@ from client.journal import Journal
 from client.settings import Credential, StateDir, load_credential
 from tests.support.database import Database
 from tests.support.enrolments import Desk, enrolment_desk
-from tests.support.machine import Pool, started_client
+from tests.support.machine import AS_ROOT, Pool, started_client
 
 
 @pytest_asyncio.fixture
@@ -109,7 +109,9 @@ async def test_a_client_that_was_given_a_token_file_enrols_and_serves(
     desk: Desk, database: Database, tmp_path: Path
 ) -> None:
     (tmp_path / "token").write_text(await desk.invite("vm-9"))
-    (tmp_path / "settings.json").write_text(json.dumps({"allocator_url": desk.url, "join_token_file": "token"}))
+    (tmp_path / "settings.json").write_text(
+        json.dumps({"allocator_url": desk.url, "join_token_file": "token", **AS_ROOT})
+    )
     client = await started_client(tmp_path)
     pool = await Pool.of(database)
     try:
@@ -122,7 +124,7 @@ async def test_a_machine_that_is_invited_anew_enrols_anew_and_a_refused_token_ch
     desk: Desk, database: Database, state: StateDir
 ) -> None:
     old = await enrolled(state, desk, await desk.invite("vm-9"))
-    state.settings.write_text(json.dumps({"allocator_url": desk.url, "join_token_file": "token"}))
+    state.settings.write_text(json.dumps({"allocator_url": desk.url, "join_token_file": "token", **AS_ROOT}))
     pool = await Pool.of(database)
     for token, same in (("unknown", True), (await desk.invite("vm-9"), False)):
         (state.root / "token").write_text(token)
@@ -142,7 +144,7 @@ async def test_a_machine_that_is_enrolled_serves_although_the_allocator_cannot_a
 ) -> None:
     await enrolled(state, desk, await desk.invite("vm-9"))
     (state.root / "token").write_text("for later")
-    away = {"allocator_url": "http://127.0.0.1:1", "join_token_file": "token"}
+    away = {"allocator_url": "http://127.0.0.1:1", "join_token_file": "token", **AS_ROOT}
     state.settings.write_text(json.dumps(away))
     pool = await Pool.of(database)
     client = await started_client(state.root)
@@ -155,7 +157,9 @@ async def test_a_machine_that_is_enrolled_serves_although_the_allocator_cannot_a
 
 async def test_a_client_whose_token_is_refused_asks_for_a_new_one_by_its_exit_code(desk: Desk, tmp_path: Path) -> None:
     (tmp_path / "token").write_text("unknown")
-    (tmp_path / "settings.json").write_text(json.dumps({"allocator_url": desk.url, "join_token_file": "token"}))
+    (tmp_path / "settings.json").write_text(
+        json.dumps({"allocator_url": desk.url, "join_token_file": "token", **AS_ROOT})
+    )
     client = await started_client(tmp_path)
     assert await client.ended() == 77
     assert "unknown, used or expired" in client.log

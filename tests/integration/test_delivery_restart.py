@@ -9,7 +9,8 @@ from urllib.parse import urlsplit
 import pytest
 import pytest_asyncio
 
-from allocator.local.binaries import ServerFailed, find_binaries
+from allocator.local import UpFailed
+from allocator.local.postgres_binaries import find_binaries
 from tests.support.database import Database, cloned_database, migrated_template
 from tests.support.machine import Machine, Pool, reached
 from tests.support.restarts import Crashing
@@ -22,7 +23,7 @@ async def crashing(tmp_path: Path) -> AsyncIterator[Crashing]:
     version = int(wanted) if wanted else None
     try:
         find_binaries(version)
-    except ServerFailed as error:
+    except UpFailed as error:
         pytest.skip(f"only a server on this machine can be crashed: {error}")
     server = Crashing(tmp_path / "server", version)
     yield server

@@ -16,10 +16,11 @@ from pathlib import Path
 import asyncpg
 import pytest
 
-from allocator.local import binaries
-from allocator.local.binaries import Binaries, ServerFailed, find_binaries, runnable, unprivileged_account
+from allocator.local import UpFailed, postgres_binaries
+from allocator.local.accounts import account_of_server
 from allocator.local.postgres import Server, kept_secret, running_server
-from allocator.local.postmaster import postmaster
+from allocator.local.postgres_binaries import Binaries, find_binaries, runnable
+from allocator.local.postgres_process import postmaster
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL refuses root alone, and root alone mounts a disk")
 
@@ -70,7 +71,7 @@ async def test_a_server_listens_on_this_machine_only_and_logs_no_statement(direc
 
 @as_root
 async def test_a_server_started_by_root_runs_as_somebody_else(directory: Path) -> None:
-    account = unprivileged_account()
+    account = account_of_server()
     assert account is not None
     async with running_server(directory, settings=FAST) as server:
         assert Path(f"/proc/{server.process.pid}").stat().st_uid == account.uid
@@ -104,11 +105,11 @@ def closed_installation() -> Iterator[Binaries]:
 def test_binaries_out_of_reach_are_copied_once_to_where_they_run(
     closed_installation: Binaries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    account = unprivileged_account()
+    account = account_of_server()
     assert account is not None
     with tempfile.TemporaryDirectory(prefix="lablink-cache-") as cache:
         Path(cache).chmod(0o755)
-        monkeypatch.setattr(binaries, "CACHE", Path(cache) / "lablink")
+        monkeypatch.setattr(postgres_binaries, "CACHE", Path(cache) / "lablink")
         copied = runnable(closed_installation, account)
         command = [str(copied.directory / "initdb"), "--version"]
         said = subprocess.run(command, user=account.uid, capture_output=True, text=True, check=True, cwd="/").stdout
@@ -121,9 +122,9 @@ def test_binaries_out_of_reach_are_copied_once_to_where_they_run(
 def test_binaries_that_can_neither_be_reached_nor_copied_are_one_sentence(
     closed_installation: Binaries, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr(binaries, "CACHE", Path("/dev/null/lablink"))
-    with pytest.raises(ServerFailed, match="put the checkout where everybody may read"):
-        runnable(closed_installation, unprivileged_account())
+    monkeypatch.setattr(postgres_binaries, "CACHE", Path("/dev/null/lablink"))
+    with pytest.raises(UpFailed, match="put the checkout where everybody may read"):
+        runnable(closed_installation, account_of_server())
 
 
 @pytest.fixture
@@ -144,7 +145,7 @@ async def test_a_server_that_somebody_else_started_on_the_directory_is_left_alon
     directory = open_directory
     async with running_server(directory, settings=FAST) as server:
         pass
-    account = unprivileged_account()
+    account = account_of_server()
     by_hand = await asyncio.create_subprocess_exec(
         find_binaries(server.version).directory / "postgres",
         *("-D", str(directory / "postgres"), "-p", str(server.port), "-c", "unix_socket_directories="),
@@ -154,7 +155,7 @@ async def test_a_server_that_somebody_else_started_on_the_directory_is_left_alon
     )
     try:
         await _ready(directory / "postgres", by_hand.pid)
-        with pytest.raises(ServerFailed, match=r"lock file .*postmaster.pid.* already exists"):
+        with pytest.raises(UpFailed, match=r"lock file .*postmaster.pid.* already exists"):
             async with running_server(directory):
                 pass
         assert await ask(server, "SELECT 1") == 1
@@ -180,14 +181,14 @@ async def test_a_socket_that_would_not_fit_is_left_out(tmp_path: Path) -> None:
 
 async def test_a_directory_in_use_is_refused(directory: Path) -> None:
     async with running_server(directory, settings=FAST):
-        with pytest.raises(ServerFailed, match="in use by another LabLink"):
+        with pytest.raises(UpFailed, match="in use by another LabLink"):
             async with running_server(directory):
                 pass
 
 
 async def test_a_file_in_place_of_the_directory_is_refused(directory: Path) -> None:
     directory.write_text("not a directory")
-    with pytest.raises(ServerFailed, match="cannot be the data directory"):
+    with pytest.raises(UpFailed, match="cannot be the data directory"):
         async with running_server(directory):
             pass
 
@@ -195,7 +196,7 @@ async def test_a_file_in_place_of_the_directory_is_refused(directory: Path) -> N
 async def test_somebody_elses_files_are_refused_and_left_alone(directory: Path) -> None:
     (directory / "postgres").mkdir(parents=True)
     (directory / "postgres" / "thesis.txt").write_text("precious")
-    with pytest.raises(ServerFailed, match="not a PostgreSQL data directory"):
+    with pytest.raises(UpFailed, match="not a PostgreSQL data directory"):
         async with running_server(directory):
             pass
     assert (directory / "postgres" / "thesis.txt").read_text() == "precious"
@@ -204,7 +205,7 @@ async def test_somebody_elses_files_are_refused_and_left_alone(directory: Path) 
 async def test_a_directory_of_a_version_that_is_not_here_is_refused(directory: Path) -> None:
     (directory / "postgres").mkdir(parents=True)
     (directory / "postgres" / "PG_VERSION").write_text("9\n")
-    with pytest.raises(ServerFailed, match=r"There is no PostgreSQL 9 on this machine, only .*18"):
+    with pytest.raises(UpFailed, match=r"There is no PostgreSQL 9 on this machine, only .*18"):
         async with running_server(directory):
             pass
 
@@ -213,13 +214,13 @@ async def test_a_damaged_directory_is_one_sentence(directory: Path) -> None:
     async with running_server(directory, settings=FAST):
         pass
     (directory / "postgres" / "global" / "pg_control").unlink()
-    with pytest.raises(ServerFailed, match=r"PostgreSQL does not start in .*pg_control.*: see postgres.log there"):
+    with pytest.raises(UpFailed, match=r"PostgreSQL does not start in .*pg_control.*: see postgres.log there"):
         async with running_server(directory):
             pass
 
 
 def test_a_version_that_is_nowhere_is_refused() -> None:
-    with pytest.raises(ServerFailed, match="There is no PostgreSQL 7 on this machine"):
+    with pytest.raises(UpFailed, match="There is no PostgreSQL 7 on this machine"):
         find_binaries(7)
 
 
@@ -234,7 +235,7 @@ def full_disk(tmp_path: Path) -> Iterator[Path]:
 
 @as_root
 async def test_a_full_disk_is_one_sentence_and_leaves_nothing_behind(full_disk: Path) -> None:
-    with pytest.raises(ServerFailed, match="The disk is full"):
+    with pytest.raises(UpFailed, match="The disk is full"):
         async with running_server(full_disk / "data"):
             pass
     assert not list((full_disk / "data").glob("postgres.new*"))
@@ -317,7 +318,7 @@ async def _version(directory: Path) -> int:
 
 async def test_a_process_id_that_now_belongs_to_somebody_else_is_no_obstacle(directory: Path) -> None:
     async with running_server(directory, settings=FAST) as server:
-        account = unprivileged_account()
+        account = account_of_server()
     innocent = await asyncio.create_subprocess_exec("sleep", "60", user=account.uid if account else None)
     try:
         lines = [str(innocent.pid), str(directory / "postgres"), "1", str(server.port), "", "127.0.0.1", "0 0", "ready"]

@@ -6,7 +6,8 @@ import shutil
 import asyncpg
 import pytest
 
-from allocator.local.binaries import ServerFailed, find_binaries
+from allocator.local import UpFailed
+from allocator.local.postgres_binaries import find_binaries
 from tests.sql.steps import ADA, BOB, ask, is_cut_off, lease_of, machine, row_of
 from tests.support.database import Database
 
@@ -85,7 +86,7 @@ def program(database: Database, name: str = "psql") -> str | None:
     """One of PostgreSQL's programs: of the version of the server under test, else whichever is installed."""
     try:
         beside_the_server = find_binaries(database.server.version).directory / name
-    except ServerFailed:
+    except UpFailed:
         return shutil.which(name)
     return str(beside_the_server) if beside_the_server.exists() else shutil.which(name)
 

@@ -24,6 +24,8 @@ from client.settings import Credential, DatabaseAddress, StateDir
 from tests.support.database import Database, Vm
 
 LIMIT_SECONDS = 20.0
+AS_ROOT = {"session_user": "root"} if os.geteuid() == 0 else {}
+"""The setting without which a client that root starts does not run."""
 
 
 def address_of(dsn: str, port: int | None = None) -> DatabaseAddress:
@@ -56,7 +58,7 @@ class Machine:
         machine = cls(vm, StateDir(root), address_of(vm.dsn, port), root / "starts")
         credential = Credential(vm.id, vm.hostname, "direct", machine.address)
         machine.state.credential.write_text(json.dumps(asdict(credential)))
-        machine.state.settings.write_text(json.dumps({"start_host": str(machine.start_host())}))
+        machine.state.settings.write_text(json.dumps({"start_host": str(machine.start_host()), **AS_ROOT}))
         Journal.create(machine.state.journal)
         return machine
 

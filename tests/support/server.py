@@ -1,5 +1,6 @@
 """The PostgreSQL server that tests run against: one given, else local binaries, else a container."""
 
+import fcntl
 import os
 import shutil
 import tempfile
@@ -11,8 +12,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 
 import asyncpg
 
-from allocator.local.binaries import ServerFailed, find_binaries
-from allocator.local.postgres import in_use, running_server
+from allocator.local import UpFailed
+from allocator.local.postgres import LOCK, running_server
+from allocator.local.postgres_binaries import find_binaries
 
 CLIENTS = 200
 TIME_ZONE = "Asia/Kathmandu"  # +05:45: whatever confuses local time with UTC shows
@@ -77,15 +79,27 @@ def _place() -> Path | None:
     if not MEMORY.is_dir():
         return None
     for left in MEMORY.glob(f"{PREFIX}*"):
-        if not in_use(left):
+        if not _in_use(left):
             shutil.rmtree(left, ignore_errors=True)
     return MEMORY if shutil.disk_usage(MEMORY).free > ROOM else None
+
+
+def _in_use(directory: Path) -> bool:
+    """Whether somebody runs a server under `directory` at this moment."""
+    try:
+        with open(directory / LOCK, "rb") as lock:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return True
+    except FileNotFoundError:  # it begins, or somebody else removes it
+        return directory.exists()
+    return False
 
 
 def _has_binaries(version: int | None) -> bool:
     try:
         return bool(find_binaries(version))
-    except ServerFailed:
+    except UpFailed:
         return False
 
 

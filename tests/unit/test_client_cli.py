@@ -1,6 +1,7 @@
 """`lablink-client` says in one sentence what is wrong, and in its exit code who can help."""
 
 import json
+import os
 import subprocess
 import sys
 from pathlib import Path
@@ -8,6 +9,7 @@ from pathlib import Path
 import pytest
 
 from client.cli import main
+from tests.support.machine import AS_ROOT
 
 HEAVY = ("http", "email", "urllib.request", "multiprocessing", "sqlite3", "unittest", "xml", "tempfile")
 
@@ -25,9 +27,18 @@ def run(*arguments: str) -> tuple[int, str]:
 
 
 def test_a_machine_that_is_nobody_says_so_with_exit_code_77(tmp_path: Path) -> None:
-    code, said = run("run", "--state-dir", str(tmp_path / "new"))
+    (tmp_path / "settings.json").write_text(json.dumps(AS_ROOT))
+    code, said = run("run", "--state-dir", str(tmp_path))
     assert code == 77
-    assert "lablink vms invite" in reason(said)
+    assert "lablink vms invite" in reason(said.splitlines()[-1])
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="anybody else's commands never run as root")
+def test_a_client_that_root_starts_asks_whom_commands_run_as(tmp_path: Path) -> None:
+    code, said = run("run", "--state-dir", str(tmp_path))
+    assert code == 1
+    assert "would run as root" in reason(said)
+    assert "session_user" in reason(said)
 
 
 def test_a_wrong_setting_is_named(tmp_path: Path) -> None:

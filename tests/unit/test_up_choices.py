@@ -4,9 +4,9 @@ from pathlib import Path
 
 import pytest
 
-from allocator.local.children import LONGEST_PAUSE, STEADY_SECONDS, BackOff, how_it_ended
+from allocator.local.data_directory import NAME, nearest
 from allocator.local.machines import choose
-from allocator.local.place import NAME, nearest
+from allocator.local.supervisor import LONGEST_PAUSE, STEADY_SECONDS, BackOff, how_it_ended
 
 
 @pytest.mark.parametrize(

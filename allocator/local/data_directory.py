@@ -1,0 +1,70 @@
+"""The directory that one `lablink up` works in: found, made, and claimed for one process at a time."""
+
+import fcntl
+import os
+from collections.abc import Iterator
+from contextlib import contextmanager
+from pathlib import Path
+from typing import TextIO
+
+from allocator.local import UpFailed
+
+NAME = ".lablink"
+"""The data directory's usual name: found in the working directory or above, as Git finds its own."""
+
+LOCK = "up.lock"
+"""Locked by the `lablink up` that runs; the mark by which a data directory is known as one."""
+
+
+def nearest(start: Path | None = None) -> Path | None:
+    """The data directory of the checkout that we are in, if there is one."""
+    start = (start or Path.cwd()).absolute()
+    return next((each / NAME for each in (start, *start.parents) if (each / NAME).is_dir()), None)
+
+
+@contextmanager
+def claimed(directory: Path) -> Iterator[None]:
+    """`directory`, made if need be, for this process alone. Nothing is left behind where nothing was there or made.
+
+    Raises UpFailed, also for a directory that holds something else.
+    """
+    made = not directory.exists()
+    with _locked(directory) as lock:
+        lock.truncate(0)
+        lock.write(f"{os.getpid()}\n")
+        lock.flush()
+        try:
+            yield
+        finally:
+            if os.listdir(directory) == [LOCK]:
+                (directory / LOCK).unlink()
+                if made:
+                    directory.rmdir()
+
+
+@contextmanager
+def _locked(directory: Path) -> Iterator[TextIO]:
+    with _opened(directory) as lock:
+        try:
+            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
+        except BlockingIOError as error:
+            lock.seek(0)
+            raise UpFailed(
+                f"{directory} is in use by another `lablink up` (process {lock.read().strip() or 'unknown'}): "
+                "stop that one, or give another --data-dir."
+            ) from error
+        if os.fstat(lock.fileno()).st_nlink == 0:
+            raise UpFailed(f"{directory} was given up by another `lablink up` at this moment: start again.")
+        yield lock
+
+
+def _opened(directory: Path) -> TextIO:
+    try:
+        directory.mkdir(parents=True, exist_ok=True)
+        if not (directory / LOCK).exists() and os.listdir(directory):
+            raise UpFailed(
+                f"{directory} holds something else than LabLink's data: give a new or an empty one as --data-dir."
+            )
+        return open(directory / LOCK, "a+")
+    except OSError as error:
+        raise UpFailed(f"{directory} cannot be used ({error.strerror}): give another --data-dir.") from error
