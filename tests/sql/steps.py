@@ -186,7 +186,7 @@ async def lent(database: Database, service: asyncpg.Connection, email: str = ADA
 def noticed(connection: asyncpg.Connection) -> list[str]:
     """The notices this connection gets from now on."""
     words: list[str] = []
-    connection.add_log_listener(lambda _, message: words.append(str(message)))
+    connection.add_log_listener(lambda _, message: words.append(message.message))
     return words
 
 

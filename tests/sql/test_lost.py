@@ -150,3 +150,53 @@ async def test_a_lost_machine_comes_back_clean_and_serves_the_queue(
     await vm.clean()
 
     assert (await row_of(owner))["lease_id"] == lease
+
+
+@pytest.mark.usefixtures("server_since_long")
+@pytest.mark.parametrize("status", ["booting", "available", "in-use", "cleaning"])
+async def test_a_machine_that_was_inserted_by_hand_and_never_heard_is_lost_too(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, status: str
+) -> None:
+    await owner.execute("INSERT INTO vms (hostname, status) VALUES ('test-vm', $1)", status)
+    early = await lose(service)
+    await database.let_pass(LONG_AGO + 46)
+
+    assert (early, await lose(service)) == (0, 1)
+    row = await row_of(owner, "test-vm")
+    assert (row["status"], row["reason"], row["lease_id"]) == ("failed", "lost", None)
+
+
+async def test_a_machine_that_enrolled_again_is_waited_for_from_then_on(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await database.vm("vm-1")
+    await database.let_pass(LONG_AGO)
+    await database.enrol("vm-1")
+    early = await lose(service)
+    await database.let_pass(LONG_AGO + 46)
+
+    assert (early, await lose(service)) == (0, 1)
+    assert (await row_of(owner))["status"] == "failed"
+
+
+async def test_machines_that_were_never_heard_are_no_sign_of_a_broken_network(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    silent, *_ = await machines(database, 5)
+    await owner.execute("INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, 9) g")
+    await database.let_pass(LONG_AGO)
+    await owner.execute("UPDATE vm_heartbeats SET seen_at = clock() WHERE vm_id <> $1", silent.vm.id)
+
+    assert await lose(service) == 10
+    assert await owner.fetchval("SELECT count(*) FROM events WHERE kind = 'alert.silence'") == 0
+
+
+async def test_when_the_network_is_to_blame_only_those_that_were_never_heard_go(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await machines(database, 5)
+    await owner.execute("INSERT INTO vms (hostname, status) VALUES ('test-vm', 'available')")
+    await database.let_pass(LONG_AGO)
+
+    assert await lose(service) == 1
+    assert (await row_of(owner, "test-vm"))["reason"] == "lost"

@@ -56,6 +56,17 @@ async def test_down_leaves_an_empty_database_and_up_again_the_same_as_before(dat
     assert await contents(database) == before
 
 
+async def test_each_step_down_and_up_again_leaves_a_database_that_works(database: Database) -> None:
+    dsn, before = database.dsn("lablink"), await contents(database)
+    for step in reversed((await migrate.history(dsn))[1:]):
+        await database.vm(f"vm-of-{step.version}")
+        await migrate.downgrade(dsn, "-1")
+        assert not (await migrate.history(dsn))[-1].applied
+        await database.vm(f"vm-below-{step.version}")
+    await migrate.upgrade(dsn)
+    assert await contents(database) == before
+
+
 async def test_upgrading_what_is_up_to_date_changes_nothing(database: Database) -> None:
     before = await contents(database)
     await migrate.upgrade(database.dsn("lablink"))
@@ -139,11 +150,13 @@ async def test_a_machine_cannot_keep_anybody_from_migrating(database: Database) 
 
 async def test_down_drops_the_machines_roles_and_nobody_elses_functions(database: Database) -> None:
     vm = await database.vm()
-    superuser = await database.connect("postgres")
+    superuser, owner = await database.connect("postgres"), await database.connect("lablink")
     await superuser.execute("CREATE FUNCTION theirs() RETURNS integer LANGUAGE sql RETURN 1")
+    await owner.execute("CREATE FUNCTION the_admins() RETURNS integer LANGUAGE sql RETURN 2")
     await migrate.downgrade(database.dsn("lablink"), "base")
     assert not await superuser.fetchval("SELECT EXISTS (SELECT FROM pg_roles WHERE rolname = $1)", vm.role)
     assert await superuser.fetchval("SELECT theirs()") == 1
+    assert await owner.fetchval("SELECT the_admins()") == 2
 
 
 async def test_two_processes_that_migrate_an_empty_database_at_once_both_succeed(database: Database) -> None:
@@ -181,8 +194,8 @@ async def test_stamp_only_writes_the_version_down(database: Database) -> None:
 
 
 async def test_each_run_is_written_down_with_its_result(database: Database) -> None:
-    await migrate.upgrade(database.dsn("lablink"))
-    assert (await operations(database))[-1] == ("done", None, {"from": "1", "to": "1"})
+    now = await migrate.upgrade(database.dsn("lablink"))
+    assert (await operations(database))[-1] == ("done", None, {"from": now, "to": now})
 
 
 async def test_offline_sql_makes_the_same_database(database: Database) -> None:

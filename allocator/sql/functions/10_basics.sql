@@ -57,6 +57,19 @@ BEGIN ATOMIC
     VALUES (public.actor(), p_kind, p_vm_id, p_hostname, p_lease, jsonb_strip_nulls(p_detail));
 END;
 
+-- 1 machine, 12 machines.
+CREATE OR REPLACE FUNCTION counted(p_number bigint, p_thing text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN format('%s %s%s', p_number, p_thing, CASE WHEN p_number <> 1 THEN 's' END);
+
+-- One NOTICE of these words a statement, however many rows it changes.
+CREATE OR REPLACE FUNCTION say_once(p_words text) RETURNS void LANGUAGE plpgsql AS $$
+BEGIN
+    IF current_setting('lablink.said', true) IS DISTINCT FROM statement_timestamp()::text THEN
+        PERFORM set_config('lablink.said', statement_timestamp()::text, true);
+        RAISE NOTICE '%', p_words;
+    END IF;
+END $$;
+
 -- TRUNCATE has no rows to guard or to follow, so it deletes them first.
 CREATE OR REPLACE FUNCTION delete_before_truncate() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$

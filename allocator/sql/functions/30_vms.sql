@@ -17,7 +17,6 @@ BEGIN
         NEW := settle_vm(NEW, true);
         RETURN NEW;
     END IF;
-    PERFORM guard_vm_identity(OLD, NEW);
     IF NEW.status = 'available' AND OLD.status IN ('booting', 'in-use', 'failed', 'cleaning')
        AND NEW.cleaned_epoch <> OLD.epoch THEN
         NEW.status := 'cleaning';
@@ -38,42 +37,53 @@ BEGIN
     RETURN NEW;
 END $$;
 
--- One NOTICE a statement, however many rows it changes.
-CREATE OR REPLACE FUNCTION say_once(p_words text) RETURNS void LANGUAGE plpgsql AS $$
+-- What no UPDATE may do: lower the epoch, say for the client that it wiped, or swap the person while the machine is lent.
+CREATE OR REPLACE FUNCTION guard_vm_custody() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF current_setting('lablink.said', true) IS DISTINCT FROM statement_timestamp()::text THEN
-        PERFORM set_config('lablink.said', statement_timestamp()::text, true);
-        RAISE NOTICE '%', p_words;
-    END IF;
-END $$;
-
--- What no UPDATE may do: change who the machine is, lower its epoch, or swap the person while it is lent.
-CREATE OR REPLACE FUNCTION guard_vm_identity(old vms, new vms) RETURNS void LANGUAGE plpgsql AS $$
-BEGIN
-    IF new.id <> old.id THEN
-        RAISE EXCEPTION 'the id of % cannot change', old.hostname USING ERRCODE = 'LL003',
-            HINT = 'Delete the row and enrol the machine again.';
-    ELSIF new.epoch < old.epoch OR new.epoch > greatest(old.epoch + 1, highest_epoch())
-          OR new.epoch <> old.epoch AND new.status = old.status AND old.status IN ('available', 'in-use') THEN
-        RAISE EXCEPTION 'the epoch of % cannot go from % to %', old.hostname, old.epoch, new.epoch
+    IF NEW.epoch < OLD.epoch OR NEW.epoch > greatest(OLD.epoch + 1, highest_epoch())
+          OR NEW.epoch <> OLD.epoch AND NEW.status = OLD.status AND OLD.status IN ('available', 'in-use') THEN
+        RAISE EXCEPTION 'the epoch of % cannot go from % to %', OLD.hostname, OLD.epoch, NEW.epoch
             USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
-    ELSIF new.cleaned_epoch <> old.cleaned_epoch AND (old.status, new.status) <> ('cleaning', 'available') THEN
-        RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', old.hostname USING ERRCODE = 'LL003',
+    ELSIF NEW.cleaned_epoch <> OLD.cleaned_epoch AND (OLD.status, NEW.status) <> ('cleaning', 'available') THEN
+        RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', OLD.hostname USING ERRCODE = 'LL003',
             HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
-    ELSIF new.status = old.status AND (new.email, new.crd_command, new.lease_id)
-                     IS DISTINCT FROM (old.email, old.crd_command, old.lease_id) THEN
-        RAISE EXCEPTION 'VM % is %; its person and command cannot change', old.hostname, old.status
-            USING ERRCODE = 'LL003', HINT = CASE old.status
+    ELSIF NEW.status = OLD.status AND (NEW.email, NEW.crd_command, NEW.lease_id)
+                     IS DISTINCT FROM (OLD.email, OLD.crd_command, OLD.lease_id) THEN
+        RAISE EXCEPTION 'VM % is %; its person and command cannot change', OLD.hostname, OLD.status
+            USING ERRCODE = 'LL003', HINT = CASE OLD.status
                 WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
                 ELSE 'Lend it in the same statement: SET status = ''in-use'', email = …, crd_command = …' END;
     END IF;
+    RETURN NEW;
 END $$;
 
+-- Who the machine is: its name never changes, its role only with enrolment and once the role is dropped. Such a row is
+-- the machine's only by this role, and everything else that knows the machine knows it by this name.
+CREATE OR REPLACE FUNCTION guard_vm_identity() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF TG_OP = 'UPDATE' AND (NEW.id, NEW.hostname) IS DISTINCT FROM (OLD.id, OLD.hostname) THEN
+        RAISE EXCEPTION 'VM % keeps its id and its name', OLD.hostname USING ERRCODE = 'LL003',
+            HINT = 'Invite the machine under its new name (lablink vms invite HOSTNAME), then delete this row.';
+    ELSIF NEW.role IS DISTINCT FROM OLD.role AND NOT (
+            NEW.role IS NULL AND NOT EXISTS (SELECT FROM vm_roles WHERE role = OLD.role)
+            OR (TG_OP = 'INSERT' OR (OLD.status, NEW.status) = ('retired', 'booting'))
+               AND EXISTS (SELECT FROM vm_roles WHERE role = NEW.role)) THEN
+        RAISE EXCEPTION 'the role of VM % is made when it enrols and dropped after it is retired', NEW.hostname
+            USING ERRCODE = 'LL003', HINT = 'Give it a new one with: lablink vms invite HOSTNAME. '
+                'Cut it off with: UPDATE vms SET status = ''retired'' WHERE hostname = …';
+    END IF;
+    RETURN NEW;
+END $$;
+
+-- The hint at what else a machine can become, in the words that an admin may use for it.
 CREATE OR REPLACE FUNCTION next_statuses(p_status text) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT CASE p_status WHEN 'retired' THEN 'Invite the machine again: lablink vms invite HOSTNAME.'
-        ELSE format('From %s it can become: %s.', p_status, string_agg(to_status, ', ' ORDER BY to_status)) END
+        WHEN 'available' THEN format('From available it can become: %s.', string_agg(to_status, ', ' ORDER BY to_status))
+        ELSE format('From %s it can become: available (it is cleaned first), %s.', p_status,
+                    string_agg(to_status, ', ' ORDER BY to_status) FILTER (WHERE to_status <> 'available')) END
     FROM public.vm_transitions WHERE from_status = p_status;
 END;
 
@@ -100,10 +110,8 @@ BEGIN
         vm.lease_id := NULL;
     ELSIF p_entered THEN
         SELECT * INTO lease FROM leases WHERE id = vm.lease_id;
-        IF FOUND THEN
-            vm.email := lease.email;
-            vm.crd_command := lease.crd_command;
-            RETURN vm;
+        IF FOUND OR EXISTS (SELECT FROM vms WHERE lease_id = vm.lease_id) THEN
+            RETURN lend_to(vm, lease);
         END IF;
         vm.lease_id := coalesce(vm.lease_id, gen_random_uuid());
         IF vm.crd_command IS NOT NULL THEN
@@ -114,8 +122,30 @@ BEGIN
     RETURN vm;
 END $$;
 
+-- The machine with the person and command of a lease that waits. Refuses any other: it has a machine, or is over.
+CREATE OR REPLACE FUNCTION lend_to(vm vms, lease leases) RETURNS vms LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF lease.status IS DISTINCT FROM 'queued' OR EXISTS (SELECT FROM vms WHERE lease_id = vm.lease_id) THEN
+        RAISE EXCEPTION 'VM % cannot be lent to lease %, which % already', vm.hostname, vm.lease_id,
+            CASE WHEN lease.live IS DISTINCT FROM false THEN 'has a machine' ELSE 'is ' || lease.status END
+            USING ERRCODE = 'LL003', HINT = 'Only a queued lease can be given a machine; leave lease_id out to open a new one.';
+    END IF;
+    vm.email := lease.email;
+    vm.crd_command := lease.crd_command;
+    RETURN vm;
+END $$;
+
+-- They fire in the order of their names.
+CREATE OR REPLACE TRIGGER vm_custody_trigger BEFORE UPDATE ON vms
+    FOR EACH ROW EXECUTE FUNCTION guard_vm_custody();
 CREATE OR REPLACE TRIGGER vm_guard_trigger BEFORE INSERT OR UPDATE ON vms
     FOR EACH ROW EXECUTE FUNCTION guard_vm();
+CREATE OR REPLACE TRIGGER vm_identity_insert_trigger BEFORE INSERT ON vms
+    FOR EACH ROW WHEN (NEW.role IS NOT NULL) EXECUTE FUNCTION guard_vm_identity();
+CREATE OR REPLACE TRIGGER vm_identity_update_trigger BEFORE UPDATE ON vms
+    FOR EACH ROW WHEN ((NEW.id, NEW.hostname, NEW.role) IS DISTINCT FROM (OLD.id, OLD.hostname, OLD.role))
+    EXECUTE FUNCTION guard_vm_identity();
 
 -- After machines were added or changed: leases follow them, and the history says so. Old and new rows have the same
 -- ids; they meet in a FULL JOIN because that is never planned as a nested loop, which a kept plan would be for 10,000.
@@ -166,3 +196,30 @@ CREATE OR REPLACE TRIGGER vm_forget_trigger AFTER DELETE ON vms
 
 CREATE OR REPLACE TRIGGER vm_truncate_trigger BEFORE TRUNCATE ON vms
     FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
+
+-- Tells whoever typed a statement how far it reached, when that was further than one machine.
+CREATE OR REPLACE FUNCTION tell_vms() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    machines bigint;
+    over     bigint;
+    now_are  text := 'deleted';
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        SELECT count(*), count(o.lease_id), string_agg(DISTINCT n.status, ' or ') INTO machines, over, now_are
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id WHERE n.status <> o.status;
+    ELSE
+        SELECT count(*), count(o.lease_id) INTO machines, over FROM old_rows o;
+    END IF;
+    IF machines > 1 OR over > 0 THEN
+        RAISE NOTICE 'now %: %; over: %', now_are, counted(machines, 'machine'), counted(over, 'lease');
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_tell_update_trigger AFTER UPDATE ON vms
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT WHEN (session_user = current_user AND pg_trigger_depth() = 0) EXECUTE FUNCTION tell_vms();
+CREATE OR REPLACE TRIGGER vm_tell_delete_trigger AFTER DELETE ON vms
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT WHEN (session_user = current_user) EXECUTE FUNCTION tell_vms();

@@ -8,10 +8,12 @@ BEGIN
         IF NOT EXISTS (SELECT FROM lease_transitions WHERE from_status = OLD.status) THEN
             RAISE EXCEPTION 'lease % is %; it never changes again', OLD.id, OLD.status
                 USING ERRCODE = 'LL003', HINT = 'Let the person ask for a new one.';
-        ELSIF NEW.status <> OLD.status AND NOT EXISTS (
-            SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status) THEN
-            RAISE EXCEPTION 'lease % is %; it cannot become %', OLD.id, OLD.status, NEW.status
-                USING ERRCODE = 'LL003', HINT = 'End it with: UPDATE leases SET status = ''cancelled'' (''ended'' once active).';
+        ELSIF NEW.status <> OLD.status AND (NEW.vm_id IS NULL AND NEW.status = 'assigned' OR NOT EXISTS (
+            SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status)) THEN
+            RAISE EXCEPTION 'lease % is %; it cannot become % so', OLD.id, OLD.status, NEW.status
+                USING ERRCODE = 'LL003', HINT = next_for_lease(OLD);
+        ELSIF NEW.status = 'failed' AND NEW.failure IS NULL THEN
+            RAISE EXCEPTION 'a lease that failed says why' USING ERRCODE = 'LL003', HINT = next_for_lease(OLD);
         ELSIF (NEW.id, NEW.email, NEW.pool, NEW.place, NEW.created_at)
               IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.place, OLD.created_at)
               OR NEW.kind <> OLD.kind AND NOT (OLD.kind = 'typed' AND NEW.kind IN ('desktop', 'job'))
@@ -27,6 +29,14 @@ BEGIN
     END IF;
     RETURN NEW;
 END $$;
+
+-- The hint at what an admin can do with a lease that is live.
+CREATE OR REPLACE FUNCTION next_for_lease(lease leases) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN format('End it with: UPDATE leases SET status = %L WHERE id = %L',
+              CASE lease.status WHEN 'active' THEN 'ended' ELSE 'cancelled' END, lease.id)
+    || CASE lease.status WHEN 'queued' THEN
+           format('; give it a machine: UPDATE vms SET status = ''in-use'', lease_id = %L WHERE hostname = …', lease.id)
+       ELSE '' END;
 
 -- When the step that `status` names began, and when it must be over.
 CREATE OR REPLACE FUNCTION stamp_lease(lease leases) RETURNS leases LANGUAGE plpgsql
@@ -59,11 +69,12 @@ CREATE OR REPLACE TRIGGER lease_guard_trigger BEFORE INSERT OR UPDATE ON leases
     FOR EACH ROW EXECUTE FUNCTION guard_lease();
 
 -- A live lease cannot be deleted from under its person and machine.
-CREATE OR REPLACE FUNCTION guard_lease_delete() RETURNS trigger LANGUAGE plpgsql AS $$
+CREATE OR REPLACE FUNCTION guard_lease_delete() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     IF OLD.live THEN
-        RAISE EXCEPTION 'lease % is %', OLD.id, OLD.status USING ERRCODE = 'LL003',
-            HINT = 'End it first: UPDATE leases SET status = ''cancelled'' (''ended'' once active) WHERE id = …';
+        RAISE EXCEPTION 'lease % is %, so its person counts on it', OLD.id, OLD.status USING ERRCODE = 'LL003',
+            HINT = next_for_lease(OLD) || '; those that are over can go: DELETE FROM leases WHERE NOT live';
     END IF;
     RETURN OLD;
 END $$;
@@ -109,6 +120,47 @@ CREATE OR REPLACE TRIGGER lease_follow_insert_trigger AFTER INSERT ON leases
     REFERENCING NEW TABLE AS new_rows
     FOR EACH STATEMENT EXECUTE FUNCTION follow_leases();
 
+-- After leases were deleted: the history says who did it, and keeps what became of them.
+CREATE OR REPLACE FUNCTION forget_leases() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+    SELECT actor(), 'lease.deleted', o.vm_id, o.hostname, o.id, jsonb_build_object('from', o.status) FROM old_rows o;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_forget_trigger AFTER DELETE ON leases
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION forget_leases();
+
+-- Tells whoever typed a statement how far it reached, when that was further than one lease.
+CREATE OR REPLACE FUNCTION tell_leases() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    changed bigint;
+    freed   bigint;
+BEGIN
+    IF TG_OP = 'UPDATE' THEN
+        SELECT count(*), count(n.vm_id) INTO changed, freed
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id WHERE o.live AND NOT n.live;
+    ELSE
+        SELECT count(*) INTO changed FROM old_rows;
+    END IF;
+    IF changed > 1 THEN
+        RAISE NOTICE '%', CASE TG_OP
+            WHEN 'UPDATE' THEN format('over: %s; cleaned now: %s', counted(changed, 'lease'), counted(freed, 'machine'))
+            ELSE format('deleted: %s; the history keeps what became of them', counted(changed, 'lease')) END;
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_tell_update_trigger AFTER UPDATE ON leases
+    REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT WHEN (session_user = current_user AND pg_trigger_depth() = 0) EXECUTE FUNCTION tell_leases();
+CREATE OR REPLACE TRIGGER lease_tell_delete_trigger AFTER DELETE ON leases
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT WHEN (session_user = current_user) EXECUTE FUNCTION tell_leases();
+
 -- A lease on a machine and that machine's row must name each other, with the same epoch.
 CREATE OR REPLACE FUNCTION refuse_disagreement(p_leases uuid[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -144,7 +196,7 @@ BEGIN
     END IF;
 END $$;
 
--- The part of open_leases for machines that somebody lent in psql: without a lease_id, or with one that cannot be served.
+-- The part of open_leases for machines that somebody lent in psql: without a lease_id, or with one that is nobody's.
 CREATE OR REPLACE FUNCTION open_leases_by_hand(p_vms integer[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -152,23 +204,9 @@ BEGIN
     SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
            v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
     FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
-    PERFORM refuse_dead_leases(p_vms);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'this person has a live lease already' USING ERRCODE = 'LL003',
         HINT = 'End it first, or give that lease the machine: UPDATE vms SET status = ''in-use'', lease_id = …';
-END $$;
-
-CREATE OR REPLACE FUNCTION refuse_dead_leases(p_vms integer[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    odd record;
-BEGIN
-    SELECT v.hostname, l.id, l.status INTO odd FROM vms v JOIN leases l ON l.id = v.lease_id
-    WHERE v.id = ANY (p_vms) AND (NOT l.live OR (l.vm_id, l.epoch) IS DISTINCT FROM (v.id, v.epoch)) LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'VM % cannot be lent to lease %: it is %', odd.hostname, odd.id, odd.status USING ERRCODE = 'LL003',
-            HINT = 'Only a queued lease can be given a machine; leave lease_id out to open a new one.';
-    END IF;
 END $$;
 
 -- Machines left these leases and became p_vm_status: whoever was active is done, who was not yet is told why.

@@ -20,7 +20,10 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     now_is text := (SELECT status FROM vms WHERE hostname = p_hostname FOR UPDATE);
 BEGIN
-    RETURN CASE WHEN now_is IS NULL OR now_is = 'in-use' THEN change_vm(p_hostname, 'cleaning') ELSE now_is END;
+    IF now_is <> 'in-use' THEN
+        RETURN now_is;
+    END IF;
+    RETURN change_vm(p_hostname, 'cleaning');  -- or its refusal, of a machine that is not there
 END $$;
 
 -- Takes a machine out of service; its lease fails. Stays until return_vm.
@@ -36,7 +39,10 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     now_is text := (SELECT status FROM vms WHERE hostname = p_hostname FOR UPDATE);
 BEGIN
-    RETURN CASE WHEN coalesce(now_is, 'retired') IN ('failed', 'retired') THEN change_vm(p_hostname, 'cleaning') ELSE now_is END;
+    IF now_is NOT IN ('failed', 'retired') THEN
+        RETURN now_is;
+    END IF;
+    RETURN change_vm(p_hostname, 'cleaning');  -- or its refusal, of a machine that is retired or not there
 END $$;
 
 -- The machine is gone for good; its lease fails and its client is no longer heard.

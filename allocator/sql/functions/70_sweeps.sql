@@ -11,12 +11,14 @@ END $$;
 
 -- Machines that were silent too long are failed. Silence counts from the latest of the last hello, the start of
 -- PostgreSQL and the moment p_contact_seconds ago when the caller last regained the database. When more than a fifth
--- of the fleet (and more than two) would go at once, the network is the likelier culprit: nothing goes, an event warns.
+-- of the fleet (and more than two) would go at once, the network is the likelier culprit: they stay, an event warns.
+-- A machine that was never heard since its row was made or it enrolled says nothing about the network: it goes at once.
 CREATE OR REPLACE FUNCTION sweep_lost(p_contact_seconds double precision) RETURNS integer LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     since   timestamptz := clock() - lost_after();
     silent  integer[];
+    unheard integer[];
     already integer;
     fleet   integer;
 BEGIN
@@ -24,31 +26,45 @@ BEGIN
        OR greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds)) > since THEN
         RETURN 0;
     END IF;
-    silent := ARRAY(SELECT v.id FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
-                    WHERE v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < since);
-    IF cardinality(silent) = 0 THEN
-        RETURN 0;
+    SELECT array_agg(id) FILTER (WHERE heard), array_agg(id) FILTER (WHERE NOT heard) INTO silent, unheard
+    FROM silent_vms(since);
+    IF silent IS NOT NULL THEN
+        SELECT count(*), count(*) FILTER (WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes')
+        INTO fleet, already FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id WHERE status <> 'retired';
+        IF cardinality(silent) + already > greatest(2, ceil(fleet * 0.2)) THEN
+            PERFORM warn_of_silence(cardinality(silent), fleet);
+            silent := NULL;
+        END IF;
     END IF;
-    SELECT count(*), count(*) FILTER (WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes')
-    INTO fleet, already FROM vms WHERE status <> 'retired';
-    IF cardinality(silent) + already > greatest(2, ceil(fleet * 0.2)) THEN
-        PERFORM warn_of_silence(cardinality(silent), fleet);
-        RETURN 0;
-    END IF;
-    RETURN lose_vms(silent, since);
+    RETURN lose_vms((silent || unheard)[:1000], since);
 END $$;
 
--- Fails those of these machines that are still silent; one whose row somebody holds is left for the next sweep.
+-- The machines in service of which nothing was heard since p_since, and whether anything was before: a machine that is
+-- booting is waited for from its last change on, whatever an earlier one of its name said.
+CREATE OR REPLACE FUNCTION silent_vms(p_since timestamptz) RETURNS TABLE (id integer, heard boolean) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT v.id, h.vm_id IS NOT NULL AND v.status <> 'booting'
+    FROM public.vms v LEFT JOIN public.vm_heartbeats h ON h.vm_id = v.id
+    WHERE v.status IN ('booting', 'available', 'in-use', 'cleaning')
+      AND CASE WHEN h.vm_id IS NULL OR v.status = 'booting' THEN v.updated_at ELSE h.seen_at END < p_since;
+END;
+
+-- Fails those of these machines that are still silent; one whose row or heartbeat somebody holds is left for the next sweep.
+-- A hello that comes meanwhile waits, and finds the machine lost.
 CREATE OR REPLACE FUNCTION lose_vms(p_vms integer[], p_since timestamptz) RETURNS integer LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    silent integer[] := ARRAY(
-        SELECT v.id FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id
-        WHERE v.id = ANY (p_vms) AND v.status IN ('booting', 'available', 'in-use', 'cleaning') AND h.seen_at < p_since
-        ORDER BY v.id LIMIT 1000 FOR UPDATE SKIP LOCKED);
+    held integer[] := ARRAY(SELECT vm_id FROM vm_heartbeats WHERE vm_id = ANY (p_vms) ORDER BY vm_id FOR UPDATE SKIP LOCKED);
+    lost integer[] := ARRAY(
+        SELECT v.id FROM vms v JOIN silent_vms(p_since) s ON s.id = v.id
+        WHERE v.id = ANY (p_vms) AND (v.id = ANY (held) OR NOT EXISTS (SELECT FROM vm_heartbeats h WHERE h.vm_id = v.id))
+        ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
 BEGIN
-    UPDATE vms SET status = 'failed', reason = 'lost' WHERE id = ANY (silent);
-    RETURN cardinality(silent);
+    IF cardinality(lost) > 0 THEN
+        UPDATE vms SET status = 'failed', reason = 'lost' WHERE id = ANY (lost);
+    END IF;
+    RETURN cardinality(lost);
 END $$;
 
 -- Says once a minute that so many machines are silent that none is given up.
@@ -105,7 +121,7 @@ BEGIN
     RETURN (SELECT coalesce(sum(serve_queue(p.name)), 0) FROM pools p);
 END $$;
 
--- A code or PIN that is ten minutes old is forgotten. A lease that waits for its delivery fails: the code is too old anyway.
+-- A code or PIN that is ten minutes old is forgotten, and so is one of a lease that is over or gone.
 CREATE OR REPLACE FUNCTION sweep_secrets() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -116,11 +132,8 @@ BEGIN
     END IF;
     due := lock_leases(ARRAY(
         SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000));
-    IF cardinality(due) > 0 THEN
-        DELETE FROM lease_secrets WHERE lease_id = ANY (due);
-        UPDATE leases SET status = 'failed', failure = 'code-expired'
-        WHERE id = ANY (due) AND status IN ('queued', 'assigned');
-    END IF;
+    DELETE FROM lease_secrets s WHERE s.created_at < clock() - interval '10 minutes'
+        AND (s.lease_id = ANY (due) OR NOT EXISTS (SELECT FROM leases l WHERE l.id = s.lease_id AND l.live));
     RETURN cardinality(due);
 END $$;
 

@@ -1,0 +1,71 @@
+-- Rows that belong to the version of LabLink and not to its admin. Every migrate puts them right; nobody else changes them.
+
+CREATE OR REPLACE FUNCTION guard_fixed_rows() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the rows of % come with LabLink''s version', TG_TABLE_NAME USING ERRCODE = 'LL003',
+        HINT = 'Leave them; if they were changed all the same, this puts them right: lablink db migrate';
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_transitions_guard_trigger BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON vm_transitions
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
+CREATE OR REPLACE TRIGGER lease_transitions_guard_trigger BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON lease_transitions
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
+CREATE OR REPLACE TRIGGER sweeps_guard_trigger BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON sweeps
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
+
+ALTER TABLE vm_transitions DISABLE TRIGGER vm_transitions_guard_trigger;
+DELETE FROM vm_transitions;
+INSERT INTO vm_transitions (from_status, to_status, epoch_rule) VALUES
+    ('booting',   'available', '='),
+    ('booting',   'cleaning',  '='),
+    ('available', 'in-use',    '+'),
+    ('available', 'cleaning',  '+'),
+    ('in-use',    'cleaning',  '+'),
+    ('cleaning',  'available', '='),
+    ('failed',    'cleaning',  '='),
+    ('booting',   'failed',    '+'),
+    ('available', 'failed',    '+'),
+    ('in-use',    'failed',    '+'),
+    ('cleaning',  'failed',    '+'),
+    ('booting',   'retired',   '+'),
+    ('available', 'retired',   '+'),
+    ('in-use',    'retired',   '+'),
+    ('cleaning',  'retired',   '+'),
+    ('failed',    'retired',   '+'),
+    ('retired',   'booting',   '+');
+ALTER TABLE vm_transitions ENABLE TRIGGER vm_transitions_guard_trigger;
+
+ALTER TABLE lease_transitions DISABLE TRIGGER lease_transitions_guard_trigger;
+DELETE FROM lease_transitions;
+INSERT INTO lease_transitions (from_status, to_status) VALUES
+    ('queued',   'assigned'),
+    ('queued',   'failed'),
+    ('queued',   'cancelled'),
+    ('assigned', 'claimed'),
+    ('assigned', 'failed'),
+    ('assigned', 'cancelled'),
+    ('claimed',  'active'),
+    ('claimed',  'failed'),
+    ('claimed',  'cancelled'),
+    ('active',   'ended'),
+    ('active',   'failed');
+ALTER TABLE lease_transitions ENABLE TRIGGER lease_transitions_guard_trigger;
+
+-- A row that is there may be locked by a sweep at this moment; it stays as it is.
+ALTER TABLE sweeps DISABLE TRIGGER sweeps_guard_trigger;
+INSERT INTO sweeps (name) VALUES ('lost'), ('deadlines'), ('queue'), ('secrets'), ('roles') ON CONFLICT DO NOTHING;
+ALTER TABLE sweeps ENABLE TRIGGER sweeps_guard_trigger;
+
+-- The pool of machines and requests that name none.
+INSERT INTO pools (name) VALUES ('default') ON CONFLICT DO NOTHING;
+
+CREATE OR REPLACE FUNCTION guard_default_pool() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the pool default stays: machines and requests that name no pool are in it' USING ERRCODE = 'LL003',
+        HINT = 'Another pool that nothing is in any more can go: DELETE FROM pools WHERE name = …';
+END $$;
+
+CREATE OR REPLACE TRIGGER pool_guard_trigger BEFORE DELETE OR UPDATE OF name ON pools
+    FOR EACH ROW WHEN (OLD.name = 'default') EXECUTE FUNCTION guard_default_pool();
+CREATE OR REPLACE TRIGGER pool_guard_truncate_trigger BEFORE TRUNCATE ON pools
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_default_pool();

@@ -1,0 +1,29 @@
+-- What may be done by hand to codes and PINs: they may be taken away, and then whoever waits for one is told.
+
+-- A lease whose code was not delivered yet can only fail without it.
+CREATE OR REPLACE FUNCTION follow_secrets() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    waiting uuid[] := ARRAY(
+        SELECT l.id FROM old_rows o JOIN leases l ON l.id = o.lease_id WHERE l.status IN ('queued', 'assigned'));
+BEGIN
+    IF cardinality(waiting) > 0 THEN
+        UPDATE leases SET status = 'failed', failure = 'code-expired' WHERE id = ANY (waiting);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER secret_follow_trigger AFTER DELETE ON lease_secrets
+    REFERENCING OLD TABLE AS old_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_secrets();
+CREATE OR REPLACE TRIGGER secret_truncate_trigger BEFORE TRUNCATE ON lease_secrets
+    FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
+
+CREATE OR REPLACE FUNCTION guard_secrets() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'a code or PIN is never changed' USING ERRCODE = 'LL003',
+        HINT = 'End the lease and let the person ask again; DELETE takes the code away and fails the lease.';
+END $$;
+
+CREATE OR REPLACE TRIGGER secret_guard_trigger BEFORE UPDATE ON lease_secrets
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_secrets();
