@@ -8,7 +8,7 @@ import asyncpg
 
 from allocator import secrets
 from allocator.config import Database
-from client.network import keep_alive
+from client.network import distrust, keep_alive
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 7.0
@@ -45,6 +45,11 @@ def connector(database: Database, actor: str) -> Connect:
         )
 
     return connect
+
+
+def why_lost(error: Exception) -> str:
+    """For the log: a sentence where somebody has to mend something, else only what kind of error it was."""
+    return str(error) if isinstance(error, secrets.SecretMissing) else distrust(error) or type(error).__name__
 
 
 class _KeptAlive(Connection):

@@ -10,7 +10,7 @@ from uuid import UUID
 import asyncpg
 
 from allocator import config, errors
-from allocator.connection import Connect, Connection, PooledConnection
+from allocator.connection import Connect, Connection, PooledConnection, why_lost
 from allocator.secrets import SecretMissing
 from allocator.tokens import sha256
 from allocator.views import Accepted, Counts, Enrolled, HeldLease, LeaseView, PoolRules, Tally, VmView
@@ -78,7 +78,7 @@ def translated() -> Iterator[None]:
     except asyncpg.PostgresError as error:
         raise _translation(error) from None
     except _LOST as error:
-        raise errors.DatabaseUnavailable(why=type(error).__name__) from error
+        raise errors.DatabaseUnavailable(why=why_lost(error)) from error
 
 
 def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import asyncpg
 
 from client.command import Accepts, from_parts
-from client.network import is_loopback, keep_alive
+from client.network import distrust, is_loopback, keep_alive
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
 from client.settings import DatabaseAddress
 from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
@@ -260,6 +260,8 @@ def _storable(text: str) -> str:
 
 
 def _words(error: Exception) -> str:
+    if distrusted := distrust(error):
+        return distrusted
     return str(error).splitlines()[0] if str(error) else type(error).__name__
 
 

@@ -1,7 +1,8 @@
-"""What holds for every connection: whether it stays on this machine, and how it notices that its peer is gone."""
+"""What holds for every connection: where it may lead, whom it trusts, and how it notices that its peer is gone."""
 
 import ipaddress
 import socket
+import ssl
 from contextlib import suppress
 
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
@@ -23,3 +24,13 @@ def keep_alive(connection: socket.socket) -> None:
     for name, value in KEEPALIVE.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def distrust(error: BaseException) -> str | None:
+    """Why a database is not spoken to although it answers, in a sentence; None when `error` says something else."""
+    if isinstance(error, ssl.SSLCertVerificationError):
+        why = error.verify_message.rstrip(".")
+        return f"The certificate of the database cannot be trusted ({why}): check database.host and database.ca_file."
+    if isinstance(error, ConnectionError) and "SSL upgrade" in str(error):
+        return "The database offers no TLS, and without nothing is sent to it: set ssl = on in its postgresql.conf."
+    return None

@@ -11,6 +11,8 @@ from contextlib import contextmanager
 
 import asyncpg
 
+from client.network import distrust
+
 
 class CommandFailed(Exception):
     """The command did not do what was asked; the message says why and what to do."""
@@ -59,7 +61,7 @@ def explained(advice: str) -> Iterator[None]:
     except REFUSED as error:
         raise Unreachable(f"The database does not let us in: {error}. Check user and password.") from error
     except DOWN as error:
-        raise Unreachable(f"The database does not answer ({_short(error)}). {advice}") from error
+        raise Unreachable(distrust(error) or f"The database does not answer ({_short(error)}). {advice}") from error
     except asyncpg.PostgresError as error:
         kind = NotThere if error.sqlstate in NO_SUCH_THING else CommandFailed
         raise kind(sentence(error)) from error
