@@ -32,7 +32,7 @@ class _Out(BaseModel):
     model_config = ConfigDict(from_attributes=True)
 
 
-class LeaseIn(_In):
+class LeaseWanted(_In):
     """A request for a machine."""
 
     email: str = Field(min_length=3, max_length=EMAIL_LENGTH, examples=["ada@example.org"])
@@ -45,7 +45,7 @@ class LeaseIn(_In):
     pool: PoolName | None = Field(default=None, description="Left out: the usual one.")
 
 
-class LeaseOut(_Out):
+class Lease(_Out):
     """A lease as its holder sees it."""
 
     id: UUID
@@ -70,14 +70,14 @@ class LeaseOut(_Out):
     expires_at: datetime | None
 
 
-class LeaseWithToken(LeaseOut):
+class LeaseWithToken(Lease):
     """A lease and the right to come back to it."""
 
     token: str = Field(description="Keep it: send it as Authorization: Bearer …")
     notice: str | None = Field(description="That the lease was there before, so that nothing new was started.")
 
 
-class VmOut(_Out):
+class Vm(_Out):
     """A machine. Who has it is not told."""
 
     id: int
@@ -89,7 +89,7 @@ class VmOut(_Out):
     seen_at: datetime | None = Field(description="When its client last said hello.")
 
 
-class EnrolmentIn(_In):
+class EnrolmentWanted(_In):
     """A machine that wants to be let in."""
 
     token: str = Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="The join token.")
@@ -100,7 +100,7 @@ class EnrolmentIn(_In):
     )
 
 
-class DatabaseOut(_Out):
+class DatabaseAddress(_Out):
     """Where the machine's client connects to, and as whom."""
 
     host: str
@@ -111,16 +111,16 @@ class DatabaseOut(_Out):
     ca_pem: str | None
 
 
-class EnrolmentOut(_Out):
+class Enrolment(_Out):
     """A machine that was let in."""
 
     vm_id: int
     hostname: str
     transport: Literal["direct"]
-    database: DatabaseOut
+    database: DatabaseAddress
 
 
-class FreeOut(_Out):
+class FreeMachines(_Out):
     """How many machines a request would get at once."""
 
     count: int
@@ -163,7 +163,7 @@ OPEN_PROBLEMS = responses(400, 409, 413, 415, 422)
         **OPEN_PROBLEMS,
     },
 )
-async def request_lease(wanted: LeaseIn, request: Request, service: Here, key: Key = None) -> Response:
+async def request_lease(wanted: LeaseWanted, request: Request, service: Here, key: Key = None) -> Response:
     """Ask for a machine. The lease is assigned at once, or queued."""
     pool = wanted.pool or service.settings.pool.name
     asked = LeaseRequest(wanted.email, wanted.crd_command, pool, key, service.tokens(request))
@@ -171,24 +171,24 @@ async def request_lease(wanted: LeaseIn, request: Request, service: Here, key: K
 
 
 @v1.get("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
-async def show_lease(lease_id: UUID, request: Request, service: Here) -> LeaseOut:
+async def show_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
     """How a lease of yours is now."""
-    return LeaseOut.model_validate(_lease(await service.lease_of(request, lease_id)))
+    return Lease.model_validate(_lease(await service.lease_of(request, lease_id)))
 
 
 @v1.delete("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
-async def end_lease(lease_id: UUID, request: Request, service: Here) -> LeaseOut:
+async def end_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
     """End a lease of yours, whatever step it is at. One that is over stays as it is."""
     held = await service.lease_of(request, lease_id)
     await service.store.end_lease(lease_id)
     log.info("lease.ended", lease=str(lease_id), by="holder")
-    return LeaseOut.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
+    return Lease.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
 
 
 @v1.get("/vms", tags=["vms"])
-async def list_vms(service: Here) -> list[VmOut]:
+async def list_vms(service: Here) -> list[Vm]:
     """Every machine. Nothing personal is in it."""
-    return [VmOut.model_validate(vm) for vm in await service.store.vms()]
+    return [Vm.model_validate(vm) for vm in await service.store.vms()]
 
 
 @v1.post(
@@ -198,12 +198,12 @@ async def list_vms(service: Here) -> list[VmOut]:
     dependencies=[Depends(require_json)],
     responses=responses(400, 403, 413, 415, 422),
 )
-async def enrol(wanted: EnrolmentIn, service: Here) -> EnrolmentOut:
+async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
     enrolled = await service.store.enrol_vm(wanted.token, wanted.verifier)
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
     database = service.settings.database
-    address = DatabaseOut(
+    address = DatabaseAddress(
         host=database.vm_host or database.host,
         port=database.vm_port or database.port,
         database=database.name,
@@ -211,13 +211,13 @@ async def enrol(wanted: EnrolmentIn, service: Here) -> EnrolmentOut:
         tls=database.tls,
         ca_pem=database.ca_file.read_text() if database.ca_file else None,
     )
-    return EnrolmentOut(vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport="direct", database=address)
+    return Enrolment(vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport="direct", database=address)
 
 
 @router.get("/unassigned_vms_count", tags=["vms"])
-async def unassigned_vms_count(service: Here) -> FreeOut:
+async def unassigned_vms_count(service: Here) -> FreeMachines:
     """How many machines a request would get at once."""
-    return FreeOut(count=await service.store.free_vms())
+    return FreeMachines(count=await service.store.free_vms())
 
 
 def answer(opened: Opened) -> Response:
@@ -229,7 +229,7 @@ def answer(opened: Opened) -> Response:
 
 
 def _lease(held: HeldLease) -> dict[str, object]:
-    seen = {name: getattr(held.lease, name) for name in LeaseOut.model_fields if hasattr(held.lease, name)}
+    seen = {name: getattr(held.lease, name) for name in Lease.model_fields if hasattr(held.lease, name)}
     return seen | {"failure_detail": failure_words(held.lease.failure), "pin": own_pin(held)}
 
 

@@ -68,6 +68,7 @@ def create_app(settings: Settings) -> FastAPI:
         version=version("lablink"),
         description=ABOUT,
         lifespan=lifespan,
+        generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
         middleware=[
@@ -87,7 +88,7 @@ def create_app(settings: Settings) -> FastAPI:
 
 class _Documented(FastAPI):
     def openapi(self) -> dict[str, Any]:
-        """The OpenAPI document, with the schema of our problems instead of FastAPI's of what it refuses."""
+        """The OpenAPI document, with our words and the schema of our problems instead of FastAPI's."""
         if self.openapi_schema is None:
             document = super().openapi()
             schemas = document["components"]["schemas"]
@@ -96,6 +97,7 @@ class _Documented(FastAPI):
             schema = Problem.model_json_schema(ref_template="#/components/schemas/{model}")
             schemas |= schema.pop("$defs") | {"Problem": schema}
             for operation in (each for path in document["paths"].values() for each in path.values()):
+                operation["summary"] = operation["description"].partition(".")[0]
                 if "application/json" in operation["responses"].get("422", {}).get("content", {}):
                     del operation["responses"]["422"]
         return super().openapi()

@@ -54,7 +54,7 @@ SENTENCES = {
     "missing": "{name} is missing.",
     "extra_forbidden": "{name} is no field of this request: leave it out.",
     "string_type": "{name} must be text.",
-    "string_too_short": "{name} must have {min_length} characters or more.",
+    "string_too_short": "{name} is too short.",
     "string_too_long": "{name} may have at most {max_length} characters.",
     "string_pattern_mismatch": "{name} is not written as it must be: see /docs.",
     "string_unicode": "{name} contains characters that are not valid Unicode.",
@@ -126,10 +126,14 @@ def responses(*statuses: int, pages: bool = False) -> dict[int | str, dict[str, 
     return {status: {"description": HTTPStatus(status).phrase, "content": content} for status in statuses}
 
 
+def type_of(kind: type[ServiceError]) -> str:
+    """The `type` of a problem: NoSuchLease → urn:lablink:no-such-lease."""
+    return f"urn:lablink:{re.sub(r'(?<!^)(?=[A-Z])', '-', kind.__name__).lower()}"
+
+
 def _of_service(error: ServiceError, status: int) -> Problem:
-    slug = re.sub(r"(?<!^)(?=[A-Z])", "-", type(error).__name__).lower()
     fields = [FieldProblem(field=field, detail=detail) for field, detail in error.fields.items()] or None
-    return Problem(type=f"urn:lablink:{slug}", title=error.title, status=status, detail=str(error), errors=fields)
+    return Problem(type=type_of(type(error)), title=error.title, status=status, detail=str(error), errors=fields)
 
 
 def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:

@@ -309,9 +309,14 @@ async def test_a_restart_of_the_stream_is_survived(
     await tab.shows("vm-1 is starting your command")
 
 
-async def test_the_documentation_is_shown_under_the_policy(service: RunningService, browser: Browser) -> None:
+async def test_the_documentation_is_shown_under_the_policy_and_in_the_dark(
+    service: RunningService, browser: Browser
+) -> None:
     tab = await new_tab(browser)
     await tab.page.goto(f"{service.url}/docs")
 
     await tab.page.get_by_text("/api/v1/leases", exact=True).first.wait_for()
+    light = await tab.page.evaluate("getComputedStyle(document.documentElement).backgroundColor")
+    await tab.page.emulate_media(color_scheme="dark")
+    await expect(tab.page.locator("html")).not_to_have_css("background-color", light)
     assert tab.complaints == []

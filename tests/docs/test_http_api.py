@@ -1,0 +1,62 @@
+"""docs/http-api.md names every path, field and problem that there is, and none that there is not."""
+
+import re
+from collections.abc import Iterator
+from typing import Any
+
+import pytest
+from pydantic import BaseModel
+
+from allocator.api import Enrolment, EnrolmentWanted, LeaseWanted, LeaseWithToken, Vm
+from allocator.app import create_app, status_of
+from allocator.config import load_settings
+from allocator.errors import Refusal, ServiceError, Unavailable
+from allocator.problems import type_of
+from tests.docs.markdown import ROOT, table, tables
+
+PAGE = "docs/http-api.md"
+
+
+def kinds(of: type[ServiceError] = ServiceError) -> Iterator[type[ServiceError]]:
+    """Every error that is raised: all classes but those that only have others below them."""
+    for kind in of.__subclasses__():
+        if kind not in (Refusal, Unavailable):
+            yield kind
+        yield from kinds(kind)
+
+
+def listed(column: str) -> list[list[str]]:
+    """The first cells of each table whose first column has this name."""
+    return [[row[column] for row in rows] for rows in tables(PAGE) if column in rows[0]]
+
+
+def test_the_page_names_every_path_and_method() -> None:
+    document: dict[str, Any] = create_app(load_settings([])).openapi()
+
+    there = {f"{method.upper()} {path}" for path, methods in document["paths"].items() for method in methods}
+
+    named = set(re.findall(r"`((?:GET|POST|DELETE|PUT) /\S+)`", (ROOT / PAGE).read_text()))
+    assert there <= named
+    assert {path for path in named - there if "stream" not in path} == set()
+
+
+def test_the_page_names_every_problem_with_its_status() -> None:
+    written = {(row["type"], row["status"]) for row in table(PAGE, "type", "status", "what happened, and what helps")}
+
+    raised = {(type_of(kind), str(status_of(kind()))) for kind in kinds()}
+
+    assert written - raised == {("urn:lablink:invalid-json", "400"), ("about:blank", "404, 405, 500")}
+    assert raised <= written
+
+
+@pytest.mark.parametrize(
+    ("column", "models"),
+    [
+        ("field of the request", [LeaseWanted, EnrolmentWanted]),
+        ("field of a lease", [LeaseWithToken]),
+        ("field of a machine", [Vm]),
+        ("field of the answer", [Enrolment]),
+    ],
+)
+def test_the_page_names_every_field(column: str, models: list[type[BaseModel]]) -> None:
+    assert [sorted(fields) for fields in listed(column)] == [sorted(model.model_fields) for model in models]
