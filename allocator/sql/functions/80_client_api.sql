@@ -134,6 +134,9 @@ BEGIN
         RAISE EXCEPTION 'a report says started, exited (with its exit code), failed or unknown; not %', p_outcome
             USING ERRCODE = 'LL003', HINT = 'Update the client on this machine.';
     END IF;
+    IF p_outcome = 'started' THEN
+        PERFORM answer_before_the_disk();  -- a start that a crash loses is said again, for the lease is not active then
+    END IF;
     lease.kind := known_kind(lease, p_outcome, p_kind);
     lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
     lease.exit_code := coalesce(lease.exit_code, p_exit_code);
