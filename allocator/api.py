@@ -15,9 +15,10 @@ from allocator.errors import WrongType
 from allocator.leasing import LeaseRequest, Opened, open_lease
 from allocator.problems import responses
 from allocator.service import Here
-from allocator.views import EndedBy, HeldLease, Kind, LeaseStatus, VmStatus
+from allocator.views import EndedBy, HeldLease, LeaseStatus, VmStatus
 from allocator.wording import NOTHING_NEW, failure_words, own_pin
 from client.command import JOB_BYTES
+from client.protocol import Kind
 
 JSON = "application/json"
 
@@ -95,7 +96,7 @@ class EnrolmentWanted(_In):
     token: str = Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="The join token.")
     verifier: str = Field(
         max_length=512,
-        pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/=]{16,64}\$[A-Za-z0-9+/=]{44}:[A-Za-z0-9+/=]{44}$",
+        pattern=r"^SCRAM-SHA-256\$[!-~]+$",
         description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
     )
 

@@ -134,18 +134,6 @@ class Pool(_Group):
         return programs
 
 
-class Access(_Group):
-    """Who may ask for a machine."""
-
-    mode: Literal["open"]
-
-
-class Transport(_Group):
-    """How machines hear of their work."""
-
-    mode: Literal["direct"]
-
-
 class Sweeps(_Group):
     """The periodic duties."""
 
@@ -165,8 +153,6 @@ class Settings(_Group):
     server: Server
     database: Database
     pool: Pool
-    access: Access
-    transport: Transport
     sweeps: Sweeps
     log: Log
 

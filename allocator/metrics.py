@@ -2,16 +2,16 @@
 
 from collections.abc import Iterator
 from contextlib import contextmanager
+from typing import get_args
 
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from allocator.views import LIVE, Outcome, Tally
+from allocator.views import LIVE, Outcome, Tally, VmStatus
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
 SECONDS = (0.001, 0.0025, 0.005, 0.01, 0.025, 0.05, 0.1, 0.25, 0.5, 1.0, 2.5, 5.0)
-VM_STATUSES = ("booting", "available", "in-use", "cleaning", "failed", "retired")
 
 
 class Metrics:
@@ -56,7 +56,7 @@ class Metrics:
         return generate_latest(self._registry)
 
     def _fill(self, tally: Tally) -> None:
-        for status in VM_STATUSES:
+        for status in get_args(VmStatus):
             self._vms.labels(status).set(tally.vms.get(status, 0))
         for status in sorted(LIVE):
             self._leases.labels(status).set(tally.leases.get(status, 0))

@@ -1,7 +1,8 @@
 """What one running service consists of: opened once, in one place, and handed to every route."""
 
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+import asyncio
+from collections.abc import AsyncIterator, Coroutine
+from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -17,7 +18,6 @@ from allocator.metrics import Metrics
 from allocator.problems import Problems
 from allocator.store import Store
 from allocator.sweeps import Sweeper
-from allocator.tasks import running
 from allocator.templates import Templates
 from allocator.views import HeldLease
 from allocator.web import Site
@@ -62,6 +62,18 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
     ):
         yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
         feed.end_streams()
+
+
+@asynccontextmanager
+async def running(loop: Coroutine[None, None, None]) -> AsyncIterator[None]:
+    """`loop` runs until the block ends; then it is cancelled and has ended."""
+    task = asyncio.create_task(loop)
+    try:
+        yield
+    finally:
+        task.cancel()
+        with suppress(asyncio.CancelledError):
+            await task
 
 
 async def service_of(request: Request) -> Service:

@@ -7,10 +7,10 @@ from typing import Any, Literal, Self
 from uuid import UUID
 
 from client.command import Accepts
+from client.protocol import Kind
 
 LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "failed", "cancelled"]
 VmStatus = Literal["booting", "available", "in-use", "cleaning", "failed", "retired"]
-Kind = Literal["desktop", "job", "hold", "typed"]
 Outcome = Literal["created", "repeated", "live"]
 EndedBy = Literal["holder", "admin", "machine", "service"]
 

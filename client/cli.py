@@ -20,7 +20,7 @@ from client.processes import ProcessesRemain, adopt_orphans
 from client.runner import Programs
 from client.session import Account, AccountUnusable, Session, SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
-from client.transport import UnknownVm
+from client.transport import Transport, UnknownVm
 
 STOPPED = 0
 FAILED = 1
@@ -73,7 +73,7 @@ async def _serve(
 ) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     adopt_orphans()
-    async with DirectTransport(credential.database) as transport:
+    async with _transport(credential) as transport:
         agent = Agent(transport, Journal(state.journal), session, programs, checkpoint)
         try:
             await _until_stopped(agent)
@@ -83,6 +83,15 @@ async def _serve(
             forget(state)
             raise
     log.info("stopped")
+
+
+def _transport(credential: Credential) -> Transport:
+    """What carries the verbs. Raises SettingsError for what a later allocator may have said at enrolment."""
+    if credential.transport == "direct":
+        return DirectTransport(credential.database)
+    raise SettingsError(
+        f"This client knows no transport {credential.transport!r}: install that of the allocator's version."
+    )
 
 
 def _account(name: str | None) -> Account | None:

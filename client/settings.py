@@ -77,7 +77,7 @@ class DatabaseAddress:
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What enrolment gave the machine. `transport` is "direct": the only one there is so far."""
+    """What enrolment gave the machine. `transport` is "direct", the only one that there is."""
 
     vm_id: int
     hostname: str

@@ -16,16 +16,14 @@ if TYPE_CHECKING:
 BACKLOG = 2048
 
 
+Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The same as --set.")]
+Descriptor = Annotated[
+    int | None, typer.Option("--fd", metavar="N", min=3, help="Accept on this open socket, not on host and port.")
+]
+
+
 def serve(
-    overrides: Annotated[
-        list[str] | None,
-        typer.Argument(metavar="[KEY=VALUE]...", help="The same as --set."),
-    ] = None,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-    fd: Annotated[
-        int | None, typer.Option("--fd", metavar="N", min=3, help="Accept on this open socket, not on host and port.")
-    ] = None,
+    overrides: Overrides = None, data_dir: DataDir = None, settings: Settings = None, fd: Descriptor = None
 ) -> None:
     """Run the allocator: the web page, the HTTP API and the sweeps.
 

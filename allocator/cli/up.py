@@ -8,27 +8,28 @@ from typing import Annotated
 import typer
 
 
-class Transport(StrEnum):
+class TransportName(StrEnum):
     """How machines hear of their work."""
 
     direct = "direct"
     hub = "hub"
 
 
-def up(
-    vms: Annotated[int, typer.Option("--vms", min=0, max=500, help="How many machines to lend.")] = 3,
-    port: Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")] = 8000,
-    data_dir: Annotated[
-        Path | None,
-        typer.Option(
-            "--data-dir",
-            metavar="DIR",
-            envvar="LABLINK_DATA_DIR",
-            help="Where all is kept. Left out: .lablink, here or in a directory above; made here if there is none.",
-        ),
-    ] = None,
-    transport: Annotated[Transport, typer.Option("--transport", help="How machines hear of work.")] = Transport.direct,
-) -> None:
+Vms = Annotated[int, typer.Option("--vms", min=0, max=500, help="How many machines to lend.")]
+Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")]
+Transport = Annotated[TransportName, typer.Option("--transport", help="How machines hear of work.")]
+DataDir = Annotated[
+    Path | None,
+    typer.Option(
+        "--data-dir",
+        metavar="DIR",
+        envvar="LABLINK_DATA_DIR",
+        help="Where all is kept. Left out: .lablink, here or in a directory above; made here if there is none.",
+    ),
+]
+
+
+def up(vms: Vms = 3, port: Port = 8000, data_dir: DataDir = None, transport: Transport = TransportName.direct) -> None:
     """Run all of LabLink on this machine: PostgreSQL, the allocator and real clients, until Ctrl-C.
 
     The data stays in the data directory, so the next start goes on where this one stopped. More --vms than last time
@@ -46,7 +47,7 @@ def up(
     from allocator.local.up import Plan
     from allocator.local.up import up as run
 
-    if transport is Transport.hub:
+    if transport is TransportName.hub:
         raise CommandFailed("There is no hub yet. Leave --transport out: machines then speak to PostgreSQL.")
     directory = (data_dir or nearest() or Path(NAME)).absolute()
     asyncio.run(run(Plan(directory, vms, port), Progress(console())))

@@ -108,10 +108,10 @@ class Cluster:
             )
             try:
                 said, _ = await process.communicate()
-            except BaseException:
-                process.kill()
-                await process.wait()
-                raise
+            finally:
+                if process.returncode is None:
+                    process.kill()
+                    await process.wait()
         return process.returncode or 0, said.decode(errors="replace")
 
     async def stop_leftover(self) -> None:
@@ -159,16 +159,15 @@ class Cluster:
 
     async def _accepts(self, process: asyncio.subprocess.Process) -> bool:
         """Waits until the server accepts connections; False if it ends instead."""
-        exited = asyncio.ensure_future(process.wait())
+        ready, exited = False, asyncio.ensure_future(process.wait())
         try:
-            while postmaster(self.data) != (process.pid, "ready"):
-                if exited.done():
-                    return False
+            while not ready and not exited.done():
                 await asyncio.wait({exited}, timeout=0.01)
-        except BaseException:
-            await stop(process)
-            raise
-        return True
+                ready = postmaster(self.data) == (process.pid, "ready")
+        finally:
+            if not ready:
+                await stop(process)
+        return ready
 
     def _settings(self, port: int, clients: int) -> dict[str, str]:
         socket_path = self.data / f".s.PGSQL.{port}"

@@ -8,11 +8,14 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Coroutine
-from contextlib import suppress
+from collections.abc import Awaitable, Coroutine, Iterator
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 
+import asyncpg
+
+from allocator.local import UpFailed
 from allocator.local.data_directory import claimed, nearest
 from allocator.local.installation import Installation, listening, load
 from allocator.local.machines import Machines
@@ -59,17 +62,22 @@ class Up:
                 server = await coming
                 step.detail = f"version {server.version} on port {server.port}"
             installation = Installation(self.plan.data_dir, self.plan.port, server)
-            installation.write_settings()
-            with self.progress.step("Database") as step:
-                await loading
-                step.detail = f"version {await installation.prepare_database()}"
-            machines = Machines.of(installation)
-            hostnames = await machines.settle(self.plan.vms)
-            allocator, clients = installation.allocator(self.listener), machines.clients(hostnames)
+            with explained(self.plan.data_dir):
+                await self._prepare(installation, loading)
+                machines = Machines.of(installation)
+                hostnames = await machines.settle(self.plan.vms)
+                allocator, clients = installation.allocator(self.listener), machines.clients(hostnames)
             async with kept_running([allocator], say, self.hurry), kept_running(clients, say, self.hurry):
-                await self._ready(installation, hostnames)
+                with explained(self.plan.data_dir):
+                    await self._ready(installation, hostnames)
                 self._present(installation, time.monotonic() - began)
                 await asyncio.Event().wait()
+
+    async def _prepare(self, installation: Installation, loading: Awaitable[None]) -> None:
+        installation.write_settings()
+        with self.progress.step("Database") as step:
+            await loading
+            step.detail = f"version {await installation.prepare_database()}"
 
     async def _ready(self, installation: Installation, hostnames: list[str]) -> None:
         with self.progress.step("Allocator") as step:
@@ -88,6 +96,19 @@ class Up:
                 "Stop": "Ctrl-C; the data stays for the next time",
             },
         )
+
+
+@contextmanager
+def explained(data_dir: Path) -> Iterator[None]:
+    """What the disk or the database refuses inside the block becomes UpFailed."""
+    try:
+        yield
+    except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
+        why = str(error) or type(error).__name__
+        raise UpFailed(f"The database does not do its part ({why}): see {data_dir / 'postgres.log'}.") from error
+    except OSError as error:
+        where = error.filename or data_dir
+        raise UpFailed(f"{where} cannot be used ({error.strerror}): mend that, or give another --data-dir.") from error
 
 
 def _typed(plan: Plan, command: str) -> str:

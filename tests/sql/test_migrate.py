@@ -186,13 +186,6 @@ async def test_a_database_from_the_future_is_said_to_be_so(database: Database) -
         await migrate.upgrade(database.dsn("lablink"))
 
 
-async def test_stamp_only_writes_the_version_down(database: Database) -> None:
-    dsn = database.dsn("lablink")
-    await migrate.downgrade(dsn, "base")
-    assert await migrate.stamp(dsn, "1") == "1"
-    assert await contents(database) == ["schema public"]
-
-
 async def test_each_run_is_written_down_with_its_result(database: Database) -> None:
     now = await migrate.upgrade(database.dsn("lablink"))
     assert (await operations(database))[-1] == ("done", None, {"from": now, "to": now})

@@ -76,6 +76,16 @@ def test_what_is_missing_to_enrol_is_named(tmp_path: Path, arguments: list[str],
     assert words in reason(said)
 
 
+def test_a_transport_that_only_a_later_client_knows_is_named(tmp_path: Path) -> None:
+    place = {"host": "localhost", "port": 1, "database": "d", "user": "u", "tls": "loopback", "password": "p"}
+    credential = {"vm_id": 1, "hostname": "vm-1", "transport": "pigeon", "database": place}
+    (tmp_path / "credential.json").write_text(json.dumps(credential))
+    (tmp_path / "settings.json").write_text(json.dumps(AS_ROOT))
+    code, said = run("run", "--state-dir", str(tmp_path))
+    assert code == 1
+    assert "'pigeon'" in reason(said.splitlines()[-1])
+
+
 def test_help_explains_every_option_and_exit_code(capsys: pytest.CaptureFixture[str]) -> None:
     with pytest.raises(SystemExit):
         main(["--help"])

@@ -23,7 +23,7 @@ def refusal(*overrides: str) -> str:
 def test_every_group_composes_as_it_is_written(tmp_path: Path) -> None:
     ca = Authority.under(tmp_path).file
     server = ("database=server", "database.host=db.example.org", f"database.ca_file={ca}")
-    for group in ((), ("pool=local",), ("access=open", "transport=direct"), server):
+    for group in ((), ("pool=local",), server):
         load_settings(group)
 
 
@@ -44,14 +44,14 @@ def test_settings_never_change_afterwards() -> None:
     [
         ("server.prot=1", "server.prot: there is no such setting; did you mean port?"),
         ("sever.port=1", "sever: there is no such setting; did you mean server?"),
-        ("access.colour=red", "access.colour: there is no such setting; access has mode."),
+        ("sweeps.colour=red", "sweeps.colour: there is no such setting; sweeps has period_seconds."),
         ("server.port=99999", "server.port: should be less than or equal to 65535, not 99999"),
         ("server.body_limit=65536", "server.body_limit: should be greater than or equal to 308192, not 65536"),
         ("server.port=http", "server.port: should be a valid integer"),
         ("pool.lease_seconds=0", "pool.lease_seconds: should be greater than or equal to 1, not 0"),
         ("pool=huge", "pool: should be default or local, not 'huge'"),
         ("log.level=loud", "log.level: should be 'debug', 'info', 'warning' or 'error', not 'loud'"),
-        ("transport=hub", "transport: should be direct, not 'hub'"),
+        ("database=cloud", "database: should be local or server, not 'cloud'"),
         ("server.public_url=ftp://x", "server.public_url: string should match pattern"),
         ("pool.desktop=false", "pool.programs: must name a program, because pool.desktop is false"),
         ("pool.programs=[../sh]", "pool.programs.0: string should match pattern"),
