@@ -231,7 +231,7 @@ def answer(opened: Opened) -> Response:
 
 def _lease(held: HeldLease) -> dict[str, object]:
     seen = {name: getattr(held.lease, name) for name in Lease.model_fields if hasattr(held.lease, name)}
-    return seen | {"failure_detail": failure_words(held.lease.failure), "pin": own_pin(held)}
+    return seen | {"failure_detail": failure_words(held.lease), "pin": own_pin(held)}
 
 
 router.include_router(v1)

@@ -30,6 +30,13 @@ FAILURES: dict[str, str] = {
 }
 """Why a lease failed (each `client.protocol.Failure`), in words for the person who held it."""
 
+FAILURES_BY: dict[tuple[str | None, EndedBy | None], str] = {
+    ("vm-failed", "admin"): "An admin took the machine out of service. Ask again for another one.",
+    ("vm-failed", "machine"): "The machine found that it is not well and left service. Ask again for another one.",
+    ("vm-deleted", "admin"): "An admin removed the machine. Ask again for another one.",
+}
+"""The same where it matters who made it fail."""
+
 ENDS: dict[EndedBy | None, str] = {
     "holder": "You gave the machine back.",
     "admin": "An admin ended it.",
@@ -176,10 +183,11 @@ def _active_words(lease: LeaseView) -> tuple[str, str]:
         return "Your command is running", f"It runs on {lease.hostname}. What it prints shows here once it has ended."
     if lease.exit_code == 0:
         return "Your command is done", f"It ended well on {lease.hostname}, which is yours until you give it back."
+    said = "; see below what it said" if lease.output else " and said nothing"
     return (
         "Your command failed",
-        f"It ended with exit code {lease.exit_code}: see below what it said. {lease.hostname} is still yours; to run "
-        "something else, give it back and ask again.",
+        f"It ended with exit code {lease.exit_code}{said}. {lease.hostname} is still yours; to run something "
+        "else, give it back and ask again.",
     )
 
 
@@ -210,19 +218,20 @@ def _failed(lease: LeaseView) -> LeaseWords:
     return LeaseWords(
         tone="failed",
         lamp="Failed",
-        headline="That did not work",
-        sentences=(failure_words(lease.failure) or "Ask again; if it happens twice, tell your admin.",),
+        headline="This lease ended early" if lease.active_at else "That did not work",
+        sentences=(failure_words(lease) or "Ask again; if it happens twice, tell your admin.",),
         reached=reached,
         went_wrong=reached,
         again=True,
     )
 
 
-def failure_words(failure: str | None) -> str | None:
+def failure_words(lease: LeaseView) -> str | None:
     """Why a lease failed and what to do next, if it failed."""
-    if failure is None:
+    if lease.failure is None:
         return None
-    return FAILURES.get(failure, "The machine could not run it. Ask again; if it happens twice, tell your admin.")
+    unheard_of = "The machine could not run it. Ask again; if it happens twice, tell your admin."
+    return FAILURES_BY.get((lease.failure, lease.ended_by)) or FAILURES.get(lease.failure, unheard_of)
 
 
 def _wait(eta_seconds: int | None) -> str:

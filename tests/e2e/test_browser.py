@@ -32,10 +32,7 @@ async def browser(up: RunningUp) -> AsyncIterator[Browser]:
 async def ask(tab: Tab, url: str, line: str) -> str:
     """Fill in the form as somebody new and send it; returns their address."""
     email = f"{uuid4()}@example.org"
-    await tab.page.goto(url)
-    await tab.page.get_by_label("Your e-mail").fill(email)
-    await tab.page.get_by_label("Command").fill(line)
-    await tab.page.get_by_role("button", name="Ask for a machine").click()
+    await tab.ask(url, line, email)
     return email
 
 

@@ -6,7 +6,9 @@ from pathlib import Path
 import httpx
 import pytest
 import pytest_asyncio
+from playwright.async_api import Browser
 
+from tests.support.browser import chromium
 from tests.support.database import WORKER, Database, cloned_database
 from tests.support.server import TestServer
 from tests.support.service import RunningService, ready, running_service, settings_for
@@ -46,3 +48,10 @@ async def api(api_service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the shared service, with cookies of its own."""
     async with api_service.client() as own:
         yield own
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A browser of this test's own."""
+    async with chromium() as browser:
+        yield browser

@@ -9,7 +9,7 @@ import pytest
 
 from allocator.tokens import pin_of
 from tests.support.database import Database
-from tests.support.service import DESKTOP_LINE, EventStream, PlayedClient, RunningService, lease_of, streaming
+from tests.support.service import DESKTOP_LINE, PlayedClient, RunningService, lease_of, streaming
 
 FORM = {"email": "ada@example.org", "crd_command": "python3 -c 'print(42)'"}
 DESKTOP = FORM | {"crd_command": DESKTOP_LINE}
@@ -267,74 +267,3 @@ async def test_a_cookie_that_is_none_of_ours_does_no_harm(service: RunningServic
     async with service.client(headers={"Cookie": f"lablink={cookie}"}) as client:
         assert (await client.get("/")).status_code == 200
         assert (await client.get("/leases/00000000-0000-0000-0000-000000000000")).status_code == 404
-
-
-async def follow(stream: EventStream) -> str:
-    """The heading of the next change that a page is sent."""
-    return heading(await stream.next("lease"))
-
-
-async def test_what_is_announced_is_escaped_also_where_the_database_lets_a_strange_name_in(
-    database: Database, client: httpx.AsyncClient
-) -> None:
-    owner = await database.connect()
-    await database.vm("vm-1")
-    await owner.execute("ALTER TABLE vms DROP CONSTRAINT vms_hostname_is_a_name")
-    await owner.execute("UPDATE vms SET hostname = '<b>vm</b>'")
-    lease = await ask(client)
-
-    async with streaming(client, f"{lease}/stream") as stream:
-        assert (await stream.next("announcement")).startswith("&lt;b&gt;vm&lt;/b&gt; is yours")
-
-
-async def test_an_open_page_follows_the_lease_to_its_end(database: Database, client: httpx.AsyncClient) -> None:
-    lease = await ask(client)
-    async with streaming(client, f"{lease}/stream") as stream:
-        assert await follow(stream) == "You are next in line"
-        machine = await PlayedClient.of(await database.vm("vm-1"))
-        assert await follow(stream) == "vm-1 is yours"
-        assert await stream.next("announcement") == "vm-1 is yours. We are telling it about your command."
-        await machine.claim()
-        assert await follow(stream) == "vm-1 is starting your command"
-        await machine.report("started")
-        assert await follow(stream) == "Your command is running"
-        await machine.report("exited", 0, "42\n")
-        assert await follow(stream) == "Your command is done"
-        await client.post(f"{lease}/end")
-        assert await follow(stream) == "This lease is over"
-        assert (await stream.rest())[-1] == "over"
-
-
-async def test_a_place_in_line_moves_up_on_the_open_page(service: RunningService, client: httpx.AsyncClient) -> None:
-    async with service.client() as earlier:
-        first = await ask(earlier, email="first@example.org")
-        second = await ask(client)
-        async with streaming(client, f"{second}/stream") as stream:
-            assert await follow(stream) == "You are 2nd in line"
-            await earlier.post(f"{first}/end")
-            assert await follow(stream) == "You are next in line"
-
-
-async def test_the_form_follows_the_number_of_free_machines(database: Database, client: httpx.AsyncClient) -> None:
-    async with streaming(client, "/stream") as stream:
-        assert "There are no machines yet" in await stream.next("pool")
-        await database.vm()
-        while "1 of 1 machines is free" not in await stream.next("pool"):
-            pass  # enrolled, but not free yet
-        await ask(client)
-        assert "No machine is free" in await stream.next("pool")
-
-
-async def test_open_pages_do_not_keep_the_service_from_stopping(
-    service: RunningService, client: httpx.AsyncClient
-) -> None:
-    lease = await ask(client)
-    async with streaming(client, "/stream") as form, streaming(client, f"{lease}/stream") as page:
-        await form.next("pool")
-        await page.next("lease")
-        began = service.ended.get_loop().time()
-        await service.stop()
-
-        assert service.ended.get_loop().time() - began < 2
-        assert set(await form.rest()) <= {"beat"}
-        assert "over" not in await page.rest()

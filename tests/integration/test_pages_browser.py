@@ -2,30 +2,13 @@
 
 import asyncio
 import re
-from collections.abc import AsyncIterator
 from uuid import UUID
 
-import pytest_asyncio
 from playwright.async_api import Browser, expect
 
-from tests.support.browser import Tab, chromium, new_tab
+from tests.support.browser import new_tab
 from tests.support.database import Database
 from tests.support.service import DESKTOP_LINE, LIMIT_SECONDS, PlayedClient, RunningService
-
-
-@pytest_asyncio.fixture
-async def browser() -> AsyncIterator[Browser]:
-    """A browser of this test's own."""
-    async with chromium() as browser:
-        yield browser
-
-
-async def ask(tab: Tab, url: str, line: str, email: str = "ada@example.org") -> None:
-    """Fill in the form and send it."""
-    await tab.page.goto(url)
-    await tab.page.get_by_label("Your e-mail").fill(email)
-    await tab.page.get_by_label("Command").fill(line)
-    await tab.page.get_by_role("button", name="Ask for a machine").click()
 
 
 async def only_lease(database: Database) -> UUID:
@@ -39,7 +22,7 @@ async def test_a_job_from_the_form_to_its_end_reads_well_in_every_state(
     tab = await new_tab(browser)
     await tab.page.goto(service.url)
     await tab.check()
-    await ask(tab, service.url, "python3 -c 'print(42)'")
+    await tab.ask(service.url, "python3 -c 'print(42)'")
     await tab.shows("You are next in line")
     await tab.check()
     machine = await PlayedClient.of(await database.vm("vm-1"))
@@ -65,7 +48,7 @@ async def test_a_desktop_that_is_ready_and_one_that_failed_read_well(
 ) -> None:
     tab = await new_tab(browser)
     machine = await PlayedClient.of(await database.vm("a-machine-with-a-rather-long-name.cluster-7.example.org"))
-    await ask(tab, service.url, DESKTOP_LINE)
+    await tab.ask(service.url, DESKTOP_LINE)
     await machine.claim()
     await tab.shows("is starting your command")
     await tab.check()
@@ -76,7 +59,7 @@ async def test_a_desktop_that_is_ready_and_one_that_failed_read_well(
     await tab.page.get_by_text("Give the machine back …").click()
     await tab.page.get_by_role("button", name="Give the machine back now").click()
     await machine.clean()
-    await ask(tab, service.url, DESKTOP_LINE)
+    await tab.ask(service.url, DESKTOP_LINE)
     await machine.claim()
     await machine.report("failed", 1, "OAuth error.\n", "code-used")
     await tab.shows("That did not work")
@@ -87,7 +70,7 @@ async def test_a_desktop_that_is_ready_and_one_that_failed_read_well(
 
 async def test_refusals_and_pages_that_are_not_there_read_well(service: RunningService, browser: Browser) -> None:
     tab = await new_tab(browser)
-    await ask(tab, service.url, "rm -rf /", email="ada@home")
+    await tab.ask(service.url, "rm -rf /", email="ada@home")
     await expect(tab.page.get_by_role("alert")).to_contain_text("Please check")
     field = tab.page.get_by_label("Your e-mail")
     await expect(field).to_be_focused()
@@ -105,7 +88,7 @@ async def test_the_page_says_aloud_what_changes_and_its_tab_shows_it(
     service: RunningService, database: Database, browser: Browser
 ) -> None:
     tab = await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
+    await tab.ask(service.url, "echo hi")
     await tab.shows("You are next in line")
     await database.vm("vm-1")
 
@@ -115,8 +98,9 @@ async def test_the_page_says_aloud_what_changes_and_its_tab_shows_it(
     await expect(tab.page).to_have_title("vm-1 is yours · LabLink")
 
 
-async def test_the_keyboard_alone_is_enough(service: RunningService, browser: Browser) -> None:
+async def test_the_keyboard_alone_is_enough(service: RunningService, database: Database, browser: Browser) -> None:
     tab = await new_tab(browser)
+    machine = await PlayedClient.of(await database.vm("vm-1"))
     await tab.page.goto(service.url)
     keys = tab.page.keyboard
     await keys.press("Tab")
@@ -128,73 +112,18 @@ async def test_the_keyboard_alone_is_enough(service: RunningService, browser: Br
     await keys.type("echo hi")
     await keys.press("Tab")
     await keys.press("Enter")
-    await tab.shows("You are next in line")
-    await tab.page.get_by_role("button", name="Leave the queue").focus()
+    await tab.shows("vm-1 is yours")
+    await machine.claim()
+    await machine.report("started")
+    await tab.shows("Your command is running")
+    for name in ("Skip to the page", "LabLink", "API", "Give the machine back …"):
+        await keys.press("Tab")
+        await expect(tab.page.locator(":focus")).to_have_text(re.compile(name))
     await keys.press("Enter")
-    await tab.shows("This request was cancelled")
-
-
-async def test_the_kept_link_opens_the_lease_in_another_browser_and_leaves_no_key_behind(
-    service: RunningService, browser: Browser
-) -> None:
-    tab, other = await new_tab(browser), await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
-    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
-    asked: list[str] = []
-    other.page.on("request", lambda request: asked.append(request.url))
-
-    await other.page.goto(link)
-
-    await other.shows("You are next in line")
-    token = link.partition("#")[2]
-    assert len(token) == 43
-    assert token not in other.page.url
-    assert not any(token in url.partition("#")[0] for url in asked)
-
-
-async def test_the_kept_link_also_works_in_a_tab_that_shows_the_page_already(
-    service: RunningService, browser: Browser
-) -> None:
-    tab, other = await new_tab(browser), await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
-    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
-    await other.page.goto(tab.page.url)
-    await other.shows("This page is not open to you")
-
-    for page in (other.page, tab.page):
-        await page.evaluate("link => { location.href = link }", link)
-
-        await page.get_by_role("heading", name="You are next in line").wait_for()
-        await expect(page).to_have_url(tab.page.url.partition("#")[0])
-
-
-async def test_a_wrong_key_opens_nothing_and_the_page_says_so(service: RunningService, browser: Browser) -> None:
-    tab, other = await new_tab(browser), await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
-    await tab.shows("You are next in line")
-    address = tab.page.url
-
-    await other.page.goto(f"{address}#{'A' * 43}")
-    await expect(other.page.get_by_role("alert")).to_contain_text("does not open this lease")
-    await other.shows("This page is not open to you")
-    await other.check()
-    await tab.page.evaluate("location.hash = 'foreign'")
-
-    await expect(tab.page.get_by_role("alert")).to_contain_text("does not open this lease")
-    await expect(tab.page).to_have_url(address)
-    await tab.check()
-
-
-async def test_a_key_that_cannot_be_looked_up_now_is_kept_for_another_try(
-    service: RunningService, browser: Browser
-) -> None:
-    tab = await new_tab(browser)
-    await tab.page.route("**/return", lambda route: route.abort())
-
-    await tab.page.goto(f"{service.url}/leases/00000000-0000-0000-0000-000000000000#{'A' * 43}")
-
-    await expect(tab.page.get_by_role("alert")).to_contain_text("Reload the page")
-    assert tab.page.url.endswith("A" * 43)
+    await keys.press("Tab")
+    await expect(tab.page.locator(":focus")).to_have_text("Give the machine back now")
+    await keys.press("Enter")
+    await tab.shows("This lease is over")
 
 
 async def test_what_is_open_focused_and_scrolled_stays_so_when_the_page_follows(
@@ -202,7 +131,7 @@ async def test_what_is_open_focused_and_scrolled_stays_so_when_the_page_follows(
 ) -> None:
     tab = await new_tab(browser)
     machine = await PlayedClient.of(await database.vm("vm-1"))
-    await ask(tab, service.url, "echo hi")
+    await tab.ask(service.url, "echo hi")
     await machine.claim()
     await machine.report("started")
     await tab.shows("Your command is running")
@@ -227,7 +156,7 @@ async def test_a_page_whose_lease_is_over_does_not_offer_to_come_back(
     service: RunningService, browser: Browser
 ) -> None:
     tab = await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
+    await tab.ask(service.url, "echo hi")
     await tab.shows("You are next in line")
     same = await tab.context.new_page()
     await same.goto(tab.page.url)
@@ -244,10 +173,10 @@ async def test_whoever_asks_again_is_told_that_nothing_new_was_started(
     service: RunningService, browser: Browser
 ) -> None:
     tab = await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
+    await tab.ask(service.url, "echo hi")
     await tab.shows("You are next in line")
 
-    await ask(tab, service.url, "echo something else")
+    await tab.ask(service.url, "echo something else")
 
     await expect(tab.page.get_by_role("alert")).to_contain_text("what you sent just now was not started")
     await tab.check()
@@ -255,32 +184,22 @@ async def test_whoever_asks_again_is_told_that_nothing_new_was_started(
 
 async def test_a_paste_that_is_too_long_is_answered_with_words(service: RunningService, browser: Browser) -> None:
     tab = await new_tab(browser)
-    await ask(tab, service.url, "echo " + "x" * 120_000)
+    await tab.ask(service.url, "echo " + "x" * 120_000)
     await expect(tab.page.get_by_label("Command")).to_have_accessible_description(re.compile("at most 100,000 bytes"))
     await expect(tab.page.get_by_label("Your e-mail")).to_have_value("ada@example.org")
 
-    await ask(tab, service.url, "echo " + "x" * 2_000_000)
+    await tab.ask(service.url, "echo " + "x" * 2_000_000)
 
     await tab.shows("That is too long")
     await tab.page.get_by_role("button", name="To the first page").click()
     await tab.shows("Ask for a machine")
 
 
-async def test_the_link_is_copied(service: RunningService, browser: Browser) -> None:
-    tab = await new_tab(browser, permissions=["clipboard-read", "clipboard-write"])
-    await ask(tab, service.url, "echo hi")
-    await tab.page.get_by_role("button", name="Copy").click()
-    await expect(tab.page.get_by_role("button", name="Copied")).to_be_visible()
-
-    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
-    assert await tab.page.evaluate("navigator.clipboard.readText()") == link
-
-
 async def test_without_javascript_everything_works_and_the_page_looks_again_by_itself(
     service: RunningService, database: Database, browser: Browser
 ) -> None:
     tab = await new_tab(browser, java_script_enabled=False)
-    await ask(tab, service.url, "echo hi")
+    await tab.ask(service.url, "echo hi")
     await tab.shows("You are next in line")
     await expect(tab.page.locator("meta[http-equiv=refresh]")).to_have_count(1)
     await database.vm("vm-1")
@@ -294,7 +213,7 @@ async def test_a_restart_of_the_stream_is_survived(
     service: RunningService, database: Database, browser: Browser
 ) -> None:
     tab = await new_tab(browser)
-    await ask(tab, service.url, "echo hi")
+    await tab.ask(service.url, "echo hi")
     await tab.shows("You are next in line")
     async with asyncio.timeout(LIMIT_SECONDS):
         while not service.service.feed.subscribers:

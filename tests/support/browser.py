@@ -25,6 +25,13 @@ class Tab:
     context: BrowserContext
     complaints: list[str] = field(default_factory=list)
 
+    async def ask(self, url: str, line: str, email: str = "ada@example.org") -> None:
+        """Fill in the form and send it."""
+        await self.page.goto(url)
+        await self.page.get_by_label("Your e-mail").fill(email)
+        await self.page.get_by_label("Command").fill(line)
+        await self.page.get_by_role("button", name="Ask for a machine").click()
+
     async def check(self) -> None:
         """Fails on what axe finds in light or dark, on what is wider than the screen, on the browser's complaints."""
         await self.page.evaluate("document.fonts.ready")

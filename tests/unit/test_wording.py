@@ -117,10 +117,20 @@ def test_nobody_who_asked_for_a_job_is_told_of_a_code() -> None:
 
 @pytest.mark.parametrize("failure", [*FAILURES, "something-new"])
 def test_every_failure_says_what_to_do(failure: str) -> None:
-    told = words(replace(ACTIVE, status="failed", failure=failure))
+    failed = replace(ACTIVE, status="failed", failure=failure)
 
-    assert told.sentences[0] == failure_words(failure)
+    told = words(failed)
+
+    assert told.sentences[0] == failure_words(failed)
     assert told.sentences[0].endswith(".") and len(told.sentences[0]) > 20
+
+
+def test_a_machine_that_was_taken_away_says_by_whom() -> None:
+    lost = replace(ACTIVE, status="failed", failure="vm-failed", ended_by="admin")
+
+    assert words(lost).headline == "This lease ended early"
+    assert words(lost).sentences[0].startswith("An admin took the machine out of service.")
+    assert words(replace(lost, active_at=None)).headline == "That did not work"
 
 
 def test_our_pin_is_told_once_the_desktop_is_active_and_only_if_it_is_ours() -> None:
