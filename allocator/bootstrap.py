@@ -31,6 +31,23 @@ COMFORTS = (
     "REVOKE CONNECT, TEMPORARY ON DATABASE template1 FROM PUBLIC",
 )
 
+# What would let a machine or reader fill the disk of a server that gives it no table. Who may not revoke it (it is the
+# superuser's, so no managed service's master user may) is told so in a WARNING that nobody reads.
+DISK_IS_NOT_FOR_ALL = """
+    DO $$
+    DECLARE
+        writes text;
+    BEGIN
+        FOR writes IN SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+            AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message')
+        LOOP
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', writes);
+        END LOOP;
+    EXCEPTION WHEN insufficient_privilege THEN
+        NULL;
+    END $$
+"""
+
 INSIDE = f"""
     REVOKE ALL ON SCHEMA public FROM PUBLIC;
     ALTER DEFAULT PRIVILEGES FOR ROLE {OWNER} REVOKE ALL ON FUNCTIONS FROM PUBLIC;
@@ -54,6 +71,7 @@ async def prepare(superuser_dsn: str, passwords: Mapping[str, str], database: st
         refused = [statement for statement in COMFORTS if not await _allowed(connection, statement)]
         async with _connected(superuser_dsn, database) as inside:
             await inside.execute(INSIDE)
+            await inside.execute(DISK_IS_NOT_FOR_ALL)
     return refused
 
 

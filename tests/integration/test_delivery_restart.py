@@ -77,3 +77,31 @@ async def test_a_command_that_ends_while_the_database_is_away_is_reported_when_i
         await reached(lambda: b'"done"' in machine.state.journal.read_bytes())
         await crashing.start()
         assert (await (await Pool.of(database)).finished(lease))["exit_code"] == 7
+
+
+async def test_a_claim_and_a_wipe_that_a_crash_loses_are_made_again_and_start_nothing_twice(
+    crashing: Crashing, database: Database, wire: Wire, tmp_path: Path
+) -> None:
+    """Both are answered before the disk has them (answer_before_the_disk); here it never gets them by itself."""
+    superuser = await database.connect("postgres")
+    await superuser.execute("ALTER SYSTEM SET wal_writer_delay = '10s'")
+    await superuser.execute("SELECT pg_reload_conf()")
+    machine = Machine.of(await database.vm(), tmp_path / "vm", wire.port)
+    pool = await Pool.of(database)
+    lease = await pool.request_job(machine.job())
+    unreported = wire.lose("request", "client_api.report(")
+    async with machine.serving():
+        async with asyncio.timeout(20):
+            await unreported.happened.wait()
+        await crashing.crash()
+        await crashing.start()
+        pool = await Pool.of(database)
+        assert (await pool.finished(lease))["status"] == "active"
+        await pool.end(lease)
+        await pool.available(machine)
+        await crashing.crash()
+        await crashing.start()
+        pool = await Pool.of(database)
+        await pool.available(machine)
+        assert await pool.owner.fetch("SELECT * FROM broken_invariants()") == []
+    assert machine.count_starts() == 1

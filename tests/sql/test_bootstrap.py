@@ -117,6 +117,10 @@ async def test_a_machine_may_call_client_api_and_nothing_else(database: Database
         "SELECT * FROM public.vms",
         "SELECT public.unassigned_vms_count()",
         "CREATE TEMPORARY TABLE t ()",
+        "SELECT lo_create(0)",
+        "SELECT lo_creat(-1)",
+        "SELECT lo_from_bytea(0, 'x')",
+        "SELECT pg_logical_emit_message(false, 'x', 'x')",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await client.execute(statement)

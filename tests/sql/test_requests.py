@@ -1,5 +1,9 @@
 """What a person may do: ask, come back, wait in a queue."""
 
+import json
+from collections.abc import Iterator
+from typing import Any
+
 import asyncpg
 import pytest
 
@@ -210,3 +214,25 @@ async def test_a_summary_that_was_not_redacted_is_redacted_here(
     )
 
     assert await owner.fetchval("SELECT crd_command FROM leases") == "start-host --code=*** --pin ***"
+
+
+async def test_however_many_leases_are_read_the_queue_is_counted_once(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await owner.execute(
+        "INSERT INTO leases (email, kind) SELECT 'u' || g || '@example.org', 'job' FROM generate_series(1, 300) g"
+    )
+    await owner.execute("INSERT INTO vms (hostname, status) SELECT 'h' || g, 'in-use' FROM generate_series(1, 300) g")
+    await owner.execute("ANALYZE leases")
+
+    plan = json.loads(await service.fetchval("EXPLAIN (ANALYZE, FORMAT JSON) SELECT * FROM lease_views"))
+
+    assert sum(rows_read(plan[0]["Plan"], "leases")) < 3000
+
+
+def rows_read(node: dict[str, Any], table: str) -> Iterator[float]:
+    """How many rows each scan of the table saw, in a plan as EXPLAIN tells it."""
+    if node.get("Relation Name") == table:
+        yield node["Actual Loops"] * (node["Actual Rows"] + node.get("Rows Removed by Filter", 0))
+    for child in node.get("Plans", []):
+        yield from rows_read(child, table)

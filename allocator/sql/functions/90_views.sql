@@ -1,12 +1,19 @@
 -- What people and programs read.
 
 -- A lease as its holder sees it: with its place in the queue, an honest guess at the wait, and who ended it. No secret in it.
+-- Who is n-th in the queue waits for the n-th machine whose time is up; both are counted once, however many leases are read.
 CREATE OR REPLACE VIEW lease_views AS
-SELECT l.id, l.email, l.status, l.pool, q.position,
-       CASE WHEN l.status = 'queued' THEN (
-           SELECT greatest(0, ceil(extract(epoch FROM other.expires_at - clock())))::integer FROM leases other
-           WHERE other.live AND other.pool = l.pool AND other.expires_at IS NOT NULL
-           ORDER BY other.expires_at OFFSET q.position - 1 LIMIT 1) END AS eta_seconds,
+WITH queue AS MATERIALIZED (
+    SELECT id, pool, row_number() OVER (PARTITION BY pool ORDER BY place) AS position FROM leases WHERE status = 'queued'
+), ends AS MATERIALIZED (
+    SELECT * FROM (
+        SELECT pool, expires_at, row_number() OVER (PARTITION BY pool ORDER BY expires_at) AS position
+        FROM leases WHERE live AND expires_at IS NOT NULL) AS numbered
+    WHERE position <= (SELECT max(position) FROM queue)
+)
+SELECT l.id, l.email, l.status, l.pool, q.position::integer,
+       CASE WHEN q.id IS NOT NULL AND e.expires_at IS NOT NULL
+           THEN greatest(0, ceil(extract(epoch FROM e.expires_at - clock())))::integer END AS eta_seconds,
        l.vm_id, l.hostname, l.epoch, l.kind, l.crd_command, l.exit_code, l.output, l.failure,
        l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.version,
        CASE WHEN NOT l.live THEN (
@@ -14,11 +21,8 @@ SELECT l.id, l.email, l.status, l.pool, q.position,
                        WHEN e.actor IN ('web', 'sweep') THEN 'service'
                        WHEN e.db_role LIKE 'lablink\_vm\_%' THEN 'machine' ELSE 'admin' END
            FROM events e WHERE e.lease_id = l.id AND e.kind = 'lease.' || l.status LIMIT 1) END AS ended_by
-FROM leases l
-LEFT JOIN LATERAL (
-    SELECT count(*)::integer AS position FROM leases ahead
-    WHERE l.status = 'queued' AND ahead.status = 'queued' AND ahead.pool = l.pool AND ahead.place <= l.place
-    HAVING l.status = 'queued') q ON true;
+FROM leases l LEFT JOIN queue q ON q.id = l.id AND l.status = 'queued'
+LEFT JOIN ends e ON e.pool = q.pool AND e.position = q.position;
 
 -- The lease for whoever brings its token; no row for everybody else.
 CREATE OR REPLACE FUNCTION lease_view(p_lease uuid, p_token_sha256 bytea) RETURNS SETOF lease_views
@@ -81,9 +85,9 @@ BEGIN ATOMIC
     UNION ALL
     SELECT 'I7', format('VM %s is at epoch %s but once was at %s', v.hostname, v.epoch, e.epoch) FROM public.vms v
     JOIN LATERAL (
-        SELECT max((e.detail ->> 'epoch')::bigint) AS epoch FROM public.events e
-        WHERE e.vm_id = v.id AND e.kind LIKE 'vm.%' AND e.id > (
-            SELECT coalesce(max(gone.id), 0) FROM public.events gone WHERE gone.vm_id = v.id AND gone.kind = 'vm.deleted')
+        SELECT (e.detail ->> 'epoch')::bigint AS epoch FROM public.events e
+        WHERE e.vm_id = v.id AND (e.kind = 'vm.deleted' OR e.kind LIKE 'vm.%' AND e.detail ->> 'epoch' ~ '^[0-9]{1,18}$')
+        ORDER BY e.id DESC LIMIT 1
     ) e ON e.epoch > v.epoch
     UNION ALL
     SELECT 'I8', format('lease %s became %s without an event', l.id, l.status) FROM public.leases l
