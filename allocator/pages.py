@@ -33,6 +33,10 @@ BEAT = ServerSentEvent(event="beat", raw_data="beat")
 
 SAID_NOTHING_NEW = "nothing-new"
 
+log = structlog.get_logger()
+pages = APIRouter(include_in_schema=False)
+forms = APIRouter()
+
 
 class LeaseForm(BaseModel):
     """The form's fields."""
@@ -42,11 +46,6 @@ class LeaseForm(BaseModel):
     email: str = Field(default="", description="Your e-mail address.")
     crd_command: str = Field(default="", description="The line from Google's page, or a program of the pool.")
     key: str = Field(default="", max_length=KEY_LENGTH, description="As Idempotency-Key.")
-
-
-log = structlog.get_logger()
-pages = APIRouter(include_in_schema=False)
-forms = APIRouter()
 
 
 @pages.get("/")
@@ -67,11 +66,7 @@ async def form_page(request: Request, service: Here) -> Response:
         **responses(400, 409, 413, 422, 503, pages=True),
     },
 )
-async def request_vm(
-    request: Request,
-    service: Here,
-    form: Annotated[LeaseForm, Form()],
-) -> Response:
+async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm, Form()]) -> Response:
     """Ask for a machine with a form. Answers with a page, or with JSON where Accept says so."""
     tokens = service.tokens(request)
     asked = LeaseRequest(form.email, form.crd_command, service.settings.pool.name, form.key or None, tokens)

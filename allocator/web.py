@@ -14,11 +14,10 @@ from starlette.types import ASGIApp, Message, Receive, Scope, Send
 from allocator.errors import CrossSite, TooLarge, WrongHost
 from client.network import is_loopback
 
-ANY_HOST = ("/static/", "/livez", "/readyz", "/metrics")
-"""Answered under any name: nothing of a person's is there, and whoever watches may know the service by another one."""
-
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 STATIC = "/static/"
+ANY_HOST = (STATIC, "/livez", "/readyz", "/metrics")
+"""Answered under any name: nothing of a person's is there, and whoever watches may know the service by another one."""
 
 POLICY = "; ".join(
     [
