@@ -1,6 +1,5 @@
 """The command `lablink`: what admins and ops type. Heavy modules are imported by the command that needs them."""
 
-import os
 import sys
 from typing import Annotated
 
@@ -55,9 +54,6 @@ def main() -> None:
     try:
         app()
     except KeyboardInterrupt:
-        sys.exit(INTERRUPTED)
-    except BrokenPipeError:  # whoever read our output has seen enough
-        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
         sys.exit(INTERRUPTED)
     except Exception as error:
         from allocator.cli.failures import exit_code_of

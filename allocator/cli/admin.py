@@ -1,10 +1,12 @@
 """What an admin asks of the database from the command line: one function a question, each one statement."""
 
 import hashlib
+import re
 import secrets
 from collections.abc import Sequence
+from dataclasses import dataclass
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, TypeVar
+from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -22,6 +24,8 @@ CHECK_SECONDS = 3600.0
 Row = dict[str, Any]
 T = TypeVar("T")
 
+NO_VM = "There is no VM {}. See which there are: lablink vms list --all"
+
 VM = """
     SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
            v.epoch, h.seen_at, v.updated_at, v.created_at, v.id
@@ -30,11 +34,53 @@ VM = """
 
 LEASE = """
     SELECT l.id, l.email, l.status, l.hostname, l.crd_command, l.kind, l.pool, l.exit_code, l.failure, l.output,
-           l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.vm_id, l.epoch
+           l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.vm_id, l.epoch,
+           CASE WHEN l.live THEN l.expires_at END AS ends_at
     FROM leases l
 """
 
+ID = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f-]*")
+BY_ID = "WHERE starts_with(l.id::text, lower($1)) LIMIT 2"
+BY_PERSON = "WHERE lower(l.email) = lower($1) ORDER BY l.live DESC, l.place DESC LIMIT 2"
+
+Act = Literal["fail", "return", "release", "retire"]
+
+ACTS: dict[Act, str] = {
+    "fail": "SELECT fail_vm($1, $2)",
+    "return": "SELECT return_vm($1)",
+    "release": "SELECT release_vm($1)",
+    "retire": "SELECT retire_vm($1)",
+}
+"""What an admin does with a machine; each answers with the status that it has then."""
+
+BLOCKER = """
+    SELECT pid, usename::text AS "user", application_name AS application,
+           coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8 AS seconds
+    FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1)) ORDER BY xact_start LIMIT 1
+"""
+
 EVENT = "SELECT e.id, e.at, e.actor, e.db_role, e.kind, e.hostname, e.lease_id, e.detail FROM events e"
+
+
+@dataclass(frozen=True, slots=True)
+class Blocker:
+    """A session that holds what another one waits for, and for how many seconds its transaction has been open."""
+
+    pid: int
+    user: str
+    application: str | None
+    seconds: float
+
+
+async def blocker(connection: Connection, pid: int) -> Blocker | None:
+    """Who keeps that session waiting: of several, the one that has been at it for longest."""
+    found = await connection.fetchrow(BLOCKER, pid)
+    return Blocker(**found) if found else None
+
+
+async def limit_lock_waits(connection: Connection, seconds: float) -> None:
+    """Let no statement of this connection wait longer for a lock than that."""
+    await connection.execute("SELECT set_config('lock_timeout', $1, false)", f"{seconds}s")
 
 
 async def clock(connection: Connection) -> datetime:
@@ -48,32 +94,30 @@ async def vms(connection: Connection, *, retired: bool = False) -> list[Row]:
     return await _rows(connection, query, retired)
 
 
+async def find_vm(connection: Connection, hostname: str) -> Row | None:
+    """The machine of that name, if there is one."""
+    found = await _rows(connection, f"{VM} WHERE v.hostname = $1", hostname)
+    return found[0] if found else None
+
+
 async def vm(connection: Connection, hostname: str) -> Row:
     """The machine of that name; raises NotThere."""
-    found = await _rows(connection, f"{VM} WHERE v.hostname = $1", hostname)
+    found = await find_vm(connection, hostname)
     if not found:
-        raise NotThere(f"There is no VM {hostname}. See which there are: lablink vms list --all")
-    return found[0]
+        raise NotThere(NO_VM.format(hostname))
+    return found
 
 
-async def fail_vm(connection: Connection, hostname: str, reason: str) -> str:
-    """Take a machine out of service; its lease fails. Returns the machine's new status."""
-    return await _value(connection, str, "SELECT fail_vm($1, $2)", hostname, reason)
+async def check_known(connection: Connection, hostname: str) -> None:
+    """Raises NotThere unless a machine of that name is, was or was invited."""
+    query = "SELECT EXISTS (SELECT FROM vms WHERE hostname = $1) OR EXISTS (SELECT FROM events WHERE hostname = $1)"
+    if not await _value(connection, bool, query, hostname):
+        raise NotThere(NO_VM.format(hostname))
 
 
-async def return_vm(connection: Connection, hostname: str) -> str:
-    """Put a failed machine back into service, by way of a cleaning. Returns the machine's new status."""
-    return await _value(connection, str, "SELECT return_vm($1)", hostname)
-
-
-async def release_vm(connection: Connection, hostname: str) -> str:
-    """End the lease on a machine, whoever holds it. Returns the machine's new status."""
-    return await _value(connection, str, "SELECT release_vm($1)", hostname)
-
-
-async def retire_vm(connection: Connection, hostname: str) -> str:
-    """Take a machine out for good. Returns the machine's new status."""
-    return await _value(connection, str, "SELECT retire_vm($1)", hostname)
+async def act_on_vm(connection: Connection, act: Act, hostname: str, *details: str) -> str:
+    """Do that with a machine. Returns its new status."""
+    return await _value(connection, str, ACTS[act], hostname, *details)
 
 
 async def invite_vm(connection: Connection, hostname: str, pool: str, seconds: int) -> str:
@@ -92,13 +136,18 @@ async def leases(connection: Connection, *, everything: bool, limit: int) -> lis
 
 
 async def lease(connection: Connection, name: str) -> Row:
-    """The one lease whose id begins with `name`, or that the person of that e-mail holds; raises NotThere."""
-    query = f"{LEASE} WHERE starts_with(l.id::text, lower($1)) OR (l.live AND lower(l.email) = lower($1)) LIMIT 2"
-    found = await _rows(connection, query, name)
+    """The lease whose id begins with `name`, or that a person of that name has, or had last.
+
+    Raises NotThere, and CommandFailed where more than one is meant: a database user may have lent itself several.
+    """
+    found = await _rows(connection, f"{LEASE} {BY_ID}", name) if ID.fullmatch(name) else []
     if not found:
-        raise NotThere(f"There is no lease {name}. See which there are: lablink leases list --all")
+        of_person = await _rows(connection, f"{LEASE} {BY_PERSON}", name)
+        found = [row for row in of_person if row["ended_at"] is None] or of_person[:1]
+    if not found:
+        raise NotThere(f"There is no lease {name!r}. See which there are: lablink leases list --all")
     if len(found) > 1:
-        raise CommandFailed(f"More than one lease is meant by {name}: give more of its id.")
+        raise CommandFailed(f"More than one lease is meant by {name!r}: give more of its id.")
     return found[0]
 
 

@@ -101,9 +101,16 @@ async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIter
             connection.terminate()
 
 
+async def reached(url: str) -> str:
+    """The same connection string, once the database there has let us in."""
+    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
+    connection.terminate()
+    return url
+
+
 def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by psql, connected to `url`; the password goes where `ps` does not see it."""
-    psql = shutil.which("psql") or _psql_of_server()
+    psql = _psql_of_server() or shutil.which("psql")
     if psql is None:
         raise CommandFailed(NO_PSQL)
     os.execvpe(psql, [psql, *arguments], os.environ | psql_environment(url))
@@ -127,7 +134,7 @@ def psql_environment(url: str) -> dict[str, str]:
 
 
 def _psql_of_server() -> str | None:
-    """The psql beside the server that `lablink up` runs, if it has one."""
+    """The psql beside the server that `lablink up` runs, if it has one: as new as the newest database here."""
     from allocator.local.postgres_binaries import find_binaries
 
     try:

@@ -35,9 +35,9 @@ def open_shell(
     - `lablink db shell`
     - `lablink db shell -c "SELECT hostname, status FROM vms"`
     """
-    from allocator.cli.database import become_psql, owner_dsn
+    from allocator.cli.database import asked, become_psql, reached
 
-    become_psql(owner_dsn(data_dir, settings or []), arguments or [])
+    become_psql(asked(reached, data_dir, settings or []), arguments or [])
 
 
 @app.command("deploy")
@@ -101,10 +101,10 @@ def downgrade(
     """
     from allocator import migrate as migrations
     from allocator.cli.database import asked
-    from allocator.cli.output import say
+    from allocator.cli.output import ask, say
 
     if not yes:
-        typer.confirm(f"Go back to version {version}, and lose what only later versions hold?", abort=True)
+        ask(f"Go back to version {version}, and lose what only later versions hold?")
     reached = asked(lambda dsn: migrations.downgrade(dsn, version), data_dir, settings or [])
     say(f"The database is at version {reached}." if reached else "The database is empty.")
 

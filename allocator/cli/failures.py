@@ -6,6 +6,9 @@ CommandFailed      1   it was refused, or did not work
 └── NotThere       4   there is no such machine, lease …
 """
 
+import errno
+import os
+import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -54,6 +57,8 @@ def explained(advice: str) -> Iterator[None]:
     """
     try:
         yield
+    except BrokenPipeError:  # of standard output; asyncpg's connections do not raise it
+        raise
     except NOT_MIGRATED as error:
         raise CommandFailed(
             f"The database is not at this version of LabLink ({error}). Migrate it: lablink db migrate"
@@ -61,7 +66,7 @@ def explained(advice: str) -> Iterator[None]:
     except REFUSED as error:
         raise Unreachable(f"The database does not let us in: {error}. Check user and password.") from error
     except DOWN as error:
-        raise Unreachable(distrust(error) or f"The database does not answer ({_short(error)}). {advice}") from error
+        raise Unreachable(distrust(error) or f"The database does not answer ({_why(error)}). {advice}") from error
     except asyncpg.PostgresError as error:
         kind = NotThere if error.sqlstate in NO_SUCH_THING else CommandFailed
         raise kind(sentence(error)) from error
@@ -74,8 +79,15 @@ def sentence(error: asyncpg.PostgresError) -> str:
     return f"{said[:1].upper()}{said[1:].rstrip('.')}." + (f" {hint}" if hint else "")
 
 
-def _short(error: BaseException) -> str:
-    return str(error).strip() or type(error).__name__
+def _why(error: BaseException) -> str:
+    """What went wrong on the way, as words in brackets; no number of an operating system's error."""
+    if isinstance(error, TimeoutError):
+        return "not in time"
+    if isinstance(error, OSError) and error.strerror:
+        number = error.errno or 0
+        known = number in errno.errorcode and not isinstance(error, socket.gaierror)
+        return (os.strerror(number) if known else error.strerror).lower()
+    return str(error).strip().rstrip(".") or type(error).__name__
 
 
 EXPECTED = {

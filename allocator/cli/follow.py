@@ -1,6 +1,10 @@
 """Looks again whenever the database says that something changed, for as long as somebody watches."""
 
 import asyncio
+import errno
+import os
+import select
+import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
@@ -48,9 +52,18 @@ async def _look_on(connection: Connection, look: Look) -> None:
     for channel in (CHANNEL, LEASE_CHANNEL):
         await connection.add_listener(channel, nudge)
     while not connection.is_closed():
+        _require_reader()
         changed.clear()
         await look(connection)
         await _happens(changed, LOOK_EVERY)
+
+
+def _require_reader() -> None:
+    """Raises BrokenPipeError once nobody reads our output: else that would show only when there is something to say."""
+    poll = select.poll()
+    poll.register(sys.stdout, 0)
+    if any(events & select.POLLERR for _, events in poll.poll(0)):
+        raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
 
 
 async def _happens(event: asyncio.Event, seconds: float) -> None:

@@ -25,6 +25,7 @@ class History:
     lease: str | None
     as_json: bool
     lease_id: UUID | None = None
+    known: bool = False
     missing: set[int] = field(default_factory=set)
 
     async def show(self, connection: Connection) -> None:
@@ -44,8 +45,8 @@ class History:
             output.say(_line(row))
 
     async def _unread(self, connection: Connection) -> list[Row]:
-        if self.lease and self.lease_id is None:
-            self.lease_id = (await admin.lease(connection, self.lease))["id"]
+        if not self.known:
+            await self._identify(connection)
         if self.after is None:
             return await self._newest(connection)
         found: list[Row] = []
@@ -53,6 +54,14 @@ class History:
             self._note(self.after, [row["id"] for row in rows])
             found += [row for row in rows if self._wanted(row)]
         return found
+
+    async def _identify(self, connection: Connection) -> None:
+        """Find what is asked about. Raises NotThere."""
+        if self.hostname:
+            await admin.check_known(connection, self.hostname)
+        if self.lease:
+            self.lease_id = (await admin.lease(connection, self.lease))["id"]
+        self.known = True
 
     async def _newest(self, connection: Connection) -> list[Row]:
         last = await admin.last_event(connection)

@@ -9,7 +9,10 @@ from allocator.cli.options import CONTEXT, DataDir, Json, Settings, run_on_datab
 app = typer.Typer(help="List leases, look into one, end one.", **CONTEXT)
 
 Lease = Annotated[
-    str, typer.Argument(metavar="LEASE", help="Its id or the beginning of it, or the e-mail of whoever holds it.")
+    str,
+    typer.Argument(
+        metavar="LEASE", help="Its id or the beginning of it, or the e-mail of whoever has it or had it last."
+    ),
 ]
 
 COLUMNS = {
@@ -19,7 +22,7 @@ COLUMNS = {
     "hostname": "VM",
     "crd_command": "Command",
     "created_at": "Asked",
-    "expires_at": "Ends",
+    "ends_at": "Ends",
     "ended_at": "Ended",
     "exit_code": "Exit code",
     "failure": "Failure",
@@ -83,7 +86,8 @@ def end_lease(name: Lease, as_json: Json = False, data_dir: DataDir = None, sett
     async def work(connection: admin.Connection) -> None:
         lease = await admin.lease(connection, name)
         status = await admin.end_lease(connection, lease["id"])
-        change = {"id": lease["id"], "status": status}
-        output.show_change(change, f"The lease {lease['id']} of {lease['email']} is {status}.", as_json=as_json)
+        was = " already" if lease["ended_at"] else ""
+        sentence = f"The lease {lease['id']} of {lease['email']} is {status}{was}."
+        output.show_change({"id": lease["id"], "status": status}, sentence, as_json=as_json)
 
     run_on_database(work, data_dir, settings)

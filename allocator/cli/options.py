@@ -46,12 +46,9 @@ def run_on_database(
 ) -> None:
     """Run `work` on one connection of the owner's; what goes wrong becomes a failure with words and an exit code."""
     from allocator.cli.database import connected
+    from allocator.cli.waiting import wait_aloud
 
-    async def run() -> None:
-        async with connected(data_dir, settings or []) as connection:
-            await work(connection)
-
-    asyncio.run(run())
+    asyncio.run(wait_aloud(lambda: connected(data_dir, settings or []), work))
 
 
 def follow_database(

@@ -7,9 +7,12 @@ from datetime import datetime, timedelta
 from typing import Any, TextIO
 from uuid import UUID
 
+import typer
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
+
+from allocator.cli.failures import CommandFailed
 
 Row = Mapping[str, Any]
 
@@ -28,6 +31,12 @@ STATUS_STYLES = {
     "failed": "red",
 }
 
+UNSEEN = [*range(9), *range(11, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+"""What terminals act on instead of showing it: control characters, and those that turn the direction of writing."""
+
+HARMLESS = dict.fromkeys(UNSEEN, "�")
+ESCAPED = {number: f"\\u{number:04x}" for number in UNSEEN}
+
 NOTHING: tuple[object, ...] = (None, "", {}, [])
 
 EVENT_COLUMNS = {
@@ -41,7 +50,7 @@ EVENT_COLUMNS = {
 }
 
 SHORT_ID = 8
-STEPS = ((60, "s"), (60, "min"), (24, "h"), (365, "day"))
+MINUTE, HOUR, DAY = 60, 3600, 86_400
 
 
 def console(stream: TextIO | None = None) -> Console:
@@ -54,23 +63,29 @@ def console(stream: TextIO | None = None) -> Console:
 
 def say(text: str) -> None:
     """Print a sentence for the person."""
-    console().print(text, soft_wrap=True)
+    console().print(text.translate(HARMLESS), soft_wrap=True)
+
+
+def ask(question: str) -> None:
+    """Have the person at the terminal agree. Raises Abort if they do not, and CommandFailed where nobody can."""
+    if not sys.stdin.isatty():
+        raise CommandFailed(f"{question} Nobody can be asked here: say --yes if so.")
+    typer.confirm(question, abort=True, err=True)
 
 
 def complain(text: str) -> None:
     """Print a sentence about something that went wrong, on standard error."""
-    console(sys.stderr).print(text, soft_wrap=True)
+    console(sys.stderr).print(text.translate(HARMLESS), soft_wrap=True)
 
 
-def dump(value: object) -> str:
-    """`value` as one line of JSON, times in ISO 8601."""
-    return json.dumps(value, default=_plain, ensure_ascii=False)
+def dump(value: object, *, indent: int | None = None) -> str:
+    """`value` as JSON, on one line unless indented; times in ISO 8601."""
+    return json.dumps(value, default=_plain, ensure_ascii=False, indent=indent).translate(ESCAPED)
 
 
 def print_json(value: object) -> None:
     """Print `value` as JSON: laid out for a terminal, on one line for a pipe; flushed, so that a follower sees it."""
-    indent = 2 if sys.stdout.isatty() else None
-    print(json.dumps(value, default=_plain, ensure_ascii=False, indent=indent), flush=True)
+    print(dump(value, indent=2 if sys.stdout.isatty() else None), flush=True)
 
 
 def print_json_lines(rows: Iterable[Row]) -> None:
@@ -142,8 +157,8 @@ def cell(value: object, now: datetime) -> Text:
     if isinstance(value, datetime):
         return Text(ago(value, now))
     if isinstance(value, dict):
-        return Text(", ".join(f"{key}={_word(item)}" for key, item in value.items()))
-    text = str(value)
+        value = ", ".join(f"{key}={_word(item)}" for key, item in value.items())
+    text = str(value).rstrip("\n").translate(HARMLESS)
     return Text(text, style=STATUS_STYLES.get(text, ""))
 
 
@@ -157,14 +172,16 @@ def ago(at: datetime, now: datetime) -> str:
 
 
 def duration(seconds: float) -> str:
-    """A length of time in its largest whole unit: "40 s", "3 min", "2 h", "5 days"."""
-    amount = seconds
-    for size, unit in STEPS:
-        if amount < size or unit == "day":
-            break
-        amount /= size
-    count = int(amount)
-    return f"{count} {unit}{'s' if unit == 'day' and count != 1 else ''}"
+    """A length of time, rounded down: "40 s", "3 min", "7 h 59 min", "5 days"."""
+    if seconds < MINUTE:
+        return f"{int(seconds)} s"
+    if seconds < HOUR:
+        return f"{int(seconds // MINUTE)} min"
+    if seconds < DAY:
+        hours, rest = divmod(int(seconds), HOUR)
+        return f"{hours} h {rest // MINUTE} min" if rest >= MINUTE else f"{hours} h"
+    days = int(seconds // DAY)
+    return f"{days} day{'s' if days > 1 else ''}"
 
 
 def _short(value: object) -> object:

@@ -1,26 +1,38 @@
 """`lablink vms`: the machines, and what an admin does with one."""
 
-from typing import Annotated
+from collections.abc import Collection
+from pathlib import Path
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from allocator.cli.options import CONTEXT, DataDir, Json, Settings, follow_database, run_on_database
 
+if TYPE_CHECKING:
+    from allocator.cli.admin import Act
+
 app = typer.Typer(help="List the machines, watch them, take one out of service, invite one.", **CONTEXT)
 
 Hostname = Annotated[str, typer.Argument(metavar="HOSTNAME", help="The machine's name: see `lablink vms list`.")]
+Yes = Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even if somebody has it.")]
 
 COLUMNS = {
     "hostname": "VM",
     "status": "Status",
     "email": "Person",
-    "lease_status": "Lease",
+    "lease_id": "Lease",
+    "lease_status": "Lease is",
     "crd_command": "Command",
     "seen_at": "Last seen",
     "updated_at": "Changed",
     "reason": "Reason",
 }
-FACTS = COLUMNS | {"lease_id": "Lease id", "pool": "Pool", "epoch": "Epoch", "created_at": "Created"}
+FACTS = COLUMNS | {"pool": "Pool", "epoch": "Epoch", "created_at": "Created"}
+NEXT = {
+    "failed": "Put it back into service: lablink vms return {}",
+    "cleaning": "It is available when its client has cleaned it.",
+    "retired": "To have it back, invite it again: lablink vms invite {}",
+}
 NONE = "There are no machines yet. Start some with `lablink up`, or invite one: lablink vms invite HOSTNAME"
 
 
@@ -87,17 +99,7 @@ def fail_vm(
 
     Example: `lablink vms fail vm-2 --reason "the disk is noisy"`
     """
-    from allocator.cli import admin, output
-
-    async def work(connection: admin.Connection) -> None:
-        status = await admin.fail_vm(connection, hostname, reason)
-        output.show_change(
-            {"hostname": hostname, "status": status},
-            f"{hostname} is {status}. Put it back into service: lablink vms return {hostname}",
-            as_json=as_json,
-        )
-
-    run_on_database(work, data_dir, settings)
+    _act("fail", hostname, reason, as_json=as_json, data_dir=data_dir, settings=settings)
 
 
 @app.command("return")
@@ -106,14 +108,7 @@ def return_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = Non
 
     Example: `lablink vms return vm-2`
     """
-    from allocator.cli import admin, output
-
-    async def work(connection: admin.Connection) -> None:
-        status = await admin.return_vm(connection, hostname)
-        hint = "; it is available when its client has cleaned it" if status == "cleaning" else ""
-        output.show_change({"hostname": hostname, "status": status}, f"{hostname} is {status}{hint}.", as_json=as_json)
-
-    run_on_database(work, data_dir, settings)
+    _act("return", hostname, as_json=as_json, data_dir=data_dir, settings=settings)
 
 
 @app.command("release")
@@ -122,19 +117,13 @@ def release_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = No
 
     Example: `lablink vms release vm-2`
     """
-    from allocator.cli import admin, output
-
-    async def work(connection: admin.Connection) -> None:
-        status = await admin.release_vm(connection, hostname)
-        output.show_change({"hostname": hostname, "status": status}, f"{hostname} is {status}.", as_json=as_json)
-
-    run_on_database(work, data_dir, settings)
+    _act("release", hostname, as_json=as_json, data_dir=data_dir, settings=settings)
 
 
 @app.command("retire")
 def retire_vm(
     hostname: Hostname,
-    yes: Annotated[bool, typer.Option("--yes", "-y", help="Do not ask, even if somebody has it.")] = False,
+    yes: Yes = False,
     as_json: Json = False,
     data_dir: DataDir = None,
     settings: Settings = None,
@@ -143,16 +132,9 @@ def retire_vm(
 
     Example: `lablink vms retire vm-2`
     """
-    from allocator.cli import admin, output
-
-    async def work(connection: admin.Connection) -> None:
-        vm = await admin.vm(connection, hostname)
-        if vm["lease_id"] and not yes:
-            typer.confirm(f"{vm['email']} has {hostname} and loses it. Retire it?", abort=True, err=True)
-        status = await admin.retire_vm(connection, hostname)
-        output.show_change({"hostname": hostname, "status": status}, f"{hostname} is {status}.", as_json=as_json)
-
-    run_on_database(work, data_dir, settings)
+    if not yes:
+        _ask_first(hostname, ("in-use",), "Retire it?", data_dir, settings)
+    _act("retire", hostname, as_json=as_json, data_dir=data_dir, settings=settings)
 
 
 @app.command("invite")
@@ -160,21 +142,56 @@ def invite_vm(
     hostname: Hostname,
     pool: Annotated[str, typer.Option("--pool", help="The kind of machine that it is.")] = "default",
     minutes: Annotated[int, typer.Option("--minutes", min=1, max=10_080, help="How long the token is good for.")] = 60,
+    yes: Yes = False,
     as_json: Json = False,
     data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
     """Let a machine join: prints a token with which it may enrol once.
 
-    The token is shown now and never again; the database only keeps its SHA-256. Put it into the file that the machine's
-    `join_token_file` setting names.
+    The token is shown now and never again; the database only keeps its SHA-256. Give the machine a file with it:
+    lablink-client enrol --token-file FILE. A machine that has this name already is replaced when the token is used.
 
     Example: `lablink vms invite vm-9 > join-token`
     """
     from allocator.cli import admin, output
 
+    if not yes:
+        _ask_first(
+            hostname, ("available", "in-use", "cleaning"), "Let another machine take its place?", data_dir, settings
+        )
+
     async def work(connection: admin.Connection) -> None:
         token = await admin.invite_vm(connection, hostname, pool, minutes * 60)
         output.show_change({"hostname": hostname, "token": token}, token, as_json=as_json)
+
+    run_on_database(work, data_dir, settings)
+
+
+def _act(
+    act: "Act", hostname: str, *details: str, as_json: bool, data_dir: Path | None, settings: list[str] | None
+) -> None:
+    """Do that with a machine, and say what it is now and what comes next."""
+    from allocator.cli import admin, output
+
+    async def work(connection: admin.Connection) -> None:
+        status = await admin.act_on_vm(connection, act, hostname, *details)
+        sentence = f"{hostname} is {status}. {NEXT.get(status, '').format(hostname)}".rstrip()
+        output.show_change({"hostname": hostname, "status": status}, sentence, as_json=as_json)
+
+    run_on_database(work, data_dir, settings)
+
+
+def _ask_first(
+    hostname: str, statuses: Collection[str], question: str, data_dir: Path | None, settings: list[str] | None
+) -> None:
+    """Ask the person before a machine that has one of `statuses` is taken away; ends the command unless they agree."""
+    from allocator.cli import admin, output
+
+    async def work(connection: admin.Connection) -> None:
+        vm = await admin.find_vm(connection, hostname)
+        if vm and vm["status"] in statuses:
+            lent = f", and {vm['email']} loses it" if vm["lease_id"] else ""
+            output.ask(f"{hostname} is {vm['status']}{lent}. {question}")
 
     run_on_database(work, data_dir, settings)

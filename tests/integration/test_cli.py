@@ -3,6 +3,7 @@
 import asyncio
 import json
 import os
+import signal
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -10,6 +11,7 @@ from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 
 from tests.support.database import PASSWORDS, Database
@@ -113,6 +115,19 @@ async def test_a_lease_is_found_by_person_and_by_the_beginning_of_its_id(databas
     assert await answer(database, "leases", "list") == []
 
 
+async def test_the_latest_lease_of_a_person_is_found_when_it_is_over(database: Database) -> None:
+    await database.vm("vm-1")
+    await ask(database, "ada@example.org")
+    await lablink(database, "leases", "end", "ada@example.org")
+
+    shown = await lablink(database, "leases", "show", "Ada@example.org")
+    again = await lablink(database, "leases", "end", "ada@example.org")
+
+    assert "cancelled" in shown.stdout
+    assert "Ends" not in shown.stdout
+    assert "is cancelled already" in again.stdout
+
+
 async def test_an_invitation_prints_the_token_once_and_keeps_only_its_hash(database: Database) -> None:
     invited = await lablink(database, "vms", "invite", "vm-9")
     token = invited.stdout.strip()
@@ -126,8 +141,62 @@ async def test_an_invitation_prints_the_token_once_and_keeps_only_its_hash(datab
     assert kept is not None and kept["hostname"] == "vm-9" and kept["same"]
 
 
+async def test_an_invitation_in_the_name_of_a_machine_that_serves_is_asked_about(database: Database) -> None:
+    await database.vm("vm-1")
+
+    kept = await lablink(database, "vms", "invite", "vm-1")
+    invited = await lablink(database, "vms", "invite", "vm-1", "--yes")
+
+    assert (kept.returncode, kept.stdout) == (1, "")
+    assert "vm-1 is available" in kept.stderr and "--yes" in kept.stderr
+    assert invited.returncode == 0
+
+
+async def test_a_name_that_no_machine_may_have_is_refused_in_a_sentence(database: Database) -> None:
+    done = await lablink(database, "vms", "invite", "a b")
+
+    assert done.returncode == 1
+    assert "letters, digits" in done.stderr
+    assert "constraint" not in done.stderr
+
+
+@asynccontextmanager
+async def locked(database: Database, statement: str) -> AsyncIterator[asyncpg.transaction.Transaction]:
+    """An open transaction of an admin in psql, after a statement."""
+    admin = await database.connect("lablink", application_name="psql")
+    transaction = admin.transaction()
+    await transaction.start()
+    await admin.execute(statement)
+    yield transaction
+
+
+async def test_a_command_that_waits_for_a_lock_says_whose_it_is_and_goes_on_when_it_is_free(database: Database) -> None:
+    await database.vm("vm-1")
+    async with locked(database, "SELECT FROM vms FOR UPDATE") as transaction:
+        process = await started(database, "vms", "fail", "vm-1")
+        assert process.stderr
+        said = (await process.stderr.readline()).decode()
+        await transaction.rollback()
+        output, _ = await process.communicate()
+
+    assert "psql of lablink" in said
+    assert process.returncode == 0
+    assert b"vm-1 is failed" in output
+
+
+async def test_a_command_gives_up_on_a_lock_and_says_how_to_free_it(database: Database) -> None:
+    await database.vm("vm-1")
+    async with locked(database, "SELECT FROM vms FOR UPDATE"):
+        done = await lablink(database, "vms", "fail", "vm-1")
+
+    assert done.returncode == 1
+    assert "pg_terminate_backend" in done.stderr
+    assert (await answer(database, "vms", "show", "vm-1"))["status"] == "available"
+
+
 @pytest.mark.parametrize(
-    "command", [["vms", "fail"], ["vms", "retire"], ["vms", "return"], ["vms", "show"], ["leases", "end"]]
+    "command",
+    [["vms", "fail"], ["vms", "retire"], ["vms", "return"], ["vms", "show"], ["leases", "end"], ["events", "--vm"]],
 )
 async def test_what_is_not_there_is_one_sentence_and_exit_code_4(database: Database, command: list[str]) -> None:
     done = await lablink(database, *command, "nothing")
@@ -146,7 +215,8 @@ async def test_a_refused_change_is_told_with_its_hint(database: Database) -> Non
     done = await lablink(database, "vms", "fail", "vm-1")
 
     assert done.returncode == 1
-    assert "lablink vms invite" in done.stderr
+    assert done.stderr.startswith("VM vm-1 is retired")
+    assert "lablink vms invite vm-1" in done.stderr
 
 
 async def test_verify_finds_nothing_wrong_with_a_new_database(database: Database) -> None:
@@ -201,7 +271,7 @@ async def test_a_machine_is_retired_and_whoever_has_it_is_asked_about(database: 
     lent = await answer(database, "vms", "retire", "vm-1", "--yes")
 
     assert kept.returncode == 1
-    assert "ada@example.org has vm-1" in kept.stdout + kept.stderr
+    assert "ada@example.org loses it" in kept.stderr
     assert free == {"hostname": "vm-2", "status": "retired"}
     assert lent == {"hostname": "vm-1", "status": "retired"}
     assert await answer(database, "vms", "list") == []
@@ -236,13 +306,26 @@ async def test_the_url_is_one_that_psql_takes_and_the_shell_opens_it(database: D
     assert by_shell.stdout.strip() == "lablink"
 
 
-@pytest.mark.parametrize("command", ["vms list", "verify", "db history", "db migrate", "events --follow"])
+async def test_the_shell_is_the_psql_beside_the_server_and_not_another_one_on_the_path(
+    database: Database, tmp_path: Path
+) -> None:
+    (tmp_path / "psql").write_text("#!/bin/sh\necho another one\n")
+    (tmp_path / "psql").chmod(0o755)
+    there = {"OWNER": PASSWORDS["lablink"], "PATH": f"{tmp_path}:{os.environ['PATH']}"}
+
+    done = await asyncio.to_thread(run_lablink, "db", "shell", "-Atc", "SELECT 1", *place(database), **there)
+
+    assert done.stdout.strip() == "1"
+
+
+@pytest.mark.parametrize("command", ["vms list", "verify", "db history", "db migrate", "db shell", "events --follow"])
 def test_a_database_that_is_away_is_one_sentence_and_exit_code_3(command: str) -> None:
     away = ["--set=database.port=1", "--set=database.owner.password=env:OWNER"]
 
     done = run_lablink(*command.split(), *away, OWNER="x")
 
     assert done.returncode == 3
+    assert done.stderr.startswith("The database does not answer (connection refused).")
     assert len(done.stderr.splitlines()) == 1
 
 
@@ -268,22 +351,57 @@ def test_a_wrong_setting_is_exit_code_2_and_its_name() -> None:
     assert "port" in done.stderr
 
 
-@asynccontextmanager
-async def following(database: Database, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
-    """The output of a command that goes on until the end of the block."""
-    process = await asyncio.create_subprocess_exec(
+async def started(database: Database, *arguments: str) -> asyncio.subprocess.Process:
+    """A command under way."""
+    return await asyncio.create_subprocess_exec(
         LABLINK,
         *arguments,
         *place(database),
         stdout=subprocess.PIPE,
+        stderr=subprocess.PIPE,
         env={**os.environ, "OWNER": PASSWORDS["lablink"]},
     )
+
+
+@asynccontextmanager
+async def following(database: Database, *arguments: str) -> AsyncIterator[asyncio.StreamReader]:
+    """The output of a command that goes on until the end of the block."""
+    process = await started(database, *arguments)
     assert process.stdout
     try:
         yield process.stdout
     finally:
         process.terminate()
         await process.communicate()
+
+
+@pytest.mark.parametrize("command", ["events --follow", "vms watch", "vms watch --json"])
+async def test_what_follows_ends_quietly_with_ctrl_c(database: Database, command: str) -> None:
+    await database.vm("vm-1")
+    process = await started(database, *command.split())
+    assert process.stdout
+
+    await process.stdout.readline()
+    process.send_signal(signal.SIGINT)
+    _, complaints = await process.communicate()
+
+    assert (process.returncode, complaints) == (130, b"")
+
+
+@pytest.mark.parametrize("command", ["events --follow", "vms watch", "events --json", "vms list", "vms show vm-1"])
+async def test_a_reader_that_has_seen_enough_ends_the_command_quietly(database: Database, command: str) -> None:
+    await database.vm("vm-1")
+    reads, writes = os.pipe()
+    os.close(reads)
+    there = {**os.environ, "OWNER": PASSWORDS["lablink"]}
+
+    process = await asyncio.create_subprocess_exec(
+        LABLINK, *command.split(), *place(database), stdout=writes, stderr=subprocess.PIPE, env=there
+    )
+    os.close(writes)
+    _, complaints = await process.communicate()
+
+    assert complaints == b""
 
 
 async def line(stream: asyncio.StreamReader) -> Any:

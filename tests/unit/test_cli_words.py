@@ -24,6 +24,7 @@ NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
         (60, "1 min ago"),
         (3599, "59 min ago"),
         (7200, "2 h ago"),
+        (-28_799, "in 7 h 59 min"),
         (86_400, "1 day ago"),
         (400 * 86_400, "400 days ago"),
         (-90, "in 1 min"),
@@ -54,6 +55,15 @@ def test_text_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureF
     output.say("[bold]not bold[/bold] :smile:")
 
     assert capsys.readouterr().out == "[bold]not bold[/bold] :smile:\n"
+
+
+@pytest.mark.parametrize("unseen", ["\x1b", "\x07", "\x9b", "\u202e"])
+def test_what_a_terminal_would_act_on_is_never_printed(capsys: pytest.CaptureFixture[str], unseen: str) -> None:
+    output.say(f"a{unseen}b")
+    output.console().print(output.table([{"a": f"a{unseen}b"}], {"a": "A"}, now=NOW))
+    output.print_json({"a": f"a{unseen}b"})
+
+    assert unseen not in capsys.readouterr().out
 
 
 def test_json_has_times_in_iso_8601() -> None:

@@ -1,0 +1,59 @@
+"""Says for whom a command waits, when somebody's open transaction holds what it needs, and gives up in a sentence."""
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from contextlib import AbstractAsyncContextManager, suppress
+from typing import TypeVar
+
+import asyncpg
+
+from allocator.cli.admin import Blocker, Connection, blocker, limit_lock_waits
+from allocator.cli.failures import CommandFailed
+from allocator.cli.output import complain, duration
+
+SAY_AFTER = 1.0
+"""Seconds of waiting that need no explanation."""
+
+GIVE_UP_AFTER = 5.0
+"""Seconds that a command waits for one lock."""
+
+T = TypeVar("T")
+Connect = Callable[[], AbstractAsyncContextManager[Connection]]
+
+
+async def wait_aloud(connect: Connect, work: Callable[[Connection], Awaitable[T]]) -> T:
+    """Do `work` on a connection. Raises CommandFailed when a lock that it needs is not given up in time."""
+    async with connect() as connection:
+        await limit_lock_waits(connection, GIVE_UP_AFTER)
+        telling = asyncio.create_task(_tell(connect, connection.get_server_pid()))
+        try:
+            return await work(connection)
+        except asyncpg.LockNotAvailableError as error:
+            raise CommandFailed(_advice(await telling)) from error
+        finally:
+            telling.cancel()
+
+
+async def _tell(connect: Connect, pid: int) -> Blocker | None:
+    """Say for whom that session waits, once it has waited long enough; returns who it is."""
+    await asyncio.sleep(SAY_AFTER)
+    with suppress(CommandFailed):
+        async with connect() as another:
+            held_by = await blocker(another, pid)
+        if held_by:
+            complain(f"Waiting for {_name(held_by)}, whose transaction has been open for {duration(held_by.seconds)} …")
+        return held_by
+    return None
+
+
+def _name(held_by: Blocker) -> str:
+    return f"{held_by.application or 'a session'} of {held_by.user} (process {held_by.pid})"
+
+
+def _advice(held_by: Blocker | None) -> str:
+    if held_by is None:
+        return "Nothing was done: somebody else's transaction holds what this needs. Try again."
+    return (
+        f"Nothing was done: {_name(held_by)} still holds what this needs. Have it COMMIT or ROLLBACK there, or cut it "
+        f"off: lablink db shell -c 'SELECT pg_terminate_backend({held_by.pid})'"
+    )
