@@ -113,7 +113,8 @@ def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:
     psql = _psql_of_server() or shutil.which("psql")
     if psql is None:
         raise CommandFailed(NO_PSQL)
-    os.execvpe(psql, [psql, *arguments], os.environ | psql_environment(url))
+    quiet = "--variable=SHOW_CONTEXT=never"  # a refusal is two lines: what was refused, and the hint
+    os.execvpe(psql, [psql, quiet, *arguments], os.environ | psql_environment(url))
 
 
 def psql_environment(url: str) -> dict[str, str]:

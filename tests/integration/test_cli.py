@@ -306,6 +306,12 @@ async def test_the_url_is_one_that_psql_takes_and_the_shell_opens_it(database: D
     assert by_shell.stdout.strip() == "lablink"
 
 
+async def test_the_shell_shows_a_refusal_in_two_lines(database: Database) -> None:
+    refused = await lablink(database, "db", "shell", "-c", "DELETE FROM sweeps")
+
+    assert [line.split(":")[0] for line in refused.stderr.splitlines()] == ["ERROR", "HINT"]
+
+
 async def test_the_shell_is_the_psql_beside_the_server_and_not_another_one_on_the_path(
     database: Database, tmp_path: Path
 ) -> None:

@@ -130,6 +130,8 @@ async def test_a_lease_marked_started_in_psql_loses_its_secret(
         "status = 'cancelled'",
         "email = 'eve@example.org'",
         "vm_id = vm_id + 1",
+        "hostname = 'vm-9'",
+        'command = \'{"argv": ["sleep"]}\'',
         "epoch = epoch + 1",
         "pool = 'other'",
         "kind = 'hold'",
@@ -144,6 +146,17 @@ async def test_an_active_lease_keeps_its_person_and_machine(
 
     with refused("LL003"):
         await owner.execute(f"UPDATE leases SET {change}")
+
+
+async def test_an_active_lease_has_no_deadline_to_miss(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    _, lease = await lent(database, service)
+
+    await owner.execute("UPDATE leases SET deadline = clock() - interval '1 hour'")
+    await service.execute("SELECT sweep_deadlines()")
+
+    assert (await lease_of(owner, lease))["status"] == "active"
 
 
 async def test_a_lease_cannot_take_a_machine_from_its_own_side(

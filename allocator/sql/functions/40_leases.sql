@@ -10,18 +10,20 @@ BEGIN
                 USING ERRCODE = 'LL003', HINT = 'Let the person ask for a new one.';
         ELSIF NEW.status <> OLD.status AND (NEW.vm_id IS NULL AND NEW.status = 'assigned' OR NOT EXISTS (
             SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status)) THEN
-            RAISE EXCEPTION 'lease % is %; it cannot become % so', OLD.id, OLD.status, NEW.status
+            RAISE EXCEPTION 'lease % is %; it cannot become % here', OLD.id, OLD.status, NEW.status
                 USING ERRCODE = 'LL003', HINT = next_for_lease(OLD);
         ELSIF NEW.status = 'failed' AND NEW.failure IS NULL THEN
             RAISE EXCEPTION 'a lease that failed says why' USING ERRCODE = 'LL003', HINT = next_for_lease(OLD);
-        ELSIF (NEW.id, NEW.email, NEW.pool, NEW.place, NEW.created_at)
-              IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.place, OLD.created_at)
+        ELSIF (NEW.id, NEW.email, NEW.pool, NEW.command, NEW.place, NEW.created_at)
+              IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.command, OLD.place, OLD.created_at)
               OR NEW.kind <> OLD.kind AND NOT (OLD.kind = 'typed' AND NEW.kind IN ('desktop', 'job'))
-              OR OLD.vm_id IS NOT NULL AND (NEW.vm_id, NEW.epoch) IS DISTINCT FROM (OLD.vm_id, OLD.epoch) THEN
-            RAISE EXCEPTION 'lease % keeps its person, pool, kind, machine and place', OLD.id
+              OR OLD.vm_id IS NOT NULL
+                 AND (NEW.vm_id, NEW.hostname, NEW.epoch) IS DISTINCT FROM (OLD.vm_id, OLD.hostname, OLD.epoch) THEN
+            RAISE EXCEPTION 'lease % keeps its person, pool, kind, command, machine and place', OLD.id
                 USING ERRCODE = 'LL003', HINT = 'End it and open another one.';
         END IF;
         NEW.version := OLD.version + 1;
+        NEW.deadline := CASE WHEN NEW.status <> 'active' THEN NEW.deadline END;
     END IF;
     NEW.crd_command := blot_out(NEW.crd_command);
     IF TG_OP = 'INSERT' OR NEW.status <> OLD.status THEN
