@@ -71,19 +71,24 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
-        middleware=[
-            Middleware(HeadersMiddleware, site=site),
-            Middleware(AnswerMiddleware, answer=problems.answer),
-            Middleware(SameSiteMiddleware, site=site),
-            Middleware(BodyLimitMiddleware, limit=settings.server.body_limit),
-            Middleware(HeadMiddleware),
-        ],
+        middleware=_around_every_request(site, problems, settings.server.body_limit),
         exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
     )
     for router in (pages.pages, pages.forms, api.router, health.router, docs.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
+
+
+def _around_every_request(site: Site, problems: Problems, body_limit: int) -> list[Middleware]:
+    """What wraps the routes, the outermost first."""
+    return [
+        Middleware(HeadersMiddleware, site=site),
+        Middleware(AnswerMiddleware, answer=problems.answer),
+        Middleware(SameSiteMiddleware, site=site),
+        Middleware(BodyLimitMiddleware, limit=body_limit),
+        Middleware(HeadMiddleware),
+    ]
 
 
 class _Documented(FastAPI):

@@ -1,8 +1,6 @@
 """What an admin asks of the database from the command line: one function a question, each one statement."""
 
-import hashlib
 import re
-import secrets
 from collections.abc import Sequence
 from dataclasses import dataclass
 from datetime import datetime
@@ -118,14 +116,6 @@ async def check_known(connection: Connection, hostname: str) -> None:
 async def act_on_vm(connection: Connection, act: Act, hostname: str, *details: str) -> str:
     """Do that with a machine. Returns its new status."""
     return await _value(connection, str, ACTS[act], hostname, *details)
-
-
-async def invite_vm(connection: Connection, hostname: str, pool: str, seconds: int) -> str:
-    """Let a machine of that name enrol once within `seconds`; returns the join token, of which only a hash is kept."""
-    token = secrets.token_urlsafe(32)
-    digest = hashlib.sha256(token.encode()).digest()
-    await connection.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, pool, digest, seconds)
-    return token
 
 
 async def leases(connection: Connection, *, everything: bool, limit: int) -> list[Row]:

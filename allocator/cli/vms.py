@@ -154,6 +154,7 @@ def invite_vm(
 
     Example: `lablink vms invite vm-9 > join-token`
     """
+    from allocator import invitations
     from allocator.cli import admin, output
 
     if not yes:
@@ -162,7 +163,7 @@ def invite_vm(
         )
 
     async def work(connection: admin.Connection) -> None:
-        token = await admin.invite_vm(connection, hostname, pool, minutes * 60)
+        token = await invitations.invite_vm(connection, hostname, pool, minutes * 60)
         output.show_change({"hostname": hostname, "token": token}, token, as_json=as_json)
 
     run_on_database(work, data_dir, settings)

@@ -1,6 +1,5 @@
 """The machines of `lablink up`: which there shall be, and what the client of each finds in its state directory."""
 
-import hashlib
 import json
 import os
 import re
@@ -13,6 +12,7 @@ from pathlib import Path
 
 import asyncpg
 
+from allocator.invitations import invite_vm
 from allocator.local import start_host
 from allocator.local.accounts import own_directory, reachable, stranger
 from allocator.local.installation import Installation, environment
@@ -70,6 +70,7 @@ class Machines:
                 shutil.rmtree(self.home / hostname, ignore_errors=True)
             known = {row["hostname"] for row in rows}
             for hostname in keep:
+                own_directory(self.home / hostname)
                 if hostname not in known or not self._enrolled(hostname):
                     await self._invite(connection, hostname)
         return keep
@@ -132,9 +133,7 @@ class Machines:
 
     async def _invite(self, connection: asyncpg.Connection, hostname: str) -> None:
         """Give the machine a join token, as an admin would."""
-        token = secrets.token_urlsafe(32)
-        digest = hashlib.sha256(token.encode()).digest()
-        await connection.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, POOL, digest, TOKEN_SECONDS)
+        token = await invite_vm(connection, hostname, POOL, TOKEN_SECONDS)
         self._write(self.home / hostname / INVITATION, f"{token}\n")
 
     def _enrolled(self, hostname: str) -> bool:
