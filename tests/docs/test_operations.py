@@ -1,0 +1,88 @@
+"""What docs/operations.md and the README tell an admin to type is there and does it."""
+
+import re
+
+import asyncpg
+import pytest
+from typer.main import get_command
+
+from allocator.cli import app, failures
+from allocator.migrations import function_files
+from tests.docs.markdown import ROOT, table
+from tests.support.database import Database
+
+PAGES = ["README.md", "docs/operations.md", "docs/states.md", "docs/security.md"]
+STATEMENTS = [
+    statement.strip()
+    for page in PAGES
+    for block in re.findall(r"```sql\n(.*?)```", (ROOT / page).read_text(), re.DOTALL)
+    for statement in re.sub(r"--.*", "", block).split(";")
+    if statement.strip()
+]
+CHANGES = table("docs/operations.md", "statement", "what follows")
+KINDS = re.compile(r"'((?:vm|lease|alert)\.[a-z]+)'")
+COMMAND = re.compile(
+    r"`lablink ([a-z]+)(?: ([a-z]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z]+))?", re.MULTILINE
+)
+
+
+async def lent(database: Database) -> asyncpg.Connection:
+    """The owner's connection to a database in which Ada has vm-1 and another machine is free."""
+    await database.vm("vm-1")
+    owner = await database.connect()
+    await owner.execute("UPDATE vms SET status = 'in-use', email = 'ada@example.org' WHERE hostname = 'vm-1'")
+    await database.vm("vm-2")
+    return owner
+
+
+@pytest.mark.parametrize("statement", STATEMENTS)
+async def test_a_statement_of_the_documents_runs_as_it_is_printed(database: Database, statement: str) -> None:
+    owner = await lent(database)
+
+    await owner.execute(statement)
+
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
+@pytest.mark.parametrize("statement", [row["statement"] for row in CHANGES])
+async def test_a_change_by_hand_reaches_a_row_and_breaks_nothing(database: Database, statement: str) -> None:
+    owner = await lent(database)
+    if "'in-use'" in statement:
+        statement = statement.replace("'vm-1'", "'vm-2'")
+
+    done = await owner.execute(statement)
+
+    assert done == "TRUNCATE TABLE" or not done.endswith(" 0")
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
+async def test_every_kind_of_event_is_explained(database: Database) -> None:
+    owner = await database.connect()
+    statuses = [
+        f"{kind}.{row[0]}"
+        for kind in ("vm", "lease")
+        for row in await owner.fetch(
+            f"SELECT from_status FROM {kind}_transitions UNION SELECT to_status FROM {kind}_transitions"
+        )
+    ]
+    named = {kind for file in function_files() for kind in KINDS.findall(file.read_text())}
+
+    explained = {row["kind"] for row in table("docs/operations.md", "kind", "what happened")}
+
+    assert explained == {*statuses, *named}
+
+
+def test_every_exit_code_of_a_failure_is_explained() -> None:
+    kinds: list[type[failures.CommandFailed]] = [failures.CommandFailed, *failures.CommandFailed.__subclasses__()]
+
+    explained = {int(row["exit code"]) for row in table("docs/operations.md", "exit code", "what it means")}
+
+    assert explained == {0, 130} | {kind.exit_code for kind in kinds}
+
+
+@pytest.mark.parametrize("page", PAGES)
+def test_every_command_that_a_document_names_is_there(page: str) -> None:
+    there = get_command(app).commands  # type: ignore[attr-defined]
+    for first, second, typed, and_second in COMMAND.findall((ROOT / page).read_text()):
+        command = there[first or typed]
+        assert (second or and_second) in getattr(command, "commands", {second or and_second})
