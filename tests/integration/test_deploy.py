@@ -49,9 +49,9 @@ async def bash(*lines: str, **environment: str) -> subprocess.CompletedProcess[s
 
 
 async def test_the_readme_leads_from_an_empty_server_to_an_allocator_that_is_ready(empty: Server) -> None:
-    place, deploy, serve, migrate = readme()
+    install, place, deploy, serve, migrate = readme()
     port = free_port()
-    assert ELSEWHERE in place
+    assert install.startswith("pip install") and ELSEWHERE in place
     here = place.replace(ELSEWHERE, f"database.port={empty.port} --set server.port={port}")
     ready = f"curl -fs --retry 60 --retry-delay 1 --retry-all-errors localhost:{port}/readyz"
 
