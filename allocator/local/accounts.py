@@ -3,8 +3,9 @@
 import os
 import pwd
 import secrets
-import shutil
+import subprocess
 from collections.abc import Collection
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -62,12 +63,23 @@ def own_directory(directory: Path) -> Account | None:
         directory.mkdir(mode=0o700, exist_ok=True)
         return None
     if directory.is_dir() and directory.stat().st_uid not in MACHINE_IDS:
-        shutil.rmtree(directory)
+        discard(directory)
     if not directory.exists():
         number = _free_id({each.lstat().st_uid for each in directory.parent.iterdir()})
         directory.mkdir(mode=0o700)
         os.chown(directory, number, number)
     return Account.numbered(directory.stat().st_uid)
+
+
+def discard(directory: Path) -> None:
+    """Remove a directory and whatever somebody left in it; what resists stays, under another name.
+
+    By `rm`, which minds no depth. A name of its own comes first, so that the old one is free in any case.
+    """
+    gone = directory.with_name(f".{directory.name}.{secrets.token_hex(8)}")
+    with suppress(FileNotFoundError):
+        directory.rename(gone)
+        subprocess.run(["rm", "-rf", "--", gone], stderr=subprocess.DEVNULL, check=False)
 
 
 def reachable(path: Path, account: Account | None) -> bool:

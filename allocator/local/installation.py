@@ -1,7 +1,6 @@
 """What one data directory holds besides the data: who may log in, what the allocator is told, how it is started."""
 
 import importlib
-import os
 import socket
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager
@@ -14,12 +13,9 @@ from allocator import bootstrap
 from allocator.conf_files import KEPT, override
 from allocator.local import UpFailed
 from allocator.local.postgres import Server, kept_secret
-from allocator.local.supervisor import Child
+from allocator.local.supervisor import Child, environment
 
 ROLES = (bootstrap.OWNER, bootstrap.SERVICE, bootstrap.READER)
-
-PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONWARNINGS")
-"""What children see of the environment: no settings and no secrets that were meant for something else."""
 
 
 def load() -> None:
@@ -110,8 +106,3 @@ def listening(port: int) -> Iterator[socket.socket]:
             ) from error
         listener.listen(512)
         yield listener
-
-
-def environment(**more: str) -> dict[str, str]:
-    """The environment of a child."""
-    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | more

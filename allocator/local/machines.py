@@ -5,7 +5,9 @@ import os
 import re
 import secrets
 import shutil
+import stat
 import sys
+import tempfile
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -14,9 +16,9 @@ import asyncpg
 
 from allocator.invitations import invite_vm
 from allocator.local import start_host
-from allocator.local.accounts import own_directory, reachable, stranger
-from allocator.local.installation import Installation, environment
-from allocator.local.supervisor import Child, Verdict
+from allocator.local.accounts import discard, own_directory, reachable, stranger
+from allocator.local.installation import Installation
+from allocator.local.supervisor import Child, Verdict, environment
 
 POOL = "default"
 ELSEWHERE = Path("/var/lib/lablink-up")
@@ -24,6 +26,7 @@ ELSEWHERE = Path("/var/lib/lablink-up")
 
 NAME = re.compile(r"vm-([1-9][0-9]*)")
 INVITATION = "join-token"
+CREDENTIAL_BYTES = 65_536
 NOT_ENROLLED = 77
 PRESENT = "SELECT hostname, lease_id IS NOT NULL AS lent FROM vms WHERE pool = $1 AND status <> 'retired'"
 SHEBANG_BYTES = 120
@@ -67,9 +70,11 @@ class Machines:
             keep, surplus = choose([(row["hostname"], row["lent"]) for row in rows], wanted)
             for hostname in surplus:
                 await connection.execute("SELECT retire_vm($1)", hostname)
-                shutil.rmtree(self.home / hostname, ignore_errors=True)
+                discard(self.home / hostname)
             known = {row["hostname"] for row in rows}
             for hostname in keep:
+                if not _orderly(self.home / hostname):
+                    discard(self.home / hostname)
                 own_directory(self.home / hostname)
                 if hostname not in known or not self._enrolled(hostname):
                     await self._invite(connection, hostname)
@@ -139,25 +144,43 @@ class Machines:
     def _enrolled(self, hostname: str) -> bool:
         """True when the machine has a credential for the database where it is now."""
         try:
-            credential = json.loads((self.home / hostname / "credential.json").read_text())
+            credential = json.loads(_read(self.home / hostname / "credential.json"))
             return bool(credential["database"]["port"] == self.installation.server.port)
-        except (OSError, ValueError, KeyError, TypeError):
+        except (OSError, ValueError, KeyError, TypeError, RecursionError):
             return False
 
     def _write(self, path: Path, text: str) -> int | None:
         """A file that only the machine's user can read, there in full or not at all; returns that user if we are root.
 
-        That user may have put anything into the directory, and we may be root: no link is followed.
+        That user may have put anything into the directory, and we may be root: the name is new, no link is followed.
         """
         account = own_directory(path.parent)
-        staging = path.with_name(f"{path.name}.new")
-        staging.unlink(missing_ok=True)
-        with open(os.open(staging, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_NOFOLLOW, 0o600), "w") as file:
+        descriptor, staging = tempfile.mkstemp(prefix=f"{path.name}.", dir=path.parent)
+        with open(descriptor, "w") as file:
             file.write(text)
             if account:
                 os.fchown(file.fileno(), account.uid, account.gid)
-        staging.replace(path)
+        os.replace(staging, path)
         return account.uid if account else None
+
+
+def _orderly(directory: Path) -> bool:
+    """Whether a machine's directory holds what a client puts there: files, and the session's directory.
+
+    A job may have left pipes and directories under the names of files, at which we or the next client would stop.
+    """
+    if not directory.exists():
+        return True
+    with os.scandir(directory) as entries:
+        return all(each.is_file(follow_symlinks=False) or each.name == "session" for each in entries)
+
+
+def _read(path: Path) -> bytes:
+    """A file that its machine's user may have replaced by anything: no link is followed, no end awaited."""
+    with open(os.open(path, os.O_RDONLY | os.O_NOFOLLOW | os.O_NONBLOCK | os.O_CLOEXEC), "rb") as file:
+        if not stat.S_ISREG(os.fstat(file.fileno()).st_mode):
+            raise ValueError(f"{path} is not a file")
+        return file.read(CREDENTIAL_BYTES)
 
 
 def home_of_machines(data_dir: Path) -> Path:

@@ -27,6 +27,7 @@ from allocator.local.postgres_process import (
     processes_named,
     stop,
 )
+from allocator.local.supervisor import environment
 from client.parent import dying_with_parent
 
 SUPERUSER = "postgres"
@@ -182,6 +183,7 @@ class Cluster:
             "port": str(port),
             "unix_socket_directories": str(self.data) if fits else "",
             "max_connections": str(2 * clients + 40),  # a client that reconnects has two for a moment
+            "authentication_timeout": "5s",  # who connects and says nothing takes a connection away for so long
             "password_encryption": "scram-sha-256",
             "log_min_error_statement": "panic",  # a statement may hold a code or a PIN
             "log_error_verbosity": "terse",  # a DETAIL may hold a row
@@ -200,7 +202,7 @@ class Cluster:
             program,
             *command[1:],
             cwd="/",
-            env={name: value for name, value in os.environ.items() if not name.startswith("PG")} | {"LC_ALL": "C"},
+            env=environment(LC_ALL="C"),
             pass_fds=descriptors,
             start_new_session=True,
             preexec_fn=dying_with_parent(signal.SIGINT),

@@ -28,14 +28,21 @@ async def page_ready(port: int) -> None:
 
 
 async def all_seen(connection: asyncpg.Connection, hostnames: Sequence[str]) -> str:
-    """Return when each machine has said hello to this PostgreSQL and is not being prepared; how many are what."""
+    """Return when each machine has said hello to this PostgreSQL and is not being prepared; how many are what.
+
+    Some that do not come up in time are told of and waited for no longer; raises UpFailed when none does.
+    """
     give_up = time.monotonic() + LIMIT_SECONDS
     while True:
         rows = await connection.fetch(SEEN, hostnames)
-        if sum(row["number"] for row in rows) == len(hostnames):
-            return ", ".join(f"{row['number']} {row['status']}" for row in rows) or "none"
+        missing = len(hostnames) - sum(row["number"] for row in rows)
+        told = ", ".join(f"{row['number']} {row['status']}" for row in rows) or "none"
+        if not missing:
+            return told
         if time.monotonic() > give_up:
-            raise UpFailed(f"Not every machine came up in {LIMIT_SECONDS:.0f} s: see logs/vm-….log.")
+            if rows:
+                return f"{told}; {missing} did not come up in {LIMIT_SECONDS:.0f} s: see logs/vm-….log"
+            raise UpFailed(f"No machine came up in {LIMIT_SECONDS:.0f} s: see logs/vm-….log.")
         await asyncio.sleep(LOOK_EVERY)
 
 

@@ -20,6 +20,9 @@ STEADY_SECONDS = 30.0
 
 LOG_BYTES = 10_000_000
 
+PASSED_ON = ("PATH", "LANG", "LC_ALL", "TZ", "TMPDIR", "PYTHONPATH", "PYTHONWARNINGS")
+"""What children see of the environment: no settings and no secrets that were meant for something else."""
+
 
 @dataclass
 class BackOff:
@@ -132,6 +135,11 @@ async def ended_before(ended: "asyncio.Task[int]", hurry: asyncio.Event, seconds
     finally:
         hurried.cancel()
     return ended.done()
+
+
+def environment(**more: str) -> dict[str, str]:
+    """The environment of a child."""
+    return {name: os.environ[name] for name in PASSED_ON if name in os.environ} | more
 
 
 def how_it_ended(code: int) -> str:

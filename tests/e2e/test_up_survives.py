@@ -163,6 +163,25 @@ def test_a_job_can_read_its_own_machines_files_and_no_others(up: RunningUp, file
     ]
 
 
+SPOILS = {
+    "pipes": "os.remove('credential.json'); os.mkfifo('credential.json'); os.mkfifo('enrolment.json')",
+    "directories": "os.makedirs('settings.json.new/x'); os.remove('settings.json'); os.makedirs('settings.json/x')",
+    "links": "os.remove('credential.json'); os.symlink('/dev/zero', 'credential.json')",
+    "depth": "[(os.mkdir('d'), os.chdir('d')) for _ in range(3000)]",
+}
+
+
+@pytest.mark.parametrize("spoil", SPOILS)
+def test_what_a_job_leaves_in_its_machines_directory_does_not_stop_the_next_start(spoil: str) -> None:
+    with open_directory() as directory:
+        with running_up(directory, "--vms=1") as up:
+            address, key = ask(up, f"python3 -c \"import os; os.chdir('..'); {SPOILS[spoil]}\"")
+            becomes(address, key, status="active", exit_code=0)
+
+        with running_up(directory, "--vms=1") as again:
+            assert the_main_job_works(again)
+
+
 @pytest.mark.parametrize(
     ("step", "sign"),
     [("PostgreSQL", signal.SIGINT), ("Database", signal.SIGKILL), ("Allocator", signal.SIGINT)],

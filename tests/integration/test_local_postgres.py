@@ -63,11 +63,24 @@ async def test_a_server_listens_on_this_machine_only_and_logs_no_statement(direc
         assert await ask(server, "SHOW listen_addresses") == "127.0.0.1"
         assert await ask(server, "SHOW max_connections") == "240"
         assert await ask(server, "SHOW data_checksums") == "on"
+        assert await ask(server, "SHOW authentication_timeout") == "5s"
         with pytest.raises(asyncpg.DivisionByZeroError):
             await ask(server, "SELECT 1 / 0 AS secretive")
     log = (directory / "postgres.log").read_text()
     assert "division by zero" in log
     assert "secretive" not in log
+
+
+@pytest.mark.skipif(sys.platform != "linux", reason="processes show their environment under /proc")
+async def test_a_server_is_told_nothing_of_what_else_is_in_the_environment(
+    directory: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("SOMEBODYS_SECRET", "precious")
+    async with running_server(directory, settings=FAST) as server:
+        environment = Path(f"/proc/{server.process.pid}/environ").read_bytes()
+
+    assert b"LC_ALL=C" in environment
+    assert b"precious" not in environment
 
 
 @as_root
