@@ -12,7 +12,7 @@ import sqlalchemy
 from alembic import command
 from alembic.config import Config
 from alembic.migration import MigrationContext
-from alembic.script import ScriptDirectory
+from alembic.script import Script, ScriptDirectory
 from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
@@ -41,24 +41,21 @@ class Step:
 
 async def upgrade(dsn: str, version: str = LATEST) -> str | None:
     """Applies what is missing up to `version`, then every function; returns the version now. `dsn` is the owner's."""
-    return await _migrate(dsn, lambda config: command.upgrade(config, version), _apply_functions)
+    return await _migrate(dsn, lambda config: _to(version, command.upgrade, config), _apply_functions)
 
 
 async def downgrade(dsn: str, version: str) -> str | None:
     """Goes back to `version` ("base": an empty database, "-1": one back); the down scripts drop what is not of it."""
-    return await _migrate(dsn, lambda config: command.downgrade(config, version))
+    return await _migrate(dsn, lambda config: _to(version, command.downgrade, config))
 
 
 async def history(dsn: str) -> list[Step]:
     """Every version there is, oldest first. Raises MigrationFailed when the database is at one from the future."""
     async with _connection(dsn) as connection:
         current = await connection.run_sync(_current)
-    revisions = list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+    revisions = _revisions()
     versions = [revision.revision for revision in revisions]
-    if current and current not in versions:
-        raise MigrationFailed(
-            f"The database is at version {current}, which this LabLink does not know: use a newer one."
-        )
+    _require_known(current)
     applied = versions.index(current) + 1 if current else 0
     return [Step(each.revision, each.doc, number < applied) for number, each in enumerate(revisions)]
 
@@ -66,16 +63,26 @@ async def history(dsn: str) -> list[Step]:
 def offline_sql(version: str = LATEST) -> str:
     """One transaction that brings an empty database to `version`, for an admin who runs it by hand."""
     output = io.StringIO()
-    command.upgrade(_config(output), version, sql=True)
+    _to(version, command.upgrade, _config(output), sql=True)
     versions, commit, _ = output.getvalue().rpartition("COMMIT;")
     return "\n".join([versions, *(file.read_text() for file in function_files()), commit, ""])
+
+
+def _to(version: str, go: Callable[..., None], config: Config, **options: bool) -> None:
+    """Let Alembic go to `version`. Raises MigrationFailed, in our words, when that is nowhere."""
+    try:
+        go(config, version, **options)
+    except CommandError as error:
+        raise MigrationFailed(
+            f"There is no version {version} to go to from here: `lablink db history` lists what there is."
+        ) from error
 
 
 async def _migrate(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None = None) -> str | None:
     try:
         async with _connection(dsn) as connection:
             return await connection.run_sync(_run, run, then)
-    except (MigrationFailed, CommandError, sqlalchemy.exc.DBAPIError, asyncpg.PostgresError) as error:
+    except (MigrationFailed, sqlalchemy.exc.DBAPIError, asyncpg.PostgresError) as error:
         sentence = f"The database is as it was: {_reason(error)}"
         await _record_failure(dsn, sentence)
         raise MigrationFailed(sentence) from error
@@ -89,6 +96,7 @@ def _run(
     _wait_for_others(connection)
     connection.exec_driver_sql(WAIT_FOR_TABLES)
     before = _current(connection)
+    _require_known(before)
     config = _config()
     config.attributes["connection"] = connection
     run(config)
@@ -147,6 +155,19 @@ def _reason(error: Exception) -> str:
 
 def _current(connection: sqlalchemy.Connection) -> str | None:
     return MigrationContext.configure(connection).get_current_revision()
+
+
+def _revisions() -> list[Script]:
+    """Every version there is, oldest first."""
+    return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+
+
+def _require_known(version: str | None) -> None:
+    """Raises MigrationFailed when the database is at a version from the future."""
+    if version and version not in {each.revision for each in _revisions()}:
+        raise MigrationFailed(
+            f"The database is at version {version}, which this LabLink does not know: use a newer one."
+        )
 
 
 def _config(output: io.StringIO | None = None) -> Config:

@@ -59,14 +59,14 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     Journal.create(state.journal)
     durable.replace(state.credential, json.dumps(asdict(credential), indent=1).encode())
     if invitation.token_file is not None:
-        durable.remove(invitation.token_file)
+        _remove_token(invitation.token_file)
     durable.remove(state.enrolment)  # last: as long as the token is there, it is shown with the same verifier
     return credential
 
 
 def discard(state: StateDir, token_file: Path) -> None:
     """Throw away a token that was refused, and the password that was meant to go with it."""
-    durable.remove(token_file)
+    _remove_token(token_file)
     durable.remove(state.enrolment)
 
 
@@ -75,6 +75,12 @@ def forget(state: StateDir) -> None:
     durable.remove(state.journal)
     durable.remove(state.enrolment)
     durable.remove(state.credential)
+
+
+def _remove_token(file: Path) -> None:
+    """Only a plain file goes: /dev/stdin and the like are not ours, and root could remove them."""
+    if file.is_file() and not file.is_symlink():
+        durable.remove(file)
 
 
 def _durable_password(state: StateDir) -> dict[str, str]:
@@ -118,7 +124,7 @@ def _post(url: str, request: dict[str, str]) -> dict[str, Any]:
 
 
 def _refusal(url: str, status: int, body: bytes) -> EnrolmentError:
-    if status == 429 or status >= 500:
+    if status in (408, 429) or status >= 500:
         return AllocatorAway(f"The allocator at {url} answers {status}. Trying again until it can.")
     try:
         detail = str(_object(json.loads(body)).get("detail", ""))

@@ -8,7 +8,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from client.enrol import EnrolmentError, Invitation, TokenRefused, enrol
+from client.enrol import EnrolmentError, Invitation, TokenRefused, discard, enrol
 from client.journal import Journal
 from client.settings import Credential, StateDir, load_credential
 from tests.support.database import Database
@@ -97,6 +97,14 @@ async def test_the_token_file_is_removed_once_it_has_done_its_work(desk: Desk, s
     desk.mishaps = ["mute"]
     await enrolled(state, desk, file.read_text(), file)
     assert not file.exists()
+
+
+async def test_a_token_file_that_leads_elsewhere_is_left_alone(desk: Desk, state: StateDir, tmp_path: Path) -> None:
+    (tmp_path / "token").write_text(await desk.invite("vm-9"))
+    (tmp_path / "stdin").symlink_to(tmp_path / "token")  # as /dev/stdin is, which root could remove
+    await enrolled(state, desk, (tmp_path / "token").read_text(), tmp_path / "stdin")
+    discard(state, tmp_path / "stdin")
+    assert (tmp_path / "stdin").is_symlink()
 
 
 @pytest.mark.parametrize("url", ["http://lablink.example.org", "ftp://127.0.0.1", "lablink.example.org"])

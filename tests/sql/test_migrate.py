@@ -108,8 +108,19 @@ async def test_a_down_script_that_fails_leaves_everything(database: Database, sq
 
 
 async def test_a_version_that_there_is_not_is_refused(database: Database) -> None:
-    with pytest.raises(MigrationFailed, match="nonsense"):
-        await migrate.upgrade(database.dsn("lablink"), "nonsense")
+    dsn, words = database.dsn("lablink"), "There is no version nonsense to go to from here: `lablink db history`"
+    with pytest.raises(MigrationFailed, match=words):
+        await migrate.upgrade(dsn, "nonsense")
+    with pytest.raises(MigrationFailed, match=words):
+        await migrate.downgrade(dsn, "nonsense")
+    with pytest.raises(MigrationFailed, match=words):
+        migrate.offline_sql("nonsense")
+
+
+async def test_a_version_from_the_future_is_not_migrated(database: Database) -> None:
+    await (await database.connect()).execute("UPDATE alembic_version SET version_num = 'V999'")
+    with pytest.raises(MigrationFailed, match="at version V999, which this LabLink does not know"):
+        await migrate.upgrade(database.dsn("lablink"))
 
 
 async def test_functions_are_renewed_by_every_migrate(database: Database) -> None:
