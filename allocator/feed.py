@@ -26,6 +26,9 @@ BEAT_SECONDS = 5.0
 PACE_SECONDS = 0.05
 """The least time between two looks, so that a flood of notifications does not become a flood of queries."""
 
+PAYLOADS = 20
+"""How many are read between two looks, each of which may be 8 kB of anything; after more, all is looked at instead."""
+
 BACK_OFF_SECONDS = (0.5, 10.0)
 
 log = structlog.get_logger()
@@ -77,6 +80,7 @@ class Feed:
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
+        self._heard = 0
         self._wake = asyncio.Event()
         self._over = False
         self.listening = asyncio.Event()
@@ -167,6 +171,7 @@ class Feed:
 
     async def _tell_changes(self, connection: Connection) -> None:
         self._wake.clear()
+        self._heard = 0
         stale, self._stale = self._stale & self._subscriptions.keys(), set()
         ids = {topic for topic in stale if topic is not None}
         if ids:
@@ -179,7 +184,10 @@ class Feed:
         """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
         changed: set[Topic] = {None}
         if channel == LEASE_CHANNEL:
-            hinted = _hinted(payload)
+            self._heard += 1
+            if self._heard > PAYLOADS + 1:
+                return
+            hinted = _hinted(payload) if self._heard <= PAYLOADS else None
             changed |= self._queued | (hinted if hinted is not None else self._subscriptions.keys())
         self._look_at(changed & self._subscriptions.keys())
 

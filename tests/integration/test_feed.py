@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from allocator.connection import connector
-from allocator.feed import Feed, News, Subscription
+from allocator.feed import PAYLOADS, Feed, News, Subscription
 from allocator.service import running
 from allocator.store import LEASE_CHANNEL
 from allocator.views import Counts, LeaseView
@@ -195,6 +195,23 @@ async def test_steady_traffic_does_not_keep_a_lost_notification_from_being_made_
             await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
             while (await lease_news(subscription)).output != "unheard":
                 pass
+
+
+async def test_a_flood_of_payloads_is_not_read_but_everything_is_looked_at(
+    database: Database, owner: Connection, tmp_path: Path
+) -> None:
+    feed = Feed(connector(settings_for(database, tmp_path).database, "web"), "default", check_seconds=3600)
+    lease, superuser = await queue(owner), await database.connect("postgres")
+    flood = 'SELECT pg_notify($1, format(\'[{"id": "%s"}]\', gen_random_uuid())) FROM generate_series(0, $2)'
+    await owner.execute("SELECT end_lease($1)", lease.id)
+    async with running(feed.run()), asyncio.timeout(LIMIT_SECONDS):
+        await feed.listening.wait()
+        with feed.subscribe(lease.id) as subscription:
+            await lease_news(subscription)
+            await superuser.execute("SET session_replication_role = replica")
+            await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
+            while (await lease_news(subscription)).output != "unheard":
+                await owner.execute(flood, LEASE_CHANNEL, PAYLOADS)
 
 
 async def _chatter(database: Database) -> None:
