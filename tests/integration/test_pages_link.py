@@ -40,6 +40,19 @@ async def test_the_kept_link_also_works_in_a_tab_that_shows_the_page_already(
         await expect(page).to_have_url(tab.page.url.partition("#")[0])
 
 
+async def test_the_kept_link_leaves_no_key_behind_either_where_the_lease_is_open_already(
+    service: RunningService, browser: Browser
+) -> None:
+    tab = await new_tab(browser)
+    await tab.ask(service.url, "echo hi")
+    link = await tab.page.get_by_label("Link to this page, with its key").input_value()
+
+    again = await tab.page.context.new_page()
+    await again.goto(link)
+
+    await expect(again).to_have_url(link.partition("#")[0])
+
+
 async def test_a_wrong_key_opens_nothing_and_the_page_says_so(service: RunningService, browser: Browser) -> None:
     tab, other = await new_tab(browser), await new_tab(browser)
     await tab.ask(service.url, "echo hi")
