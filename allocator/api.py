@@ -150,7 +150,7 @@ Key = Annotated[
         "(a UUID): whoever repeats key, e-mail and command is given the token.",
     ),
 ]
-OPEN_PROBLEMS = responses(400, 409, 413, 415, 422)
+OPEN_PROBLEMS = responses(400, 408, 409, 413, 415, 422)
 
 
 @v1.post(
@@ -197,7 +197,7 @@ async def list_vms(service: Here) -> list[Vm]:
     status_code=201,
     tags=["vms"],
     dependencies=[Depends(require_json)],
-    responses=responses(400, 403, 413, 415, 422),
+    responses=responses(400, 403, 408, 413, 415, 422),
 )
 async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""

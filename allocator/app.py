@@ -37,6 +37,7 @@ STATUSES: dict[type[errors.ServiceError], int] = {
     errors.CrossSite: 403,
     errors.WrongHost: 421,
     errors.TooLarge: 413,
+    errors.TooSlow: 408,
     errors.WrongType: 415,
     errors.Unavailable: 503,
     errors.DatabaseFailed: 500,
@@ -71,6 +72,7 @@ def create_app(settings: Settings) -> FastAPI:
         generate_unique_id_function=lambda route: route.name,
         docs_url=None,
         redoc_url=None,
+        redirect_slashes=False,
         middleware=_around_every_request(site, problems, settings.server.body_limit),
         exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
     )

@@ -14,6 +14,7 @@ ServiceError
 │   ├── CrossSite           another site sent this from the person's browser
 │   ├── WrongHost           the browser was led here under a name that is not ours
 │   ├── TooLarge            the body is over the limit
+│   ├── TooSlow             the body did not come in time
 │   └── WrongType           the body is not of a type that is read here
 ├── Unavailable         it may work in a moment
 │   ├── DatabaseUnavailable the database does not answer
@@ -136,6 +137,13 @@ class TooLarge(Refusal):
 
     title = "That is too long"
     message = "Send less."
+
+
+class TooSlow(Refusal):
+    """The body did not come in time."""
+
+    title = "That took too long"
+    message = "The request was not here in time. Send it again, whole."
 
 
 class WrongType(Refusal):

@@ -63,7 +63,7 @@ async def form_page(request: Request, service: Here) -> Response:
     responses={
         201: {"model": LeaseWithToken, "description": "The lease, where JSON was asked for"},
         303: {"description": "To the page of the lease", "headers": {"Location": {"schema": {"type": "string"}}}},
-        **responses(400, 409, 413, 422, 503, pages=True),
+        **responses(400, 408, 409, 413, 422, 503, pages=True),
     },
 )
 async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm, Form()]) -> Response:

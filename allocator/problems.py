@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from allocator.errors import NoToken, ServiceError, Unavailable
+from allocator.errors import NoToken, ServiceError, TooSlow, Unavailable
 from allocator.templates import Templates
 
 MEDIA_TYPE = "application/problem+json"
@@ -36,6 +36,14 @@ class Problem(BaseModel):
     status: int = Field(ge=400, le=599, description="The HTTP status.")
     detail: str = Field(description="What happened this time, and what to do next.")
     errors: list[FieldProblem] | None = Field(default=None, description="The fields that it is about.")
+
+
+NOT_JSON = Problem(
+    type="urn:lablink:invalid-json",
+    title="The body is not JSON",
+    status=400,
+    detail="It cannot be read as JSON. Check its quotes, brackets and encoding (UTF-8).",
+)
 
 
 class ProblemResponse(JSONResponse):
@@ -88,8 +96,11 @@ class Problems:
             return _of_service(error, self._status_of(error))
         if isinstance(error, RequestValidationError):
             return _of_validation(error.errors())
-        status = error.status_code if isinstance(error, HTTPException) else 500
-        return Problem(title=HTTPStatus(status).phrase, status=status, detail=WORDS.get(status, f"{error}"))
+        if not isinstance(error, HTTPException):
+            return _of_status(500)
+        if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI, of JSON too deep or not UTF-8
+            return NOT_JSON
+        return _of_status(error.status_code, error.detail)
 
 
 def problem_response(problem: Problem, headers: Mapping[str, str]) -> Response:
@@ -103,6 +114,8 @@ def headers_of(error: Exception) -> dict[str, str]:
         return {"Retry-After": str(error.retry_after)}
     if isinstance(error, NoToken):
         return {"WWW-Authenticate": 'Bearer realm="lablink"'}
+    if isinstance(error, TooSlow):
+        return {"Connection": "close"}  # the rest of it is not waited for either
     return dict(error.headers or {}) if isinstance(error, HTTPException) else {}
 
 
@@ -136,15 +149,14 @@ def _of_service(error: ServiceError, status: int) -> Problem:
     return Problem(type=type_of(type(error)), title=error.title, status=status, detail=str(error), errors=fields)
 
 
+def _of_status(status: int, otherwise: str = "") -> Problem:
+    return Problem(title=HTTPStatus(status).phrase, status=status, detail=WORDS.get(status, otherwise))
+
+
 def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:
     """What FastAPI refused. What was sent is not repeated: it may hold a code."""
     if any(each["type"] == "json_invalid" for each in found):
-        return Problem(
-            type="urn:lablink:invalid-json",
-            title="The body is not JSON",
-            status=400,
-            detail="It cannot be read as JSON. Check its quotes, brackets and encoding (UTF-8).",
-        )
+        return NOT_JSON
     fields = [FieldProblem(field=_name(each["loc"]), detail=_sentence(each)) for each in found]
     return Problem(
         type="urn:lablink:invalid-request",

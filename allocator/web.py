@@ -1,5 +1,6 @@
 """What holds for every request and every answer, streams and errors included: headers, body limit, who may send it."""
 
+import asyncio
 import ipaddress
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -11,7 +12,7 @@ from starlette.requests import Request
 from starlette.responses import Response
 from starlette.types import ASGIApp, Message, Receive, Scope, Send
 
-from allocator.errors import CrossSite, TooLarge, WrongHost
+from allocator.errors import CrossSite, TooLarge, TooSlow, WrongHost
 from client.network import is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
@@ -44,6 +45,8 @@ HEADERS = {
     "X-Frame-Options": "DENY",
 }
 TWO_YEARS = 63_072_000
+BODY_SECONDS = 30.0
+"""In which a body must have come; the longest allowed takes ten at 256 kbit/s."""
 
 Answer = Callable[[Request, Exception], Awaitable[Response]]
 
@@ -170,16 +173,21 @@ class HeadMiddleware:
 
 
 class BodyLimitMiddleware:
-    """Reads the body before anything else does, and no more of it than is allowed, whatever Content-Length says."""
+    """Reads the body before anything else does, and neither more of it nor longer than is allowed, whatever it says."""
 
-    def __init__(self, app: ASGIApp, limit: int) -> None:
+    def __init__(self, app: ASGIApp, limit: int, seconds: float = BODY_SECONDS) -> None:
         self.app = app
         self._limit = limit
+        self._seconds = seconds
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
         if scope["type"] != "http" or scope["method"] in SAFE_METHODS:
             return await self.app(scope, receive, send)
-        messages = iter(await self._read(Headers(scope=scope), receive))
+        try:
+            async with asyncio.timeout(self._seconds):
+                messages = iter(await self._read(Headers(scope=scope), receive))
+        except TimeoutError:
+            raise TooSlow from None
 
         async def receive_again() -> Message:
             return next(messages, None) or await receive()

@@ -102,7 +102,17 @@ async def test_every_mistake_is_told_at_once(api: httpx.AsyncClient) -> None:
     ],
 )
 async def test_a_body_that_is_not_a_request_is_refused(api: httpx.AsyncClient, body: bytes, status: int) -> None:
-    check_problem(await api.post(LEASES, content=body, headers=JSON), status)
+    problem = check_problem(await api.post(LEASES, content=body, headers=JSON), status)
+
+    assert (problem["type"] == "urn:lablink:invalid-json") == (status == 400)
+
+
+async def test_a_form_that_cannot_be_read_is_not_called_json(api: httpx.AsyncClient) -> None:
+    headers = {"Content-Type": "multipart/form-data", "Accept": "application/json"}
+
+    problem = check_problem(await api.post("/api/request_vm", content=b"--x", headers=headers), 400)
+
+    assert problem["detail"] == "Missing boundary in multipart."
 
 
 @pytest.mark.parametrize(
@@ -154,7 +164,9 @@ async def test_an_idempotency_key_must_be_one(api: httpx.AsyncClient, key: bytes
     [
         ("GET", "/api/v1/nothing", 404),
         ("GET", "/api/v1/leases/1", 404),
+        ("GET", "/api/v1/vms/", 404),
         ("GET", "/nothing", 404),
+        ("GET", "/docs/", 404),
         ("GET", "/static/nothing.css", 404),
         ("GET", "/static/../store.py", 404),
         ("GET", "/static/%2e%2e/store.py", 404),
@@ -171,6 +183,7 @@ async def test_every_error_is_a_problem_document(api: httpx.AsyncClient, method:
 
     check_problem(answer, status)
     assert ("allow" in answer.headers) == (status == 405)
+    assert "location" not in answer.headers
 
 
 async def test_people_get_a_page_instead(api: httpx.AsyncClient) -> None:

@@ -1,10 +1,14 @@
-"""Which names a browser may reach the service by."""
+"""Which names a browser may reach the service by, and how long a body is waited for."""
+
+import asyncio
 
 import pytest
+from starlette.types import Message, Receive, Scope, Send
 
 from allocator.app import STATUSES, status_of
-from allocator.errors import Conflict, ServiceError, Unavailable
-from allocator.web import Site
+from allocator.errors import Conflict, ServiceError, TooSlow, Unavailable
+from allocator.problems import headers_of
+from allocator.web import BodyLimitMiddleware, Site
 
 LOCAL = Site(None, "127.0.0.1")
 OPEN = Site(None, "0.0.0.0")
@@ -40,3 +44,22 @@ def test_every_error_has_a_status() -> None:
 
     assert all(400 <= status_of(leaf()) < 600 for leaf in leaves)
     assert status_of(Conflict()) == STATUSES[Unavailable]
+
+
+async def test_a_body_that_never_comes_to_its_end_is_given_up() -> None:
+    pieces = iter([{"type": "http.request", "body": b"{", "more_body": True}])
+
+    async def never_ends() -> Message:
+        return next(pieces, None) or await asyncio.get_running_loop().create_future()
+
+    async def says_nothing(message: Message) -> None:
+        raise AssertionError(message)
+
+    async def is_not_reached(scope: Scope, receive: Receive, send: Send) -> None:
+        raise AssertionError(scope)
+
+    limited = BodyLimitMiddleware(is_not_reached, limit=100, seconds=0.01)
+    with pytest.raises(TooSlow) as refusal:
+        await limited({"type": "http", "method": "POST", "headers": []}, never_ends, says_nothing)
+
+    assert headers_of(refusal.value) == {"Connection": "close"}
