@@ -12,11 +12,11 @@ from pydantic import BaseModel, ConfigDict, Field
 from allocator.checking import EMAIL_LENGTH, KEY_LENGTH
 from allocator.config import PoolName
 from allocator.errors import WrongType
-from allocator.leasing import LeaseRequest, Opened, open_lease
+from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
 from allocator.problems import responses
 from allocator.service import Here
 from allocator.views import EndedBy, HeldLease, LeaseStatus, VmStatus
-from allocator.wording import NOTHING_NEW, failure_words, own_pin
+from allocator.wording import NOTHING_NEW, failure_words
 from client.command import JOB_BYTES
 from client.protocol import Kind
 
@@ -167,7 +167,8 @@ OPEN_PROBLEMS = responses(400, 408, 409, 413, 415, 422)
 async def request_lease(wanted: LeaseWanted, request: Request, service: Here, key: Key = None) -> Response:
     """Ask for a machine. The lease is assigned at once, or queued."""
     pool = wanted.pool or service.settings.pool.name
-    asked = LeaseRequest(wanted.email, wanted.crd_command, pool, key, service.tokens(request))
+    domains = service.settings.access.domains
+    asked = LeaseRequest(wanted.email, wanted.crd_command, pool, domains, key, service.tokens(request))
     return answer(await open_lease(service.store, service.metrics, asked))
 
 
@@ -181,8 +182,7 @@ async def show_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
 async def end_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
     """End a lease of yours, whatever step it is at. One that is over stays as it is."""
     held = await service.lease_of(request, lease_id)
-    await service.store.end_lease(lease_id)
-    log.info("lease.ended", lease=str(lease_id), by="holder")
+    await give_back(service.store, lease_id)
     return Lease.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
 
 
@@ -203,16 +203,16 @@ async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
     enrolled = await service.store.enrol_vm(wanted.token, wanted.verifier)
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
-    database = service.settings.database
+    database, transport = service.settings.database, service.settings.transport
     address = DatabaseAddress(
-        host=database.vm_host or database.host,
-        port=database.vm_port or database.port,
+        host=transport.host or database.host,
+        port=transport.port or database.port,
         database=database.name,
         user=enrolled.role,
         tls=database.tls,
         ca_pem=database.ca_file.read_text() if database.ca_file else None,
     )
-    return Enrolment(vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport="direct", database=address)
+    return Enrolment(vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport=transport.mode, database=address)
 
 
 @router.get("/unassigned_vms_count", tags=["vms"])

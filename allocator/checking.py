@@ -1,6 +1,7 @@
 """Checks what people send before anything is done with it; every mistake is told at once, in words that help."""
 
 import unicodedata
+from collections.abc import Sequence
 
 from allocator.errors import InvalidRequest
 from client.command import Accepts, Command, CommandRefused, parse
@@ -14,11 +15,14 @@ ODD_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp")
 ODD_LETTERS = frozenset('"(),:;<>[]\\')
 
 
-def checked(email: str, line: str, accepts: Accepts) -> tuple[str, Command]:
-    """The address and the command. Raises InvalidRequest, with what is wrong with each of the two."""
+def checked(email: str, domains: Sequence[str], line: str, accepts: Accepts) -> tuple[str, Command]:
+    """The address, at one of the domains if there are any, and the command.
+
+    Raises InvalidRequest, with what is wrong with each of the two.
+    """
     wrong: dict[str, str] = {}
     address = tidy_email(email)
-    if complaint := email_complaint(address):
+    if complaint := email_complaint(address) or domain_complaint(address, domains):
         wrong["email"] = complaint
     try:
         command = parse(line, accepts)
@@ -51,6 +55,13 @@ def email_complaint(address: str) -> str | None:
     if "." not in domain or not all(domain.split(".")):
         return "The part after the @ must be a domain, as in name@example.org."
     return None
+
+
+def domain_complaint(address: str, domains: Sequence[str]) -> str | None:
+    """What is wrong with the domain of an address, if only some may ask."""
+    if not domains or address.rpartition("@")[2] in domains:
+        return None
+    return f"Machines are lent to addresses at {' or '.join(domains)}."
 
 
 def checked_key(key: str) -> str:

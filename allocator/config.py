@@ -39,6 +39,7 @@ Port = Annotated[int, Field(ge=1, le=65535)]
 Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
 PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
 """What the table `pools` takes."""
+Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", to_lower=True)]
 Program = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
 Secret = Annotated[str, AfterValidator(_reference)]
 
@@ -78,9 +79,6 @@ class Database(_Group):
     host: Annotated[str, StringConstraints(min_length=1)]
     port: Port
     name: Name
-    vm_host: str | None
-    """What machines connect to, where that differs from `host`."""
-    vm_port: Port | None
     tls: Literal["loopback", "verify-full"]
     """`loopback`: no TLS, and only on this machine. `verify-full`: certificate and name are checked."""
     ca_file: Path | None
@@ -93,9 +91,9 @@ class Database(_Group):
     @field_validator("tls")
     @classmethod
     def _keeps_the_network_out(cls, tls: str, info: ValidationInfo) -> str:
-        far = [host for host in (info.data.get("host"), info.data.get("vm_host")) if host and not is_loopback(host)]
-        if tls == "loopback" and far:
-            raise ValueError(f"must be verify-full, because {far[0]} is not this machine")
+        host = info.data.get("host")
+        if tls == "loopback" and host and not is_loopback(host):
+            raise ValueError(f"must be verify-full, because {host} is not this machine")
         return tls
 
     @field_validator("ca_file")
@@ -134,6 +132,22 @@ class Pool(_Group):
         return programs
 
 
+class Access(_Group):
+    """Who may ask for a machine."""
+
+    domains: tuple[Domain, ...]
+    """Where e-mail addresses must be; anywhere if none is named."""
+
+
+class Transport(_Group):
+    """How machines hear of their work."""
+
+    mode: Literal["direct"]
+    host: str | None
+    """What machines connect to, where that differs from `database.host`."""
+    port: Port | None
+
+
 class Sweeps(_Group):
     """The periodic duties."""
 
@@ -153,8 +167,18 @@ class Settings(_Group):
     server: Server
     database: Database
     pool: Pool
+    access: Access
+    transport: Transport
     sweeps: Sweeps
     log: Log
+
+    @field_validator("transport")
+    @classmethod
+    def _keeps_machines_out_of_the_clear(cls, transport: Transport, info: ValidationInfo) -> Transport:
+        database = info.data.get("database")
+        if database and database.tls == "loopback" and transport.host and not is_loopback(transport.host):
+            raise ValueError(f"database.tls must be verify-full, because {transport.host} is not this machine")
+        return transport
 
 
 def load_settings(overrides: Sequence[str] = (), data_dir: Path | None = None) -> Settings:

@@ -3,6 +3,7 @@
 import dataclasses
 from collections.abc import Sequence
 from dataclasses import dataclass, field
+from uuid import UUID
 
 import structlog
 
@@ -24,6 +25,7 @@ class LeaseRequest:
     email: str
     crd_command: str = field(repr=False)
     pool: str
+    domains: Sequence[str] = ()
     key: str | None = field(default=None, repr=False)
     tokens: Sequence[str] = field(default=(), repr=False)
 
@@ -44,7 +46,7 @@ async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> O
     if request.key is not None:
         checked_key(request.key)
     rules = await store.pool_rules(request.pool)
-    email, command = checked(request.email, request.crd_command, rules.accepts)
+    email, command = checked(request.email, request.domains, request.crd_command, rules.accepts)
     accepted, token = await _request_vm(store, metrics, request, email, command)
     metrics.requested(accepted.outcome)
     if accepted.outcome == "live":
@@ -54,6 +56,12 @@ async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> O
         lease = held.lease
         log.info("lease.opened", lease=str(lease.id), status=lease.status, kind=lease.kind, pool=lease.pool)
     return Opened(held, accepted.outcome)
+
+
+async def give_back(store: Store, lease_id: UUID) -> None:
+    """End a lease because its holder says so; one that is over stays as it is."""
+    await store.end_lease(lease_id)
+    log.info("lease.ended", lease=str(lease_id), by="holder")
 
 
 async def _request_vm(
@@ -88,3 +96,10 @@ def with_pin(command: Command, token: str) -> Command:
     if isinstance(command, DesktopCommand) and command.pin is None:
         return dataclasses.replace(command, pin=pin_of(token))
     return command
+
+
+def own_pin(held: HeldLease) -> str | None:
+    """The PIN that we made for a desktop whose line had none; None when there is no such PIN or not yet."""
+    lease = held.lease
+    ours = lease.kind == "desktop" and "--pin" not in (lease.crd_command or "")
+    return pin_of(held.token) if ours and lease.status == "active" else None

@@ -19,12 +19,12 @@ from allocator.checking import KEY_LENGTH
 from allocator.cookies import bearer_tokens
 from allocator.errors import KeyReused, NoSuchLease, NoToken, Refusal
 from allocator.feed import News, Subscription
-from allocator.leasing import LeaseRequest, Opened, open_lease
+from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
 from allocator.problems import responses, wants_json
 from allocator.service import Here, Service
 from allocator.tokens import new_key
 from allocator.views import Counts, HeldLease, LeaseView
-from allocator.wording import NOTHING_NEW, own_pin, pool_words, words
+from allocator.wording import NOTHING_NEW, pool_words, words
 from client.command import redact
 
 SEE_OTHER = 303
@@ -69,7 +69,8 @@ async def form_page(request: Request, service: Here) -> Response:
 async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm, Form()]) -> Response:
     """Ask for a machine with a form. Answers with a page, or with JSON where Accept says so."""
     tokens = service.tokens(request)
-    asked = LeaseRequest(form.email, form.crd_command, service.settings.pool.name, form.key or None, tokens)
+    pool, domains = service.settings.pool.name, service.settings.access.domains
+    asked = LeaseRequest(form.email, form.crd_command, pool, domains, form.key or None, tokens)
     try:
         opened = await _opened(service, asked)
     except Refusal as refusal:
@@ -125,8 +126,7 @@ async def follow_lease(held: Held, service: Here) -> AsyncIterator[ServerSentEve
 @pages.post("/leases/{lease_id:uuid}/end")
 async def end_lease(held: Held, service: Here) -> Response:
     """Give up the machine or the place in the queue."""
-    await service.store.end_lease(held.lease.id)
-    log.info("lease.ended", lease=str(held.lease.id), by="holder")
+    await give_back(service.store, held.lease.id)
     return RedirectResponse(f"/leases/{held.lease.id}", SEE_OTHER)
 
 
@@ -163,6 +163,7 @@ async def _form(service: Service, status: int = 200, **values: Any) -> Response:
     rules = await service.store.pool_rules(service.settings.pool.name)
     pool = _pool(service, await service.store.counts(rules.name))
     filled = {"email": "", "crd_command": "", "mine": None, "problem": None, "lost": False, "wrong": {}, **values}
+    filled["domains"] = service.settings.access.domains
     return service.templates.page("form.html", status, rules=rules, pool=pool, key=new_key(), **filled)
 
 

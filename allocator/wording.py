@@ -4,8 +4,7 @@ from dataclasses import dataclass
 from datetime import UTC, datetime
 from typing import Literal
 
-from allocator.tokens import pin_of
-from allocator.views import Counts, EndedBy, HeldLease, LeaseView
+from allocator.views import Counts, EndedBy, LeaseView
 
 Tone = Literal["waiting", "working", "ready", "over", "failed"]
 StepState = Literal["done", "now", "failed", "todo"]
@@ -109,13 +108,6 @@ def words(lease: LeaseView) -> LeaseWords:
         "failed": _failed,
         "cancelled": _cancelled,
     }[lease.status](lease)
-
-
-def own_pin(held: HeldLease) -> str | None:
-    """The PIN that we made for a desktop whose line had none; None when there is no such PIN or not yet."""
-    lease = held.lease
-    ours = lease.kind == "desktop" and "--pin" not in (lease.crd_command or "")
-    return pin_of(held.token) if ours and lease.status == "active" else None
 
 
 def _queued(lease: LeaseView) -> LeaseWords:

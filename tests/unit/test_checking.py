@@ -28,13 +28,13 @@ def test_real_addresses_are_accepted_unless_they_are_quoted(address: str) -> Non
 
 def test_both_mistakes_are_told_at_once() -> None:
     with pytest.raises(InvalidRequest) as refused:
-        checked("nobody", "rm -rf /", ACCEPTS)
+        checked("nobody", (), "rm -rf /", ACCEPTS)
 
     assert refused.value.fields.keys() == {"email", "crd_command"}
 
 
 def test_the_domain_is_in_lower_case_and_the_rest_as_it_was() -> None:
-    address, command = checked(" Ada@Example.ORG ", "echo hi", ACCEPTS)
+    address, command = checked(" Ada@Example.ORG ", (), "echo hi", ACCEPTS)
 
     assert (address, command.public()) == ("Ada@example.org", {"argv": ["echo", "hi"]})
 
@@ -43,3 +43,11 @@ def test_the_domain_is_in_lower_case_and_the_rest_as_it_was() -> None:
 def test_a_key_is_short_printable_ascii(key: str) -> None:
     with pytest.raises(InvalidRequest):
         checked_key(key)
+
+
+def test_where_only_some_domains_may_ask_the_others_are_told_which() -> None:
+    domains = ("example.org", "lab.example.net")
+    assert checked("ada@EXAMPLE.org", domains, "echo hi", ACCEPTS)[0] == "ada@example.org"
+    with pytest.raises(InvalidRequest) as refused:
+        checked("ada@sub.example.org", domains, "echo hi", ACCEPTS)
+    assert refused.value.fields == {"email": "Machines are lent to addresses at example.org or lab.example.net."}

@@ -54,6 +54,8 @@ def test_settings_never_change_afterwards() -> None:
         ("database=cloud", "database: should be local or server, not 'cloud'"),
         ("server.public_url=ftp://x", "server.public_url: string should match pattern"),
         ("pool.desktop=false", "pool.programs: must name a program, because pool.desktop is false"),
+        ("transport=hub", "transport: should be direct, not 'hub'"),
+        ("access.domains=[example]", "access.domains.0: string should match pattern"),
         ("pool.programs=[../sh]", "pool.programs.0: string should match pattern"),
         ("server=5", "server: should be a valid dictionary"),
         ("~server.port", "~server.port: cannot be read; write key=value"),
@@ -65,8 +67,8 @@ def test_settings_never_change_afterwards() -> None:
         ),
         ("database.host=10.0.0.1", "database.tls: must be verify-full, because 10.0.0.1 is not this machine"),
         (
-            "database.vm_host=db.example.org",
-            "database.tls: must be verify-full, because db.example.org is not this machine",
+            "transport.host=db.example.org",
+            "transport: database.tls must be verify-full, because db.example.org is not this machine",
         ),
         ("database=server", "database.host: is not set; give database.host=…"),
     ],
@@ -123,7 +125,7 @@ def test_a_password_is_refused_and_not_repeated() -> None:
     ],
 )
 def test_any_text_can_be_set_when_it_is_quoted(value: str) -> None:
-    assert load_settings([override("database.vm_host", f"/{value}")]).database.vm_host == f"/{value}"
+    assert load_settings([override("transport.host", f"/{value}")]).transport.host == f"/{value}"
 
 
 def test_a_data_directory_keeps_settings_that_the_command_line_wins_over(tmp_path: Path) -> None:

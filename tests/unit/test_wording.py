@@ -8,9 +8,10 @@ from uuid import UUID
 
 import pytest
 
+from allocator.leasing import own_pin
 from allocator.tokens import pin_of
 from allocator.views import Counts, EndedBy, HeldLease, LeaseStatus, LeaseView
-from allocator.wording import FAILURES, STEPS, duration, failure_words, iso, ordinal, own_pin, pool_words, words
+from allocator.wording import FAILURES, STEPS, duration, failure_words, iso, ordinal, pool_words, words
 from client.protocol import Failure
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
