@@ -96,7 +96,7 @@ class EnrolmentWanted(_In):
     token: str = Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="The join token.")
     verifier: str = Field(
         max_length=512,
-        pattern=r"^SCRAM-SHA-256\$[!-~]+$",
+        pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{14,62}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$",
         description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
     )
 

@@ -31,17 +31,20 @@ COMFORTS = (
     "REVOKE CONNECT, TEMPORARY ON DATABASE template1 FROM PUBLIC",
 )
 
-# What would let a machine or reader fill the disk of a server that gives it no table. Who may not revoke it (it is the
-# superuser's, so no managed service's master user may) is told so in a WARNING that nobody reads.
-DISK_IS_NOT_FOR_ALL = """
+# What would let a machine or reader, whom the server gives no table, fill its disk or its table of locks. Migrate takes
+# an advisory lock, so the owner may. Who may not revoke it (it is the superuser's, so no managed service's master user
+# may) is told so in a WARNING that nobody reads.
+NOT_FOR_ALL = """
     DO $$
     DECLARE
-        writes text;
+        harmful text;
     BEGIN
-        FOR writes IN SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
-            AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message')
+        FOR harmful IN SELECT oid::regprocedure::text FROM pg_proc WHERE pronamespace = 'pg_catalog'::regnamespace
+            AND (proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message')
+                 OR proname ~ '^pg_(try_)?advisory_(xact_)?lock')
         LOOP
-            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', writes);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO lablink', harmful);
+            EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', harmful);
         END LOOP;
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;
@@ -71,7 +74,7 @@ async def prepare(superuser_dsn: str, passwords: Mapping[str, str], database: st
         refused = [statement for statement in COMFORTS if not await _allowed(connection, statement)]
         async with _connected(superuser_dsn, database) as inside:
             await inside.execute(INSIDE)
-            await inside.execute(DISK_IS_NOT_FOR_ALL)
+            await inside.execute(NOT_FOR_ALL)
     return refused
 
 

@@ -31,7 +31,9 @@ STATUS_STYLES = {
     "failed": "red",
 }
 
-UNSEEN = [*range(9), *range(11, 32), *range(0x7F, 0xA0), *range(0x202A, 0x202F), *range(0x2066, 0x206A)]
+CONTROLS = [*range(9), *range(11, 32), *range(0x7F, 0xA0)]
+DIRECTIONS = [0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x206A)]
+UNSEEN = [*CONTROLS, *DIRECTIONS]
 """What terminals act on instead of showing it: control characters, and those that turn the direction of writing."""
 
 HARMLESS = dict.fromkeys(UNSEEN, "�")
@@ -133,7 +135,7 @@ def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> 
     for title in used.values():
         made.add_column(title, overflow="fold")
     for row in listed:
-        made.add_row(*(cell(_short(row[key]), now) for key in used))
+        made.add_row(*(_one_line(cell(_short(row[key]), now)) for key in used))
     return made
 
 
@@ -186,6 +188,11 @@ def duration(seconds: float) -> str:
 
 def _short(value: object) -> object:
     return str(value)[:SHORT_ID] if isinstance(value, UUID) else value
+
+
+def _one_line(text: Text) -> Text:
+    """What stands in a table stays in its row: a second line would look like another row."""
+    return Text(" ".join(text.plain.split("\n")), style=text.style)
 
 
 def _word(item: object) -> str:

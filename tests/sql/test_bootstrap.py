@@ -121,6 +121,8 @@ async def test_a_machine_may_call_client_api_and_nothing_else(database: Database
         "SELECT lo_creat(-1)",
         "SELECT lo_from_bytea(0, 'x')",
         "SELECT pg_logical_emit_message(false, 'x', 'x')",
+        "SELECT pg_advisory_lock(1)",
+        "SELECT pg_try_advisory_xact_lock_shared(1, 2)",
     ):
         with pytest.raises(asyncpg.InsufficientPrivilegeError):
             await client.execute(statement)

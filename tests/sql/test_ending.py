@@ -96,6 +96,6 @@ async def test_every_step_of_a_lease_is_in_the_history_with_who_did_it(
         ("vm.in-use", "web", "lablink_app"),
         ("lease.claimed", "vm-1", role),
         ("lease.active", "vm-1", role),
-        ("vm.cleaning", "web", "lablink_app"),
         ("lease.ended", "web", "lablink_app"),
+        ("vm.cleaning", "web", "lablink_app"),
     ]

@@ -242,6 +242,29 @@ async def test_a_session_that_outlived_its_role_is_cut(database: Database, owner
     assert await is_cut_off(ghost.connection)
 
 
+SALT, KEY = "A" * 22 + "==", "B" * 43 + "="
+
+
+@pytest.mark.parametrize(
+    "scram",
+    [
+        f"SCRAM-SHA-256$4096:{SALT}${'=' * 44}:{KEY}",
+        f"SCRAM-SHA-256$4096:{SALT}${'B' * 44}:{KEY}",
+        f"SCRAM-SHA-256$4096:{'A' * 23}=${KEY}:{KEY[:-2]}==",
+        f"SCRAM-SHA-256$4096:{'A=' * 12}${KEY}:{KEY}",
+        f"SCRAM-SHA-256$4096:{'A' * 23}${KEY}:{KEY}",
+        f"SCRAM-SHA-256$4096:{SALT}${KEY}:{KEY}\n",
+    ],
+)
+async def test_what_postgresql_would_take_for_a_password_is_no_verifier(
+    owner: asyncpg.Connection, service: asyncpg.Connection, scram: str
+) -> None:
+    await invite(owner)
+
+    with refused("LL006"):
+        await enrol(service, scram=scram)
+
+
 async def test_enrolling_again_after_the_row_was_deleted_needs_a_new_token(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -167,6 +167,8 @@ async def test_a_machine_at_the_highest_epoch_can_still_be_lent_cleaned_and_reti
     await vm.hello(HIGHEST - 1, None)
     await vm.cleaned(HIGHEST)
 
+    await database.let_pass(61)
+    await vm.hello(HIGHEST)
     await ask(service)
     orders = await vm.hello(HIGHEST + 1, uuid4())
     await vm.cleaned(orders["epoch"])

@@ -198,8 +198,14 @@ async def test_a_machine_can_log_in_to_no_other_database(
         await asyncpg.connect(vm.dsn, database=name)
 
 
+async def open_advisory_locks(database: Database) -> None:
+    """Makes them everybody's, as they are on a managed service."""
+    await (await database.connect("postgres")).execute("GRANT EXECUTE ON FUNCTION pg_advisory_lock(bigint) TO PUBLIC")
+
+
 async def test_a_machines_locks_do_not_stop_the_sweeps(database: Database, owner: asyncpg.Connection) -> None:
     vm = await machine(database)
+    await open_advisory_locks(database)
     await vm.connection.execute("SELECT pg_advisory_lock(hashtextextended('lablink sweep queue', 0))")
     await owner.execute("SET lock_timeout = '1s'")
     await owner.execute("INSERT INTO leases (email, kind) VALUES ($1, 'job')", ADA)
@@ -282,6 +288,7 @@ async def test_readers_can_run_no_function(database: Database, catalogue: asyncp
 
 async def test_a_machine_that_holds_an_advisory_lock_is_cut_off(database: Database, owner: asyncpg.Connection) -> None:
     hostile = await machine(database, "vm-1")
+    await open_advisory_locks(database)
     await hostile.connection.execute("SELECT pg_advisory_lock(1)")
 
     assert await owner.fetchval("SELECT cut_sessions(10)") == 1

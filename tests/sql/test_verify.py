@@ -16,6 +16,7 @@ from tests.support.database import Database
         ("I8", "DELETE FROM events WHERE kind = 'lease.active'"),
         ("I10", "INSERT INTO lease_secrets SELECT id, '{}' FROM leases"),
         ("L1", "UPDATE leases SET deadline = clock() - interval '1 minute'"),
+        ("L1", "UPDATE leases SET expires_at = clock() - interval '1 minute'"),
     ],
 )
 async def test_a_rule_that_is_broken_behind_the_triggers_is_named(

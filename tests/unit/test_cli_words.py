@@ -57,13 +57,19 @@ def test_text_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureF
     assert capsys.readouterr().out == "[bold]not bold[/bold] :smile:\n"
 
 
-@pytest.mark.parametrize("unseen", ["\x1b", "\x07", "\x9b", "\u202e"])
+@pytest.mark.parametrize("unseen", ["\x1b", "\x07", "\x9b", "\u202e", "\u2067", "\u200f", "\u061c"])
 def test_what_a_terminal_would_act_on_is_never_printed(capsys: pytest.CaptureFixture[str], unseen: str) -> None:
     output.say(f"a{unseen}b")
     output.console().print(output.table([{"a": f"a{unseen}b"}], {"a": "A"}, now=NOW))
     output.print_json({"a": f"a{unseen}b"})
 
     assert unseen not in capsys.readouterr().out
+
+
+def test_a_second_line_makes_no_second_row(capsys: pytest.CaptureFixture[str]) -> None:
+    output.console().print(output.table([{"a": "vm-1", "b": "smoke\nvm-2  fine"}], {"a": "A", "b": "B"}, now=NOW))
+
+    assert len(capsys.readouterr().out.splitlines()) == 2
 
 
 def test_json_has_times_in_iso_8601() -> None:

@@ -48,6 +48,12 @@ RETURN regexp_replace(
     regexp_replace(p_line, '(--?(?:code|pin)["''”]?[\s=]+)(?:"[^"]*"|''[^'']*''|“[^”]*”|\S+)', '\1***', 'gi'),
     '(^|[^[:alnum:]/])4/[[:alnum:]_-]{12,}', '\1***', 'g');
 
+-- The text without what a terminal or a page would act on instead of showing it: control characters (line ends and tabs
+-- stay) and marks that turn the direction of writing. Whatever a machine says about itself goes through here.
+CREATE OR REPLACE FUNCTION harmless(p_text text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN regexp_replace(regexp_replace(p_text, '\r\n?', E'\n', 'g'),
+    '[\u0001-\u0008\u000b-\u001f\u007f-\u009f\u061c\u200e\u200f\u2028-\u202e\u2066-\u2069]', '', 'g');
+
 -- Appends one line to the history. No e-mail, command, code or PIN may be in p_detail.
 CREATE OR REPLACE FUNCTION record_event(p_kind text, p_vm_id integer, p_hostname text, p_lease uuid, p_detail jsonb)
 RETURNS void LANGUAGE sql

@@ -25,7 +25,7 @@ BEGIN
         NEW.version := OLD.version + 1;
         NEW.deadline := CASE WHEN NEW.status <> 'active' THEN NEW.deadline END;
     END IF;
-    NEW.crd_command := blot_out(NEW.crd_command);
+    NEW.crd_command := harmless(blot_out(NEW.crd_command));
     IF TG_OP = 'INSERT' OR NEW.status <> OLD.status THEN
         NEW := stamp_lease(NEW);
     END IF;
@@ -87,22 +87,47 @@ CREATE OR REPLACE TRIGGER lease_guard_delete_trigger BEFORE DELETE ON leases
 CREATE OR REPLACE TRIGGER lease_guard_truncate_trigger BEFORE TRUNCATE ON leases
     FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
 
+-- Whether the last three leases of this machine failed by its own doing, and not one person's only. A wrong code or command
+-- is not its doing; whoever gave up says nothing about it; and after it was failed it begins anew.
+CREATE OR REPLACE FUNCTION keeps_failing(p_vm integer) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT count(*) = 3 AND count(DISTINCT lower(l.email)) > 1 FROM (
+        SELECT e.kind, e.lease_id FROM public.events e
+        WHERE e.vm_id = p_vm AND e.kind IN ('lease.ended', 'lease.failed', 'vm.failed') ORDER BY e.id DESC LIMIT 3) AS last
+    JOIN public.leases l ON l.id = last.lease_id
+    WHERE last.kind = 'lease.failed' AND l.failure IN (
+        'command-failed', 'timed-out', 'not-installed', 'unknown', 'deadline', 'database-restored');
+END;
+
+-- The machines of leases that are over are cleaned, or failed when they keep failing: such a one would eat the queue.
+CREATE OR REPLACE FUNCTION take_back(p_over uuid[], p_failed uuid[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (p_failed) AND keeps_failing(id)) THEN
+        UPDATE vms SET status = 'failed', reason = 'unhealthy: three leases in a row failed on it'
+        WHERE lease_id = ANY (p_failed) AND keeps_failing(id);
+    END IF;
+    IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (p_over)) THEN
+        UPDATE vms SET status = 'cleaning' WHERE lease_id = ANY (p_over);
+    END IF;
+END $$;
+
 -- After leases were added or changed: secrets that were used or are useless go, machines whose lease ended are cleaned, the history
 -- grows.
 CREATE OR REPLACE FUNCTION follow_leases() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     over      uuid[];
+    failed    uuid[];
     delivered uuid[];
     served    uuid[];
 BEGIN
-    SELECT array_agg(id) FILTER (WHERE NOT live), array_agg(id) FILTER (WHERE NOT live OR started_at IS NOT NULL),
-           array_agg(id) FILTER (WHERE live AND vm_id IS NOT NULL) INTO over, delivered, served FROM new_rows;
+    SELECT array_agg(id) FILTER (WHERE NOT live), array_agg(id) FILTER (WHERE status = 'failed'),
+           array_agg(id) FILTER (WHERE NOT live OR started_at IS NOT NULL),
+           array_agg(id) FILTER (WHERE live AND vm_id IS NOT NULL) INTO over, failed, delivered, served FROM new_rows;
     IF delivered IS NOT NULL THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
-    END IF;
-    IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (over)) THEN
-        UPDATE vms SET status = 'cleaning' WHERE lease_id = ANY (over);
     END IF;
     PERFORM refuse_disagreement(served);
     IF TG_OP = 'INSERT' THEN
@@ -115,6 +140,7 @@ BEGIN
         FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
         WHERE (n.status, n.exit_code) IS DISTINCT FROM (o.status, o.exit_code);
     END IF;
+    PERFORM take_back(over, failed);
     RETURN NULL;
 END $$;
 

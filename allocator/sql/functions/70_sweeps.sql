@@ -51,20 +51,47 @@ BEGIN ATOMIC
 END;
 
 -- Fails those of these machines that are still silent; one whose row or heartbeat somebody holds is left for the next sweep.
--- A hello that comes meanwhile waits, and finds the machine lost.
+-- A hello that comes meanwhile waits, and finds the machine lost. Whoever is silent ten seconds longer has its own sessions
+-- ended first.
 CREATE OR REPLACE FUNCTION lose_vms(p_vms integer[], p_since timestamptz) RETURNS integer LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    held integer[] := ARRAY(SELECT vm_id FROM vm_heartbeats WHERE vm_id = ANY (p_vms) ORDER BY vm_id FOR UPDATE SKIP LOCKED);
-    lost integer[] := ARRAY(
+    held integer[];
+    lost integer[];
+BEGIN
+    IF cardinality(p_vms) > 0 THEN
+        PERFORM wrest_vms(ARRAY(SELECT id FROM silent_vms(p_since - interval '10 seconds') WHERE id = ANY (p_vms)));
+    END IF;
+    held := ARRAY(SELECT vm_id FROM vm_heartbeats WHERE vm_id = ANY (p_vms) ORDER BY vm_id FOR UPDATE SKIP LOCKED);
+    lost := ARRAY(
         SELECT v.id FROM vms v JOIN silent_vms(p_since) s ON s.id = v.id
         WHERE v.id = ANY (p_vms) AND (v.id = ANY (held) OR NOT EXISTS (SELECT FROM vm_heartbeats h WHERE h.vm_id = v.id))
         ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
-BEGIN
     IF cardinality(lost) > 0 THEN
         UPDATE vms SET status = 'failed', reason = 'lost' WHERE id = ANY (lost);
     END IF;
     RETURN cardinality(lost);
+END $$;
+
+-- Ends the sessions of these machines that are in a transaction now, which may be all that keeps a row locked against what
+-- is overdue, and locks the machines: whoever waits is next. At most five, and a fifth of a second for each; one that
+-- somebody else holds is left. Nobody's command suffers, for a client connects again.
+CREATE OR REPLACE FUNCTION wrest_vms(p_vms integer[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '200ms' AS $$
+DECLARE
+    machine record;
+BEGIN
+    FOR machine IN SELECT v.id, v.role FROM vms v WHERE v.id = ANY (p_vms) AND EXISTS (
+        SELECT FROM pg_stat_activity a WHERE a.usename = v.role AND a.xact_start IS NOT NULL) ORDER BY v.id LIMIT 5
+    LOOP
+        BEGIN
+            PERFORM pg_terminate_backend(a.pid) FROM pg_stat_activity a WHERE a.usename = machine.role;
+            PERFORM FROM vm_heartbeats WHERE vm_id = machine.id FOR UPDATE;
+            PERFORM FROM vms WHERE id = machine.id FOR UPDATE;
+        EXCEPTION WHEN lock_not_available OR insufficient_privilege THEN
+            CONTINUE;
+        END;
+    END LOOP;
 END $$;
 
 -- Says once a minute that so many machines are silent that none is given up.
@@ -77,7 +104,8 @@ BEGIN
     END IF;
 END $$;
 
--- Steps that took too long fail; active leases whose time is up end.
+-- Steps that took too long fail; active leases whose time is up end. A machine cannot keep a lease by keeping its row
+-- locked: what is ten seconds overdue ends the machine's own sessions first.
 CREATE OR REPLACE FUNCTION sweep_deadlines() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -87,6 +115,8 @@ BEGIN
     IF NOT sweep_begins('deadlines') THEN
         RETURN 0;
     END IF;
+    PERFORM wrest_vms(ARRAY(
+        SELECT vm_id FROM leases WHERE live AND coalesce(deadline, expires_at) < clock() - interval '10 seconds'));
     due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND deadline < clock() LIMIT 1000));
     IF cardinality(due) > 0 THEN
         UPDATE leases SET failure = CASE status WHEN 'queued' THEN 'queue-timeout' ELSE 'deadline' END, status = 'failed'
@@ -111,14 +141,31 @@ BEGIN
                  ORDER BY id FOR UPDATE SKIP LOCKED);
 END $$;
 
+-- Waits until nobody holds the request that is next in this pool, which everybody else skips then. A machine that becomes
+-- available takes one for a moment; where that moment is long, the sessions of such machines are ended.
+CREATE OR REPLACE FUNCTION free_the_head(p_pool text) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '500ms' AS $$
+BEGIN
+    PERFORM FROM leases WHERE pool = p_pool AND status = 'queued' ORDER BY place LIMIT 1 FOR UPDATE;
+EXCEPTION WHEN lock_not_available THEN
+    PERFORM wrest_vms(ARRAY(SELECT id FROM vms WHERE pool = p_pool AND status IN ('booting', 'cleaning')));
+END $$;
+
 -- Free machines go to those who wait: the net under serve_queue's calls at every hello, wipe and request.
 CREATE OR REPLACE FUNCTION sweep_queue() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    pool text;
+    n    integer := 0;
 BEGIN
     IF NOT sweep_begins('queue') THEN
         RETURN 0;
     END IF;
-    RETURN (SELECT coalesce(sum(serve_queue(p.name)), 0) FROM pools p);
+    FOR pool IN SELECT p.name FROM pools p, pool_counts(p.name) c WHERE c.free > 0 AND c.waiting > 0 LOOP
+        PERFORM free_the_head(pool);
+        n := n + serve_queue(pool);
+    END LOOP;
+    RETURN n;
 END $$;
 
 -- A code or PIN that is ten minutes old is forgotten, and so is one of a lease that is over or gone.
@@ -157,22 +204,30 @@ BEGIN
     RETURN n;
 END $$;
 
--- Cuts off and drops one role with all that it made (anybody may make large objects). Says whether it could.
+-- Cuts off and drops one role with all that it made (anybody may make large objects). Says whether it could. At most a
+-- thousand objects go at a time, for each takes a lock, and the server's table of locks is everybody's.
 CREATE OR REPLACE FUNCTION drop_role(p_role name) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = p_role;
     IF EXISTS (SELECT FROM pg_roles WHERE rolname = p_role) THEN
-        EXECUTE format('GRANT %I TO CURRENT_USER', p_role);
-        EXECUTE format('DROP OWNED BY %I', p_role);
-        EXECUTE format('DROP ROLE %I', p_role);
+        EXECUTE format('ALTER ROLE %I NOLOGIN', p_role);
+        BEGIN
+            EXECUTE format('GRANT %I TO CURRENT_USER', p_role);
+            PERFORM pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = p_role;
+            IF (SELECT count(lo_unlink(oid)) FROM (
+                    SELECT o.oid FROM pg_largeobject_metadata o JOIN pg_roles r ON r.oid = o.lomowner
+                    WHERE r.rolname = p_role LIMIT 1000) AS own) = 1000 THEN
+                RETURN false;
+            END IF;
+            EXECUTE format('DROP OWNED BY %I', p_role);
+            EXECUTE format('DROP ROLE %I', p_role);
+        EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege OR insufficient_resources THEN
+            RETURN false;
+        END;
     END IF;
     DELETE FROM vm_roles WHERE role = p_role;
     UPDATE vms SET role = NULL WHERE role = p_role;
     RETURN true;
-EXCEPTION WHEN dependent_objects_still_exist OR insufficient_privilege THEN
-    EXECUTE format('ALTER ROLE %I NOLOGIN', p_role);
-    RETURN false;
 END $$;
 
 -- Ends the sessions of machines that keep a transaction open this long, for it may hold the queue, or an advisory lock,

@@ -70,6 +70,18 @@ BEGIN
         OR coalesce(p_epoch = vm.epoch, false) AND vm.status = 'in-use' AND p_lease IS DISTINCT FROM vm.lease_id;
 END $$;
 
+-- Writes down that the machine's memory is ahead of the database, which it may be once a minute: a machine that says so
+-- without end would fill the history.
+CREATE OR REPLACE FUNCTION limit_jumps(vm vms) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF EXISTS (SELECT FROM events e WHERE e.vm_id = vm.id AND e.kind = 'alert.ahead' AND e.at > clock() - interval '1 minute') THEN
+        RAISE EXCEPTION '% remembered more than the database less than a minute ago', vm.hostname
+            USING ERRCODE = 'LL001', HINT = 'Say hello again in a minute.';
+    END IF;
+    PERFORM record_event('alert.ahead', vm.id, vm.hostname, vm.lease_id, '{}');
+END $$;
+
 -- The hellos that change something: first contact, return after being lost, and a machine that remembers more than the
 -- database does (which was restored to an earlier time): then the lease fails and the epoch jumps past all it remembers.
 CREATE OR REPLACE FUNCTION welcome_vm(p_epoch bigint, p_lease uuid) RETURNS void LANGUAGE plpgsql
@@ -78,6 +90,7 @@ DECLARE
     vm vms := client_vm(true);
 BEGIN
     IF remembers_more(vm, p_epoch, p_lease) THEN
+        PERFORM limit_jumps(vm);
         UPDATE leases SET status = 'failed', failure = 'database-restored' WHERE id = vm.lease_id AND live;
         UPDATE vms SET epoch = p_epoch + 1, status = CASE WHEN status = 'failed' AND reason <> 'lost' THEN status ELSE 'cleaning' END
         WHERE id = vm.id;
@@ -140,7 +153,7 @@ BEGIN
     lease.kind := known_kind(lease, p_outcome, p_kind);
     lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
     lease.exit_code := coalesce(lease.exit_code, p_exit_code);
-    lease.output := coalesce(nullif(right(p_output, 65536), ''), lease.output);
+    lease.output := coalesce(nullif(harmless(right(p_output, 65536)), ''), lease.output);
     lease.failure := CASE WHEN p_outcome = 'unknown' THEN 'unknown'
         WHEN p_outcome = 'failed' OR lease.kind = 'desktop' AND p_outcome = 'exited' AND lease.exit_code <> 0
         THEN coalesce(p_failure, 'command-failed') END;
@@ -194,7 +207,8 @@ DECLARE
 BEGIN
     PERFORM check_epoch(vm, p_epoch);
     IF vm.status <> 'failed' THEN
-        UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || blot_out(coalesce(p_reason, 'no reason given')), 200) WHERE id = vm.id;
+        UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || regexp_replace(
+            harmless(blot_out(coalesce(p_reason, 'no reason given'))), '\s+', ' ', 'g'), 200) WHERE id = vm.id;
     END IF;
     RETURN (SELECT status FROM vms WHERE id = vm.id);
 END $$;

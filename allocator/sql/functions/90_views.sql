@@ -17,9 +17,9 @@ SELECT l.id, l.email, l.status, l.pool, q.position::integer,
        l.vm_id, l.hostname, l.epoch, l.kind, l.crd_command, l.exit_code, l.output, l.failure,
        l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.version,
        CASE WHEN NOT l.live THEN (
-           SELECT CASE WHEN e.actor = 'web' AND l.status <> 'failed' THEN 'holder'
-                       WHEN e.actor IN ('web', 'sweep') THEN 'service'
-                       WHEN e.db_role LIKE 'lablink\_vm\_%' THEN 'machine' ELSE 'admin' END
+           SELECT CASE WHEN e.db_role LIKE 'lablink\_vm\_%' THEN 'machine'
+                       WHEN e.actor = 'web' AND l.status <> 'failed' THEN 'holder'
+                       WHEN e.actor IN ('web', 'sweep') THEN 'service' ELSE 'admin' END
            FROM events e WHERE e.lease_id = l.id AND e.kind = 'lease.' || l.status LIMIT 1) END AS ended_by
 FROM leases l LEFT JOIN queue q ON q.id = l.id AND l.status = 'queued'
 LEFT JOIN ends e ON e.pool = q.pool AND e.position = q.position;
@@ -98,7 +98,7 @@ BEGIN ATOMIC
     WHERE l.live IS DISTINCT FROM true OR l.started_at IS NOT NULL OR s.created_at < public.clock() - interval '11 minutes'
     UNION ALL
     SELECT 'L1', format('lease %s is %s past its deadline', id, status) FROM public.leases
-    WHERE live AND deadline < public.clock() - interval '30 seconds'
+    WHERE live AND coalesce(deadline, expires_at) < public.clock() - interval '30 seconds'
     UNION ALL
     SELECT 'L2', format('pool %s has a free VM and somebody who waits since %s', l.pool, min(l.created_at)) FROM public.leases l
     JOIN public.vms v ON v.pool = l.pool AND v.status = 'available' AND v.updated_at < public.clock() - interval '15 seconds'
