@@ -26,11 +26,7 @@
   const comeBack = async () => {
     const key = location.hash.slice(1);
     const notice = document.querySelector("[data-return]");
-    if (!key || document.getElementById(key)) return;
-    if (!notice) {
-      history.replaceState(null, "", location.pathname); // the page is open already
-      return;
-    }
+    if (!notice || !key || document.getElementById(key)) return;
     const answer = await fetch(`${location.pathname}/return`, {
       method: "POST",
       headers: { Authorization: `Bearer ${key}` },
