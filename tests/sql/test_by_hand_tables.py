@@ -205,6 +205,20 @@ async def test_a_statement_says_how_many_leases_it_ended(
     assert words == ["over: 2 leases; cleaned now: 1 machine"]
 
 
+@pytest.mark.parametrize(("machines", "said"), [(1, ["over: 1 lease; cleaned now: 1 machine"]), (0, [])])
+async def test_a_statement_that_ends_one_lease_says_so_when_that_frees_a_machine(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, machines: int, said: list[str]
+) -> None:
+    for number in range(machines):
+        await database.vm(f"vm-{number}")
+    await ask(service)
+    words = noticed(owner)
+
+    await owner.execute("UPDATE leases SET status = 'cancelled'")
+
+    assert words == said
+
+
 async def test_what_the_service_does_is_said_to_nobody(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -134,6 +134,19 @@ async def test_a_code_that_was_claimed_is_forgotten_after_ten_minutes_and_its_co
     assert await owner.fetchval("SELECT count(*) FROM lease_secrets") == 0
 
 
+async def test_an_old_code_of_a_lease_that_is_over_is_forgotten_and_counted(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    lease = (await ask(service))["lease_id"]
+    await service.execute("SELECT end_lease($1)", lease)
+    await owner.execute(
+        "INSERT INTO lease_secrets (lease_id, line, created_at) VALUES ($1, 'x', clock() - interval '601 s')", lease
+    )
+
+    assert await service.fetchval("SELECT sweep_secrets()") == 1
+    assert await owner.fetchval("SELECT count(*) FROM lease_secrets") == 0
+
+
 async def test_a_job_has_no_code_to_grow_old(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -1,5 +1,7 @@
--- Rows that belong to the version of LabLink and not to its admin. Every migrate puts them right; nobody else changes them.
+-- Rows that belong to the version of LabLink and not to its admin. V1 made the first of them, and a version once released
+-- stays as it is: what holds now is here. Every migrate puts them right; nobody else changes them.
 
+-- Refuses every change of such a row by hand.
 CREATE OR REPLACE FUNCTION guard_fixed_rows() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the rows of % come with LabLink''s version', TG_TABLE_NAME USING ERRCODE = 'LL003',
@@ -59,6 +61,7 @@ ALTER TABLE sweeps ENABLE TRIGGER sweeps_guard_trigger;
 -- The pool of machines and requests that name none.
 INSERT INTO pools (name) VALUES ('default') ON CONFLICT DO NOTHING;
 
+-- Refuses to delete or rename that pool.
 CREATE OR REPLACE FUNCTION guard_default_pool() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'the pool default stays: machines and requests that name no pool are in it' USING ERRCODE = 'LL003',

@@ -1,6 +1,7 @@
 -- Notifications: hints that something changed, never the change itself (anyone who can connect may listen and forge).
 
--- Sends the hints as JSON lists of at most 7,900 bytes each, so that no row count or length can abort the change.
+-- Sends the hints as JSON lists, so that no row count can abort the change: PostgreSQL takes 7,999 bytes at
+-- most. A list has the hints that end within the same 6,000 bytes; the first may begin before them, and none is 1,000 long.
 CREATE OR REPLACE FUNCTION send_hints(p_channel text, p_hints text[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -36,6 +37,7 @@ BEGIN
     RETURN NULL;
 END $$;
 
+-- The hint at one machine, as JSON.
 CREATE OR REPLACE FUNCTION vm_hint(p_id integer, p_hostname text, p_status text, p_epoch bigint)
 RETURNS text LANGUAGE sql IMMUTABLE
 RETURN json_build_object('id', p_id, 'hostname', p_hostname, 'status', p_status, 'epoch', p_epoch)::text;

@@ -205,7 +205,7 @@ CREATE OR REPLACE TRIGGER vm_forget_trigger AFTER DELETE ON vms
 CREATE OR REPLACE TRIGGER vm_truncate_trigger BEFORE TRUNCATE ON vms
     FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
 
--- Tells whoever typed a statement how far it reached, when that was further than one machine.
+-- Tells whoever typed a statement how far it reached, when that was a lease or further than one machine.
 CREATE OR REPLACE FUNCTION tell_vms() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE

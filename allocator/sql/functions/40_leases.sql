@@ -164,7 +164,7 @@ CREATE OR REPLACE TRIGGER lease_forget_trigger AFTER DELETE ON leases
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION forget_leases();
 
--- Tells whoever typed a statement how far it reached, when that was further than one lease.
+-- Tells whoever typed a statement how far it reached, when that was a machine or further than one lease.
 CREATE OR REPLACE FUNCTION tell_leases() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -177,7 +177,7 @@ BEGIN
     ELSE
         SELECT count(*) INTO changed FROM old_rows;
     END IF;
-    IF changed > 1 THEN
+    IF changed > 1 OR freed > 0 THEN
         RAISE NOTICE '%', CASE TG_OP
             WHEN 'UPDATE' THEN format('over: %s; cleaned now: %s', counted(changed, 'lease'), counted(freed, 'machine'))
             ELSE format('deleted: %s; the history keeps what became of them', counted(changed, 'lease')) END;

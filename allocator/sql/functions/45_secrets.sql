@@ -19,6 +19,7 @@ CREATE OR REPLACE TRIGGER secret_follow_trigger AFTER DELETE ON lease_secrets
 CREATE OR REPLACE TRIGGER secret_truncate_trigger BEFORE TRUNCATE ON lease_secrets
     FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
 
+-- Refuses to change a code or PIN: what was accepted is what is delivered.
 CREATE OR REPLACE FUNCTION guard_secrets() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'a code or PIN is never changed' USING ERRCODE = 'LL003',

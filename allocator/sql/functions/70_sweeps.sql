@@ -2,6 +2,7 @@
 -- (an advisory lock would not do: any machine's role may take one and keep it). Each returns how many rows it changed, at
 -- most 1,000 of a kind: the rest is the next one's, so that none outlasts a statement's time limit.
 
+-- Takes the duty until the end of the transaction. Says whether it could: false when another allocator is at it.
 CREATE OR REPLACE FUNCTION sweep_begins(p_name text) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
@@ -168,20 +169,23 @@ BEGIN
     RETURN n;
 END $$;
 
--- A code or PIN that is ten minutes old is forgotten, and so is one of a lease that is over or gone.
+-- Codes and PINs that are ten minutes old are forgotten, those of a lease that somebody works on by the next sweep.
 CREATE OR REPLACE FUNCTION sweep_secrets() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    due uuid[];
+    due    uuid[];
+    locked uuid[];
+    n      integer;
 BEGIN
     IF NOT sweep_begins('secrets') THEN
         RETURN 0;
     END IF;
-    due := lock_leases(ARRAY(
-        SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000));
-    DELETE FROM lease_secrets s WHERE s.created_at < clock() - interval '10 minutes'
-        AND (s.lease_id = ANY (due) OR NOT EXISTS (SELECT FROM leases l WHERE l.id = s.lease_id AND l.live));
-    RETURN cardinality(due);
+    due := ARRAY(SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000);
+    locked := lock_leases(due);
+    DELETE FROM lease_secrets s WHERE s.lease_id = ANY (due)
+        AND (s.lease_id = ANY (locked) OR NOT EXISTS (SELECT FROM leases l WHERE l.id = s.lease_id AND l.live));
+    GET DIAGNOSTICS n = ROW_COUNT;
+    RETURN n;
 END $$;
 
 -- Database roles of machines that are no more are cut off and dropped; so are sessions that machines may not have.
