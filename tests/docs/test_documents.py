@@ -20,11 +20,15 @@ def test_every_link_and_every_file_that_a_document_names_is_there(document: str)
     assert [str(target) for target in [*links, *files] if not target.exists()] == []
 
 
-@pytest.mark.parametrize("package", ["client", "allocator", "allocator/sql/functions"])
+@pytest.mark.parametrize(
+    "package", ["client", "allocator", "allocator/cli", "allocator/local", "allocator/sql/functions"]
+)
 def test_the_architecture_says_what_every_module_is_for(package: str) -> None:
-    listed = {
-        name for rows in tables("docs/architecture.md") for row in rows for name in row.get("file", "").split(", ")
-    }
-    names = {Path(name.rstrip("/")).name for name in listed}
     there = {path.name for path in (ROOT / package).iterdir() if path.suffix in {".py", ".sql"}} - {"__init__.py"}
-    assert there - names == set()
+    assert min((there - listed for listed in _listed()), key=len) == set()
+
+
+def _listed() -> list[set[str]]:
+    """The files of each table of the architecture; two packages may have one of the same name."""
+    cells = ([row.get("file", "") for row in rows] for rows in tables("docs/architecture.md"))
+    return [{Path(name.rstrip("/")).name for cell in group for name in cell.split(", ")} for group in cells]
