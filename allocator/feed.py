@@ -9,6 +9,7 @@ import json
 import random
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from typing import Final, Literal
 from uuid import UUID
 
 import structlog
@@ -33,8 +34,10 @@ BACK_OFF_SECONDS = (0.5, 10.0)
 
 log = structlog.get_logger()
 
-Topic = UUID | None
-"""What one may subscribe to: a lease, or (None) the pool's counts."""
+POOL: Final = "pool"
+
+Topic = UUID | Literal["pool"]
+"""What one may subscribe to: a lease, or POOL: its counts."""
 
 News = LeaseView | Counts | None
 """What subscribers are told; None: the database is away, so what they saw last may be old."""
@@ -173,16 +176,16 @@ class Feed:
         self._wake.clear()
         self._heard = 0
         stale, self._stale = self._stale & self._subscriptions.keys(), set()
-        ids = {topic for topic in stale if topic is not None}
+        ids = {topic for topic in stale if topic != POOL}
         if ids:
             for lease in await store.read_leases(connection, ids):
                 self._tell(lease.id, lease)
-        if None in stale:
-            self._tell(None, await store.read_counts(connection, self._pool))
+        if POOL in stale:
+            self._tell(POOL, await store.read_counts(connection, self._pool))
 
     def _hear(self, channel: str, payload: str) -> None:
         """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
-        changed: set[Topic] = {None}
+        changed: set[Topic] = {POOL}
         if channel == LEASE_CHANNEL:
             self._heard += 1
             if self._heard > PAYLOADS + 1:
@@ -214,7 +217,7 @@ class Feed:
         group.discard(subscription)
         if not group:
             del self._subscriptions[topic]
-            if topic is not None:
+            if topic != POOL:
                 self._queued.discard(topic)
 
 

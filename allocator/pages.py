@@ -18,7 +18,7 @@ from allocator.api import LeaseWithToken, answer
 from allocator.checking import KEY_LENGTH
 from allocator.cookies import bearer_tokens
 from allocator.errors import KeyReused, NoSuchLease, NoToken, Refusal
-from allocator.feed import News, Subscription
+from allocator.feed import POOL, News, Subscription
 from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
 from allocator.problems import responses, wants_json
 from allocator.service import Here, Service
@@ -86,7 +86,7 @@ async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm,
 async def follow_pool(service: Here) -> AsyncIterator[ServerSentEvent]:
     """How many machines are free, for as long as the form is open."""
     shown = ""
-    with service.feed.subscribe(None) as subscription:
+    with service.feed.subscribe(POOL) as subscription:
         async for news in subscription:
             html = _pool(service, news if isinstance(news, Counts) else None)
             if html != shown:
@@ -180,16 +180,16 @@ def _may_hold_a_secret(line: str) -> bool:
     return redact(line, None) != line or re.search(r"code|pin|4/|start.?host", line, re.IGNORECASE) is not None
 
 
-async def _lease_events(service: Service, token: str, news: Subscription) -> AsyncIterator[ServerSentEvent]:
+async def _lease_events(service: Service, token: str, subscription: Subscription) -> AsyncIterator[ServerSentEvent]:
     shown: dict[str, str] = {}
-    async for lease in news:
-        told = _told(service, lease, token)
+    async for news in subscription:
+        told = _told(service, news, token)
         for name, html in told.items():
             if shown.get(name) != html:
                 yield ServerSentEvent(event=name, raw_data=html)
         shown |= told
         yield BEAT
-        if isinstance(lease, LeaseView) and not lease.live:
+        if isinstance(news, LeaseView) and not news.live:
             yield ServerSentEvent(event="over", raw_data="over")
             return
 

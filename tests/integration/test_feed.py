@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from allocator.connection import connector
-from allocator.feed import PAYLOADS, Feed, News, Subscription
+from allocator.feed import PAYLOADS, POOL, Feed, News, Subscription
 from allocator.service import running
 from allocator.store import LEASE_CHANNEL
 from allocator.views import Counts, LeaseView
@@ -122,7 +122,7 @@ async def test_a_forged_change_is_not_believed(feed: Feed, owner: Connection) ->
 
 async def test_after_a_lost_connection_everything_is_read_again(feed: Feed, wire: Wire, owner: Connection) -> None:
     lease = await queue(owner)
-    with feed.subscribe(lease.id) as subscription, feed.subscribe(None) as pool:
+    with feed.subscribe(lease.id) as subscription, feed.subscribe(POOL) as pool:
         await lease_news(subscription)
         await news(pool)
         with wire.down():
@@ -189,7 +189,7 @@ async def test_steady_traffic_does_not_keep_a_lost_notification_from_being_made_
     lease, superuser = await queue(owner), await database.connect("postgres")
     async with running(feed.run()), running(_chatter(database)):
         await feed.listening.wait()
-        with feed.subscribe(None), feed.subscribe(lease.id) as subscription:
+        with feed.subscribe(POOL), feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)
             await superuser.execute("SET session_replication_role = replica")
             await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
@@ -281,8 +281,8 @@ async def test_a_page_is_told_the_same_again_when_there_is_no_news() -> None:
 
 
 async def test_after_the_end_nobody_is_kept_waiting(feed: Feed) -> None:
-    with feed.subscribe(None) as early:
+    with feed.subscribe(POOL) as early:
         feed.end_streams()
         assert [told async for told in early] == []
-    with feed.subscribe(None) as late:
+    with feed.subscribe(POOL) as late:
         assert [told async for told in late] == []
