@@ -1,4 +1,4 @@
-"""The only module that queries: one method a question, each one statement, its errors in the service's own words."""
+"""The only module that queries for the service: one statement a method, its errors in our own words."""
 
 import asyncio
 import json

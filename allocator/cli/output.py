@@ -71,7 +71,7 @@ def say(text: str) -> None:
 def ask(question: str) -> None:
     """Have the person at the terminal agree. Raises Abort if they do not, and CommandFailed where nobody can."""
     if not sys.stdin.isatty():
-        raise CommandFailed(f"{question} Nobody can be asked here: say --yes if so.")
+        raise CommandFailed(f"{question} Nobody can be asked here: add --yes if you agree.")
     typer.confirm(question, abort=True, err=True)
 
 
@@ -127,7 +127,7 @@ def show_change(change: Row, sentence: str, *, as_json: bool) -> None:
 def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> Table:
     """Rows under titles; a column in which nothing stands is left out.
 
-    Long values are folded, never cut off, but of a lease's id stands the beginning, by which commands know it, too.
+    Long values are folded, never cut off; only of a lease's id no more than its beginning is shown: commands know it by that.
     """
     listed = list(rows)
     used = {key: title for key, title in columns.items() if any(row[key] not in NOTHING for row in listed)}
