@@ -1,6 +1,5 @@
 """Opens the service's connections to PostgreSQL: the password read at use, every wait limited, a dead peer noticed."""
 
-import asyncio
 from collections.abc import Callable, Coroutine
 from typing import TYPE_CHECKING, Any
 
@@ -8,7 +7,7 @@ import asyncpg
 
 from allocator import secrets
 from allocator.config import Database
-from client.network import distrust, keep_alive
+from client.network import KeptAlive, distrust
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 7.0
@@ -40,7 +39,7 @@ def connector(database: Database, actor: str) -> Connect:
             await secrets.dsn(database, database.service),
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
-            connection_class=_KeptAlive,
+            connection_class=KeptAlive,
             server_settings=settings,
         )
 
@@ -50,11 +49,3 @@ def connector(database: Database, actor: str) -> Connect:
 def why_lost(error: Exception) -> str:
     """For the log: a sentence where somebody has to mend something, else only what kind of error it was."""
     return str(error) if isinstance(error, secrets.SecretMissing) else distrust(error) or type(error).__name__
-
-
-class _KeptAlive(Connection):
-    """A connection that notices within seconds when the other side is gone."""
-
-    def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:
-        super().__init__(protocol, transport, *others)
-        keep_alive(transport.get_extra_info("socket"))

@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from allocator.errors import NoToken, ServiceError, TooSlow, Unavailable
+from allocator.errors import InvalidRequest, NoToken, ServiceError, TooSlow, Unavailable
 from allocator.templates import Templates
 
 MEDIA_TYPE = "application/problem+json"
@@ -159,8 +159,8 @@ def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:
         return NOT_JSON
     fields = [FieldProblem(field=_name(each["loc"]), detail=_sentence(each)) for each in found]
     return Problem(
-        type="urn:lablink:invalid-request",
-        title="The request is not right",
+        type=type_of(InvalidRequest),
+        title=InvalidRequest.title,
         status=422,
         detail=" ".join(field.detail for field in fields),
         errors=fields,

@@ -13,7 +13,7 @@ from typing import TYPE_CHECKING, Any, Literal, Self
 import asyncpg
 
 from client.command import Accepts, from_parts
-from client.network import distrust, is_loopback, keep_alive
+from client.network import KeptAlive, distrust, is_loopback
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
 from client.settings import DatabaseAddress
 from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
@@ -202,7 +202,7 @@ class DirectTransport:
             ssl=self._tls,
             timeout=CONNECT_LIMIT_SECONDS,
             command_timeout=VERB_LIMIT_SECONDS,
-            connection_class=_KeptAlive,
+            connection_class=KeptAlive,
             server_settings=_SESSION,
         )
 
@@ -223,14 +223,6 @@ class DirectTransport:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-
-class _KeptAlive(Connection):
-    """A connection that notices within seconds when the other side is gone: asyncpg leaves the kernel's two hours."""
-
-    def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:
-        super().__init__(protocol, transport, *others)
-        keep_alive(transport.get_extra_info("socket"))
 
 
 def concerns(payload: str, vm_id: int | None) -> bool:

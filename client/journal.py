@@ -23,7 +23,7 @@ class Fenced(Exception):
 
 
 class Journal:
-    """The journal of one machine. Take one with `open`; it belongs to whoever holds the state directory's lock."""
+    """The journal of one machine, unknown before `reload`. It belongs to whoever holds the state directory's lock."""
 
     def __init__(self, path: Path) -> None:
         self.path = path
@@ -41,15 +41,11 @@ class Journal:
         if not path.exists():
             durable.replace(path, encode_all([Fence(0)])[0])
 
-    @classmethod
-    def open(cls, path: Path) -> "Journal":
-        """The journal at `path`, in which every open intent has durably become unknown. Raises JournalError."""
-        journal = cls(path)
-        journal.reload()
-        return journal
-
     def reload(self) -> None:
-        """Read the disk again, close open intents and write all of it anew, which shows that it can be written."""
+        """Read the disk (again), close open intents and write all of it anew, which shows that it can be written.
+
+        Raises JournalError.
+        """
         self.trusted = False
         reading = decode(self._read())
         self.damaged = not reading.whole

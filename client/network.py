@@ -1,12 +1,21 @@
 """What holds for every connection: where it may lead, whom it trusts, and how it notices that its peer is gone."""
 
+import asyncio
 import ipaddress
 import socket
 import ssl
 from contextlib import suppress
+from typing import TYPE_CHECKING, Any
+
+import asyncpg
 
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 """Asked for on our side: asyncpg leaves the kernel's two hours."""
+
+if TYPE_CHECKING:
+    Connection = asyncpg.Connection[asyncpg.Record]
+else:
+    Connection = asyncpg.Connection
 
 
 def is_loopback(host: str) -> bool:
@@ -24,6 +33,14 @@ def keep_alive(connection: socket.socket) -> None:
     for name, value in KEEPALIVE.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+class KeptAlive(Connection):
+    """A connection to PostgreSQL that notices within seconds when the other side is gone."""
+
+    def __init__(self, protocol: Any, transport: asyncio.BaseTransport, *others: Any) -> None:
+        super().__init__(protocol, transport, *others)
+        keep_alive(transport.get_extra_info("socket"))
 
 
 def distrust(error: BaseException) -> str | None:

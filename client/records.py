@@ -54,10 +54,9 @@ Record = Fence | Entry
 
 
 class Reading(NamedTuple):
-    """What a file says: the records that can be believed, the last checksum, and whether that is all of it."""
+    """What a file says: the records that can be believed, and whether that is all of it."""
 
     records: list[Record]
-    checksum: int
     whole: bool
 
 
@@ -87,9 +86,9 @@ def decode(data: bytes) -> Reading:
         record = _record(body)
         checksum = zlib.crc32(body, checksum)
         if header is None or record is None or checksum != int(header[1], 16):
-            return Reading(records, checksum, False)
+            return Reading(records, False)
         records.append(record)
-    return Reading(records, checksum, bool(records) and isinstance(records[0], Fence))
+    return Reading(records, bool(records) and isinstance(records[0], Fence))
 
 
 def _is_cut(line: bytes) -> bool:

@@ -32,8 +32,8 @@ from client.processes import (
     signal_group,
 )
 from client.session import Account, Session
+from client.settings import START_HOST
 
-START_HOST = "/opt/google/chrome-remote-desktop/start-host"
 SETPRIV = "/usr/bin/setpriv"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
@@ -62,7 +62,6 @@ class Finished:
 
     exit_code: int | None
     output: str
-    timed_out: bool = False
     failure: str | None = None
 
 
@@ -95,11 +94,6 @@ class Running:
         output.follow(self._kill_group if isinstance(command, DesktopCommand) else None)
         if adopts_orphans():
             self._loop.add_signal_handler(signal.SIGCHLD, reap_adopted, process.pid)
-
-    @property
-    def pid(self) -> int:
-        """The leader of the command's process group."""
-        return self._process.pid
 
     async def wait(self) -> Finished:
         """How it ended: a desktop command within its time limit, a job whenever it ends or is stopped."""
@@ -150,7 +144,7 @@ class Running:
         code = self._process.returncode
         exit_code = 128 - code if code is not None and code < 0 else code
         failure = _failure(exit_code, output) if isinstance(self._command, DesktopCommand) else None
-        return Finished(exit_code, output, self._timed_out, "timed-out" if self._timed_out else failure)
+        return Finished(exit_code, output, "timed-out" if self._timed_out else failure)
 
 
 async def start(

@@ -69,6 +69,15 @@ def owner_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:
     return asyncio.run(find(data_dir, settings)).dsn
 
 
+def reachable_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:
+    """Where to connect as the owner, once the database has let us in; failures come with words."""
+
+    async def where(url: str) -> str:
+        return url
+
+    return asked(where, data_dir, settings)
+
+
 def versions(data_dir: Path | None, settings: Sequence[str]) -> "list[Step]":
     """Every version of the database, oldest first, and whether this one has it."""
     from allocator.migrate import history
@@ -104,11 +113,6 @@ async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIter
             yield connection
         finally:
             connection.terminate()
-
-
-async def itself(url: str) -> str:
-    """The connection string: what `asked` answers with when all that is asked is whether the database lets us in."""
-    return url
 
 
 def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:

@@ -35,9 +35,9 @@ def open_shell(
     - `lablink db shell`
     - `lablink db shell -c "SELECT hostname, status FROM vms"`
     """
-    from allocator.cli.database import asked, become_psql, itself
+    from allocator.cli.database import become_psql, reachable_dsn
 
-    become_psql(asked(itself, data_dir, settings or []), arguments or [])
+    become_psql(reachable_dsn(data_dir, settings or []), arguments or [])
 
 
 @app.command("deploy")

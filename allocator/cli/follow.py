@@ -11,8 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from allocator.cli.admin import Connection
 from allocator.cli.failures import Unreachable
 from allocator.cli.output import complain
-from allocator.store import LEASE_CHANNEL
-from client.protocol import CHANNEL
+from allocator.store import listen
 
 LOOK_EVERY = 2.0
 """Seconds after which we look again though nothing was heard: a notification is only a nudge."""
@@ -49,8 +48,7 @@ async def _look_on(connection: Connection, look: Look) -> None:
         changed.set()
 
     connection.add_termination_listener(nudge)
-    for channel in (CHANNEL, LEASE_CHANNEL):
-        await connection.add_listener(channel, nudge)
+    await listen(connection, nudge)
     while not connection.is_closed():
         _require_reader()
         changed.clear()

@@ -127,7 +127,7 @@ def show_change(change: Row, sentence: str, *, as_json: bool) -> None:
 def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> Table:
     """Rows under titles; a column in which nothing stands is left out.
 
-    Long values are folded, never cut off; only of a lease's id no more than its beginning is shown: commands know it by that.
+    Long values are folded, never cut off. Only a lease's id is shortened: commands know it by its beginning, too.
     """
     listed = list(rows)
     used = {key: title for key, title in columns.items() if any(row[key] not in NOTHING for row in listed)}

@@ -1,6 +1,7 @@
 """`lablink up` does the main job: ask over HTTP, and the command has run on a machine."""
 
 import os
+import re
 import shutil
 import socket
 from typing import Any
@@ -39,6 +40,13 @@ def becomes(address: str, key: dict[str, str], **wanted: object) -> dict[str, An
 def end(address: str, key: dict[str, str]) -> None:
     """Give the machine back."""
     assert httpx.delete(address, headers=key, timeout=10).is_success
+
+
+def test_it_says_how_long_the_start_took(up: RunningUp) -> None:
+    line = up.hears("Ready in")
+    print(line)
+
+    assert re.search(r"Ready in \d+\.\d s\.", line)
 
 
 def test_a_request_becomes_an_active_lease_whose_command_ran(up: RunningUp) -> None:

@@ -9,9 +9,9 @@ from uuid import uuid4
 import pytest
 import pytest_asyncio
 
-from client.journal import Journal
 from client.records import Key, decode
 from tests.support.database import Database
+from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
 
 SMALL = "256k"
@@ -111,7 +111,7 @@ async def test_a_database_that_is_behind_the_machine_fails_the_lease_and_jumps_a
     pool: Pool, machine: Machine, epoch: int
 ) -> None:
     lease = await pool.request_job(machine.job())
-    Journal.open(machine.state.journal).intend(Key(uuid4(), epoch))
+    opened(machine.state.journal).intend(Key(uuid4(), epoch))
     async with machine.serving():
         assert (await pool.settled(lease))["failure"] == "database-restored"
         await comes_back_clean(pool, machine)
@@ -122,7 +122,7 @@ async def test_a_database_that_is_behind_the_machine_fails_the_lease_and_jumps_a
 
 async def test_a_lease_at_an_epoch_that_the_machine_is_fenced_at_is_not_started(pool: Pool, machine: Machine) -> None:
     lease = await pool.request_job(machine.job())
-    Journal.open(machine.state.journal).fence_off(1)
+    opened(machine.state.journal).fence_off(1)
     async with machine.serving():
         assert (await pool.settled(lease))["failure"] == "database-restored"
         await comes_back_clean(pool, machine)

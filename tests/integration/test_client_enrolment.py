@@ -9,10 +9,10 @@ import pytest
 import pytest_asyncio
 
 from client.enrol import EnrolmentError, Invitation, TokenRefused, discard, enrol
-from client.journal import Journal
 from client.settings import Credential, StateDir, load_credential
 from tests.support.database import Database
 from tests.support.enrolments import Desk, enrolment_desk
+from tests.support.journals import opened
 from tests.support.machine import AS_ROOT, Pool, started_client
 
 
@@ -57,7 +57,7 @@ async def test_the_password_is_kept_private_and_never_sent(desk: Desk, state: St
 
 async def test_a_machine_that_enrolled_begins_a_journal(desk: Desk, state: StateDir) -> None:
     await enrolled(state, desk, await desk.invite("vm-9"))
-    assert not Journal.open(state.journal).damaged
+    assert not opened(state.journal).damaged
 
 
 @pytest.mark.parametrize("mishaps", [["deaf"], ["mute"], ["busy", "mute", "deaf"]])

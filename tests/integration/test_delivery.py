@@ -13,10 +13,10 @@ import pytest
 import pytest_asyncio
 
 from client.direct import DirectTransport
-from client.journal import Journal
 from client.protocol import CHANNEL, Memory
 from client.transport import UnknownVm, Unreachable
 from tests.support.database import Database
+from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
 from tests.support.wire import Wire, wire_to
 
@@ -210,7 +210,7 @@ async def test_a_forged_assignment_starts_nothing(pool: Pool, machine: Machine) 
     async with at_work(pool, machine), hello_of(pool, machine):
         await pool.owner.execute("SELECT pg_notify($1, $2)", CHANNEL, forged)
     assert machine.count_starts() == 0
-    assert Journal.open(machine.state.journal).memory.epoch == 0
+    assert opened(machine.state.journal).memory.epoch == 0
 
 
 async def test_a_flood_of_forged_notifications_does_not_become_a_flood_of_hellos(

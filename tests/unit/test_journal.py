@@ -11,6 +11,7 @@ import pytest
 from client.journal import Fenced, Journal, JournalError
 from client.protocol import Memory
 from client.records import Entry, Fence, Key, Record, decode, encode_all
+from tests.support.journals import opened
 
 LEASE = UUID("11111111-1111-4111-8111-111111111111")
 OTHER = UUID("22222222-2222-4222-8222-222222222222")
@@ -28,41 +29,41 @@ def state_of(journal: Journal, key: Key) -> str | None:
 
 
 def test_a_new_journal_remembers_nothing(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     assert journal.memory == Memory(0, None)
     assert not journal.damaged
 
 
 def test_creating_again_keeps_what_is_there(path: Path) -> None:
-    Journal.open(path).intend(Key(LEASE, 3))
+    opened(path).intend(Key(LEASE, 3))
     Journal.create(path)
-    assert Journal.open(path).memory == Memory(3, LEASE)
+    assert opened(path).memory == Memory(3, LEASE)
 
 
 def test_an_open_intent_is_unknown_after_a_restart_and_stays_so(path: Path) -> None:
-    Journal.open(path).intend(Key(LEASE, 1))
+    opened(path).intend(Key(LEASE, 1))
     for _ in range(2):
-        reopened = Journal.open(path)
+        reopened = opened(path)
         assert state_of(reopened, Key(LEASE, 1)) == "unknown"
         assert reopened.has_unknown
 
 
 def test_closing_intents_is_durable_before_opening_returns(path: Path) -> None:
-    Journal.open(path).intend(Key(LEASE, 1))
-    Journal.open(path)
+    opened(path).intend(Key(LEASE, 1))
+    opened(path)
     assert decode(path.read_bytes()).records[-1] == Entry(Key(LEASE, 1), "unknown", failure="unknown")
 
 
 def test_an_ending_survives_a_restart_with_all_its_details(path: Path) -> None:
     ending = Entry(Key(LEASE, 1), "done", 3, 'said "ü"\n', None)
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(ending.key)
     journal.conclude(ending)
-    assert Journal.open(path).entry(ending.key) == ending
+    assert opened(path).entry(ending.key) == ending
 
 
 def test_the_first_ending_stands(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(Key(LEASE, 1))
     journal.conclude(Entry(Key(LEASE, 1), "done", 0))
     journal.conclude(Entry(Key(LEASE, 1), "failed", 1, "", "command-failed"))
@@ -70,13 +71,13 @@ def test_the_first_ending_stands(path: Path) -> None:
 
 
 def test_a_command_that_never_started_has_an_ending_too(path: Path) -> None:
-    Journal.open(path).conclude(Entry(Key(LEASE, 1), "failed", failure="refused"))
-    assert state_of(Journal.open(path), Key(LEASE, 1)) == "failed"
+    opened(path).conclude(Entry(Key(LEASE, 1), "failed", failure="refused"))
+    assert state_of(opened(path), Key(LEASE, 1)) == "failed"
 
 
 @pytest.mark.parametrize("epoch", [3, 4, 5], ids=["older", "same", "newer"])
 def test_an_intent_for_what_was_started_before_is_refused(path: Path, epoch: int) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(Key(LEASE, epoch))
     with pytest.raises(Fenced):
         journal.intend(Key(LEASE, epoch))
@@ -84,23 +85,23 @@ def test_an_intent_for_what_was_started_before_is_refused(path: Path, epoch: int
 
 @pytest.mark.parametrize("epoch", [1, 4, 5])
 def test_an_intent_at_or_below_the_fence_is_refused(path: Path, epoch: int) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.fence_off(5)
-    for known in (journal, Journal.open(path)):
+    for known in (journal, opened(path)):
         with pytest.raises(Fenced):
             known.intend(Key(LEASE, epoch))
 
 
 @pytest.mark.parametrize("epoch", [6, 7])
 def test_an_intent_that_is_not_newer_than_all_that_is_remembered_is_refused(path: Path, epoch: int) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(Key(LEASE, 7))
     with pytest.raises(Fenced):
         journal.intend(Key(OTHER, epoch))
 
 
 def test_a_fence_closes_open_intents_in_the_same_write_and_never_falls(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(Key(LEASE, 2))
     journal.intend(Key(OTHER, 9))
     journal.fence_off(3)
@@ -109,7 +110,7 @@ def test_a_fence_closes_open_intents_in_the_same_write_and_never_falls(path: Pat
 
 
 def test_memory_is_the_highest_epoch_and_its_lease(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(Key(LEASE, 4))
     assert journal.memory == Memory(4, LEASE)
     journal.fence_off(5)
@@ -117,7 +118,7 @@ def test_memory_is_the_highest_epoch_and_its_lease(path: Path) -> None:
 
 
 def test_the_journal_does_not_grow_with_the_leases_that_were_served(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     for epoch in range(1, 200, 2):
         journal.intend(Key(LEASE, epoch))
         journal.conclude(Entry(Key(LEASE, epoch), "done", 0, "x" * 1000))
@@ -126,12 +127,12 @@ def test_the_journal_does_not_grow_with_the_leases_that_were_served(path: Path) 
 
 
 def test_a_missing_journal_is_damage_because_enrolment_made_one(tmp_path: Path) -> None:
-    assert Journal.open(tmp_path / "journal").damaged
+    assert opened(tmp_path / "journal").damaged
 
 
 def test_a_damaged_journal_takes_no_work_and_keeps_its_file_until_it_is_rebuilt(path: Path) -> None:
     path.write_bytes(b"not a journal\n")
-    journal = Journal.open(path)
+    journal = opened(path)
     with pytest.raises(Fenced):
         journal.intend(Key(LEASE, 99))
     assert path.read_bytes() == b"not a journal\n"
@@ -139,23 +140,23 @@ def test_a_damaged_journal_takes_no_work_and_keeps_its_file_until_it_is_rebuilt(
 
 def test_rebuilt_without_a_lease_it_is_fenced_at_the_databases_epoch(path: Path) -> None:
     path.write_bytes(b"")
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.rebuild(7, None)
-    assert Journal.open(path).memory == Memory(7, None)
+    assert opened(path).memory == Memory(7, None)
     with pytest.raises(Fenced):
         journal.intend(Key(LEASE, 7))
 
 
 def test_rebuilt_under_a_live_lease_that_lease_is_unknown(path: Path) -> None:
     path.write_bytes(b"")
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.rebuild(7, LEASE)
     assert not journal.damaged
-    assert state_of(Journal.open(path), Key(LEASE, 7)) == "unknown"
+    assert state_of(opened(path), Key(LEASE, 7)) == "unknown"
 
 
 def test_a_full_disk_is_one_clear_error_and_the_disk_is_read_again(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     journal.intend(Key(LEASE, 1))
     with files_of_at_most(path.stat().st_size + 5), pytest.raises(JournalError, match="written"):
         journal.conclude(Entry(Key(LEASE, 1), "done", 0))
@@ -167,7 +168,7 @@ def test_a_full_disk_is_one_clear_error_and_the_disk_is_read_again(path: Path) -
 
 
 def test_an_intent_that_did_not_fit_is_not_on_record_and_may_be_tried_again(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     with files_of_at_most(path.stat().st_size + 5), pytest.raises(JournalError):
         journal.intend(Key(LEASE, 1))
     journal.reload()
@@ -175,7 +176,7 @@ def test_an_intent_that_did_not_fit_is_not_on_record_and_may_be_tried_again(path
 
 
 def test_a_disk_that_stays_full_keeps_the_journal_untrusted(path: Path) -> None:
-    journal = Journal.open(path)
+    journal = opened(path)
     with files_of_at_most(0), pytest.raises(JournalError):
         journal.reload()
     assert not journal.trusted
