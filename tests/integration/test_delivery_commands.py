@@ -1,0 +1,86 @@
+"""What a machine makes of the commands that it is given, and what becomes of their leases."""
+
+from pathlib import Path
+
+import pytest_asyncio
+
+from tests.support.database import Database
+from tests.support.machine import Machine, Pool, reached
+
+
+@pytest_asyncio.fixture
+async def pool(database: Database) -> Pool:
+    return await Pool.of(database)
+
+
+@pytest_asyncio.fixture
+async def machine(database: Database, tmp_path: Path) -> Machine:
+    return Machine.of(await database.vm(), tmp_path / "vm")
+
+
+async def test_a_desktop_is_active_once_start_host_has_exited_with_0(pool: Pool, machine: Machine) -> None:
+    machine.start_host('read pin; echo "got $pin"; echo "$@"')
+    async with machine.serving():
+        lease = await pool.settled(await pool.request_desktop(pin="987654"))
+    assert (lease["status"], lease["exit_code"]) == ("active", 0)
+    assert "987654" not in lease["output"]
+    assert "4/0AbCdEfGhIjKl" not in lease["output"]
+
+
+async def test_a_refused_code_is_told_apart(pool: Pool, machine: Machine) -> None:
+    machine.start_host('echo "OAuth error."; exit 1')
+    async with machine.serving():
+        lease = await pool.settled(await pool.request_desktop())
+        assert (lease["status"], lease["failure"], lease["exit_code"]) == ("failed", "code-used", 1)
+        await pool.available(machine)
+
+
+async def test_a_job_that_cannot_be_started_fails_visibly(pool: Pool, machine: Machine) -> None:
+    await pool.owner.execute("UPDATE pools SET programs = ARRAY['no-such-program']")
+    async with machine.serving():
+        lease = await pool.settled(await pool.request_job(["no-such-program"]))
+        assert (lease["status"], lease["failure"]) == ("failed", "not-installed")
+        await pool.available(machine)
+
+
+async def test_a_line_typed_in_psql_is_read_and_run_by_the_machine(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.owner.execute(
+            "UPDATE vms SET status = 'in-use', email = 'a@example.org', crd_command = $2 WHERE id = $1",
+            machine.vm.id,
+            f"sh -c 'echo x >> {machine.starts}'",
+        )
+        await pool.until("SELECT status = 'active' FROM leases WHERE vm_id = $1", machine.vm.id)
+        await reached(lambda: machine.count_starts() == 1)
+
+
+async def test_a_job_typed_in_psql_is_a_job_whatever_it_prints(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.owner.execute(
+            "UPDATE vms SET status = 'in-use', crd_command = 'sh -c \"echo start-host\"' WHERE id = $1", machine.vm.id
+        )
+        lease = await pool.owner.fetchval("SELECT id FROM leases")
+        ended = await pool.finished(lease)
+    assert (ended["kind"], ended["status"], ended["exit_code"]) == ("job", "active", 0)
+
+
+async def test_a_line_that_the_grammar_refuses_fails_its_lease_with_the_reason(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.owner.execute(
+            "UPDATE vms SET status = 'in-use', crd_command = 'rm -rf / ; echo' WHERE id = $1", machine.vm.id
+        )
+        await pool.until("SELECT failure = 'refused' FROM leases WHERE vm_id = $1", machine.vm.id)
+        await pool.available(machine)
+    assert "Give one command only" in await pool.owner.fetchval("SELECT output FROM leases")
+
+
+async def test_a_lease_that_ends_stops_its_command_and_leaves_nothing(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        lease = await pool.request_job(machine.job("echo secret > file; sleep 60"))
+        await pool.settled(lease)
+        await pool.end(lease)
+        await pool.available(machine)
+        assert not machine.state.session.exists()
+        again = await pool.settled(await pool.request_job(machine.job("ls -A")))
+        assert again["status"] == "active"
+        assert "file" not in ((await pool.finished(again["id"]))["output"] or "")
