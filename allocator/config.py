@@ -134,6 +134,23 @@ class Pool(_Group):
         return programs
 
 
+class Backup(_Group):
+    """Where backups go, and whether the service makes them by itself; then it needs the password of database.owner."""
+
+    to: Annotated[str, StringConstraints(pattern=r"^(/.*|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?)$")] | None
+    """A directory, or s3://BUCKET/PREFIX."""
+    every_hours: Annotated[float, Field(ge=0.01, le=24 * 31)] | None
+    keep_days: Annotated[int, Field(ge=1, le=3650)] | None
+    """Older ones are removed after each backup; the newest never is."""
+
+    @field_validator("every_hours")
+    @classmethod
+    def _have_a_place(cls, every_hours: float | None, info: ValidationInfo) -> float | None:
+        if every_hours and info.data.get("to") is None:
+            raise ValueError("needs backup.to: a directory, or s3://BUCKET/PREFIX")
+        return every_hours
+
+
 class Sweeps(_Group):
     """The periodic duties."""
 
@@ -153,6 +170,7 @@ class Settings(_Group):
     server: Server
     database: Database
     pool: Pool
+    backup: Backup
     sweeps: Sweeps
     log: Log
 

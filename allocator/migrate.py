@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from allocator.migrations import MigrationFailed, execute, function_files
 
-__all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "upgrade"]
+__all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
 
 SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x1AB11  # any number that nothing else of ours locks
@@ -47,6 +47,11 @@ async def upgrade(dsn: str, version: str = LATEST) -> str | None:
 async def downgrade(dsn: str, version: str) -> str | None:
     """Goes back to `version` ("base": an empty database, "-1": one back); the down scripts drop what is not of it."""
     return await _migrate(dsn, lambda config: command.downgrade(config, version))
+
+
+async def stamp(dsn: str, version: str) -> str | None:
+    """Writes down that the database is at `version`, and runs nothing."""
+    return await _migrate(dsn, lambda config: command.stamp(config, version))
 
 
 async def history(dsn: str) -> list[Step]:

@@ -12,8 +12,8 @@ from allocator.config import Settings
 from allocator.connection import Connect, connector
 from allocator.errors import DatabaseUnavailable
 from allocator.metrics import Metrics
-from allocator.service import running
 from allocator.sweeps import Sweeper
+from allocator.tasks import running
 from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
