@@ -249,6 +249,15 @@ async def test_the_hints_at_a_queued_lease_can_be_pasted(
     assert hints[1].startswith("give it a machine: UPDATE vms SET status = 'in-use'")
 
 
+@pytest.mark.parametrize("status", ["'free'", "'Available'", "''", "NULL"])
+async def test_a_status_that_there_is_not_is_answered_with_those_there_are(
+    owner: asyncpg.Connection, status: str
+) -> None:
+    hint = await hint_of(owner, f"INSERT INTO vms (hostname, status) VALUES ('test-vm', {status})")
+
+    assert hint == "A machine is one of: available, booting, cleaning, failed, in-use, retired"
+
+
 async def test_the_hint_at_a_failed_machine_names_the_word_that_admins_use(
     database: Database, owner: asyncpg.Connection
 ) -> None:

@@ -7,16 +7,6 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     rule text := '=';
 BEGIN
-    IF TG_OP = 'INSERT' THEN
-        IF NEW.epoch > highest_epoch() THEN
-            RAISE EXCEPTION 'no machine was ever at epoch %', NEW.epoch USING ERRCODE = 'LL003',
-                HINT = 'Leave the epoch out of the INSERT.';
-        END IF;
-        NEW.epoch := CASE WHEN NEW.status = 'in-use' THEN greatest(NEW.epoch, 1) ELSE NEW.epoch END;
-        NEW.lease_id := NULL;
-        NEW := settle_vm(NEW, true);
-        RETURN NEW;
-    END IF;
     IF NEW.status = 'available' AND OLD.status IN ('booting', 'in-use', 'failed', 'cleaning')
        AND NEW.cleaned_epoch <> OLD.epoch THEN
         NEW.status := 'cleaning';
@@ -35,6 +25,22 @@ BEGIN
         NEW.updated_at := clock();
     END IF;
     RETURN NEW;
+END $$;
+
+-- The same for a new row. Whoever is lent a machine so gets a new lease, at its first epoch or a later one.
+CREATE OR REPLACE FUNCTION guard_new_vm() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF NEW.epoch > highest_epoch() THEN
+        RAISE EXCEPTION 'no machine was ever at epoch %', NEW.epoch USING ERRCODE = 'LL003',
+            HINT = 'Leave the epoch out of the INSERT.';
+    ELSIF NOT EXISTS (SELECT FROM vm_transitions WHERE from_status = NEW.status) THEN
+        RAISE EXCEPTION 'there is no status %', NEW.status USING ERRCODE = 'LL003', HINT = (
+            SELECT 'A machine is one of: ' || string_agg(DISTINCT from_status, ', ') FROM vm_transitions);
+    END IF;
+    NEW.epoch := CASE WHEN NEW.status = 'in-use' THEN greatest(NEW.epoch, 1) ELSE NEW.epoch END;
+    NEW.lease_id := NULL;
+    RETURN settle_vm(NEW, true);
 END $$;
 
 -- What no UPDATE may do: lower the epoch, say for the client that it wiped, or swap the person while the machine is lent.
@@ -139,7 +145,9 @@ END $$;
 -- They fire in the order of their names.
 CREATE OR REPLACE TRIGGER vm_custody_trigger BEFORE UPDATE ON vms
     FOR EACH ROW EXECUTE FUNCTION guard_vm_custody();
-CREATE OR REPLACE TRIGGER vm_guard_trigger BEFORE INSERT OR UPDATE ON vms
+CREATE OR REPLACE TRIGGER vm_guard_insert_trigger BEFORE INSERT ON vms
+    FOR EACH ROW EXECUTE FUNCTION guard_new_vm();
+CREATE OR REPLACE TRIGGER vm_guard_trigger BEFORE UPDATE ON vms
     FOR EACH ROW EXECUTE FUNCTION guard_vm();
 CREATE OR REPLACE TRIGGER vm_identity_insert_trigger BEFORE INSERT ON vms
     FOR EACH ROW WHEN (NEW.role IS NOT NULL) EXECUTE FUNCTION guard_vm_identity();

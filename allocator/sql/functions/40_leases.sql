@@ -92,16 +92,19 @@ CREATE OR REPLACE TRIGGER lease_guard_truncate_trigger BEFORE TRUNCATE ON leases
 CREATE OR REPLACE FUNCTION follow_leases() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    over uuid[];
+    over      uuid[];
+    delivered uuid[];
+    served    uuid[];
 BEGIN
-    DELETE FROM lease_secrets s USING new_rows n WHERE s.lease_id = n.id AND (NOT n.live OR n.started_at IS NOT NULL);
-    SELECT array_agg(n.id) INTO over FROM new_rows n WHERE NOT n.live;
-    IF over IS NOT NULL THEN
-        IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (over)) THEN
-            UPDATE vms SET status = 'cleaning' WHERE lease_id = ANY (over);
-        END IF;
+    SELECT array_agg(id) FILTER (WHERE NOT live), array_agg(id) FILTER (WHERE NOT live OR started_at IS NOT NULL),
+           array_agg(id) FILTER (WHERE live AND vm_id IS NOT NULL) INTO over, delivered, served FROM new_rows;
+    IF delivered IS NOT NULL THEN
+        DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
     END IF;
-    PERFORM refuse_disagreement(array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL)) FROM new_rows n;
+    IF EXISTS (SELECT FROM vms WHERE lease_id = ANY (over)) THEN
+        UPDATE vms SET status = 'cleaning' WHERE lease_id = ANY (over);
+    END IF;
+    PERFORM refuse_disagreement(served);
     IF TG_OP = 'INSERT' THEN
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
         SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_build_object('kind', n.kind) FROM new_rows n;
