@@ -32,8 +32,9 @@ COMFORTS = (
 )
 
 # What would let a machine or reader fill the disk of a server that gives it no table. Who may not revoke it (it is the
-# superuser's, so no managed service's master user may) is told so in a WARNING that nobody reads.
-DISK_IS_NOT_FOR_ALL = """
+# superuser's, so no managed service's master user may) is told so in a WARNING that nobody reads. The owner keeps it:
+# a dump repeats the REVOKE, and psql would stop at it for somebody who has no right at all.
+DISK_IS_NOT_FOR_ALL = f"""
     DO $$
     DECLARE
         writes text;
@@ -42,6 +43,7 @@ DISK_IS_NOT_FOR_ALL = """
             AND proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message')
         LOOP
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', writes);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {OWNER}', writes);
         END LOOP;
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;

@@ -88,7 +88,9 @@ def backup(
     made = run_operation("backup", work, data_dir, settings)
     row = _row(made)
     show_change(
-        row, f"{storage} has the backup {made.name}: {row['megabytes']} MB, checked when it is used.", as_json=as_json
+        row,
+        f"{storage} has the backup {made.name}: {row['megabytes']} MB. Try it out: lablink db backup verify latest",
+        as_json=as_json,
     )
 
 
@@ -238,7 +240,10 @@ def _tell(restored: "Restored") -> None:
     from allocator.cli.output import say
 
     say(f"The database is that of {restored.backup}, at version {restored.version}; all connect again by themselves.")
-    say(f"{restored.leases_failed} leases that were live in it failed: their people are told to ask again.")
+    if restored.leases_failed:
+        say(f"Leases that were live in it have failed ({restored.leases_failed}): their people are told to ask again.")
     if restored.vms_to_invite:
         say(f"To be invited again, for this server does not have their roles: {', '.join(restored.vms_to_invite)}.")
+    if restored.deploy_again:
+        say("Machines may make large objects in it until a superuser takes that away: lablink db deploy")
     say(f"The database of before is {restored.kept_as}. Drop it when you are sure: DROP DATABASE {restored.kept_as}")

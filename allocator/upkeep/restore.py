@@ -27,6 +27,7 @@ REPLACED = """
     SELECT (SELECT coalesce(max(epoch), 0) FROM vms) AS floor,
            (SELECT coalesce(array_agg(role), '{}') FROM vm_roles) AS roles
 """
+MACHINES_MAY_WRITE = "SELECT has_function_privilege('lablink_client', 'pg_catalog.lo_creat(integer)', 'EXECUTE')"
 SETTLE = "SELECT * FROM settle_restored($1, $2, $3)"
 RUN = "SELECT started_by, started_at FROM operations WHERE id = $1"
 CLOSE_THAT_OF_THE_BACKUP = """
@@ -52,6 +53,8 @@ class Restored:
     leases_failed: int
     vms_to_invite: list[str]
     """Machines whose role this server does not have: a backup holds no passwords."""
+    deploy_again: bool
+    """Whether machines got back a right that only a superuser can take from them in each new database."""
 
 
 async def restore(dsn: str, storage: Storage, name: str, operation: Operation, *, force: bool = False) -> Restored:
@@ -82,7 +85,7 @@ async def _refuse_if_in_use(pause: Connection, name: str) -> None:
         return
     if use and (use["leases"] or use["machines"]):
         raise UpkeepFailed(
-            f"{name} is in use: {use['leases']} live leases, {use['machines']} connected machines. "
+            f"{name} is in use: live leases: {use['leases']}, connected machines: {use['machines']}. "
             "A restore fails those leases and has every machine cleaned; if that is meant, add --force."
         )
 
@@ -102,7 +105,8 @@ async def _settle(successor: str, backup: Backup, kept: str, pause: Connection, 
     async with connected(successor) as connection, connection.transaction():
         cost = await connection.fetchrow(SETTLE, backup.name, floor, roles)
         assert cost
-        restored = Restored(backup.name, backup.taken_at, version, kept, **cost)
+        more_rights = await connection.fetchval(MACHINES_MAY_WRITE) and not await pause.fetchval(MACHINES_MAY_WRITE)
+        restored = Restored(backup.name, backup.taken_at, version, kept, **cost, deploy_again=more_rights)
         await connection.execute(CLOSE_THAT_OF_THE_BACKUP)
         written = json.dumps(asdict(restored), default=str)
         await connection.execute(WRITE_DOWN, run["started_by"], run["started_at"], written)

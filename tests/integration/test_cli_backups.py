@@ -31,8 +31,8 @@ async def test_a_backup_is_made_listed_tried_out_and_restored(database: Database
     assert "is as it must be." in verified.stdout, verified.stderr
     assert "is as it must be." in rehearsed.stdout, rehearsed.stderr
     assert refused.returncode == 1
-    assert "2 live leases, 0 connected machines" in refused.stderr
-    assert "2 leases that were live in it failed" in restored.stdout, restored.stderr
+    assert "live leases: 2, connected machines: 0" in refused.stderr
+    assert "Leases that were live in it have failed (2)" in restored.stdout, restored.stderr
     assert "DROP DATABASE" in restored.stdout
     kept = restored.stdout.strip().rpartition(" ")[2]
     owner = await database.connect()

@@ -131,7 +131,7 @@ async def test_a_database_in_use_is_restored_only_by_force(database: Database, s
     connection = await vm.connect()
     name = await back_up_of(database, storage)
 
-    with pytest.raises(UpkeepFailed, match=r"is in use: 2 live leases, 1 connected machines\. .*--force"):
+    with pytest.raises(UpkeepFailed, match=r"is in use: live leases: 2, connected machines: 1\. .*--force"):
         await restored_from(database, storage, name, force=False)
 
     assert await connection.fetchval("SELECT status FROM client_api.hello(0, NULL)") == "in-use"
