@@ -6,7 +6,8 @@ import asyncpg
 import pytest
 from typer.main import get_command
 
-from allocator.cli import app, failures
+from allocator.cli import failures
+from allocator.cli.commands import app
 from allocator.migrations import function_files
 from tests.docs.markdown import ROOT, table
 from tests.support.database import Database
@@ -22,7 +23,7 @@ STATEMENTS = [
 CHANGES = table("docs/operations.md", "statement", "what follows")
 KINDS = re.compile(r"'((?:vm|lease|alert)\.[a-z]+)'")
 COMMAND = re.compile(
-    r"`lablink ([a-z]+)(?: ([a-z]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z]+))?", re.MULTILINE
+    r"`lablink ([a-z]+)(?: ([a-z-]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z-]+))?", re.MULTILINE
 )
 
 
