@@ -54,7 +54,7 @@ class Service:
 async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
     """The service, with its feed and sweeps running; the database may come later."""
     metrics = Metrics()
-    feed = Feed(connector(settings.database, "web"), settings.pool.name)
+    feed = Feed(connector(settings.database, "feed"), settings.pool.name)
     sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
     async with (
         Store.open(connector(settings.database, "web"), settings.database.connections) as store,
