@@ -110,11 +110,16 @@ async def reached(url: str) -> str:
 
 def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by psql, connected to `url`; the password goes where `ps` does not see it."""
-    psql = _psql_of_server() or shutil.which("psql")
+    psql = find_psql()
     if psql is None:
         raise CommandFailed(NO_PSQL)
     quiet = "--variable=SHOW_CONTEXT=never"  # a refusal is two lines: what was refused, and the hint
     os.execvpe(psql, [psql, quiet, *arguments], os.environ | psql_environment(url))
+
+
+def find_psql() -> str | None:
+    """The psql to run, if there is one."""
+    return _psql_of_server() or shutil.which("psql")
 
 
 def psql_environment(url: str) -> dict[str, str]:
