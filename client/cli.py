@@ -16,7 +16,7 @@ from client.direct import DirectTransport, InsecureAddress
 from client.enrol import AllocatorAway, EnrolmentError, Invitation, TokenRefused, discard, enrol, forget
 from client.journal import Journal
 from client.logs import log_to_stderr
-from client.processes import ProcessesRemain, adopt_orphans
+from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
 from client.runner import Programs
 from client.session import Account, AccountUnusable, Session, SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
@@ -54,7 +54,7 @@ def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
             if given.command == "enrol":
                 _enrol_anew(state, _invitation(given, settings))
             else:
-                session = Session(state.session, _account(settings.session_user))
+                session = Session(state.session, _account(settings.session_user, state.session))
                 credential = _credential(state, settings)
                 asyncio.run(_serve(state, session, Programs(settings.start_host), credential, checkpoint))
     except (NotEnrolled, TokenRefused, UnknownVm) as error:
@@ -73,6 +73,7 @@ async def _serve(
 ) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     adopt_orphans()
+    limit_all_below()
     async with _transport(credential) as transport:
         agent = Agent(transport, Journal(state.journal), session, programs, checkpoint)
         try:
@@ -94,13 +95,13 @@ def _transport(credential: Credential) -> Transport:
     )
 
 
-def _account(name: str | None) -> Account | None:
+def _account(name: str | None, place: Path) -> Account | None:
     """Whom people's commands run as; None for this process's own user, who is root only where `name` says so.
 
     Raises AccountUnusable.
     """
     if os.geteuid() != 0 or name not in (None, "root"):
-        return Account.named(name) if name else None
+        return Account.named(name, place) if name else None
     if name is None:
         raise AccountUnusable(
             "People's commands would run as root. Name an account that nothing else uses as session_user in "

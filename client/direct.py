@@ -28,6 +28,7 @@ REFUSED_PATIENCE_SECONDS = 180.0
 
 _SESSION = {
     "application_name": "lablink-client",
+    "default_transaction_read_only": "off",  # a role may set this for itself, and a machine is lent to anybody
     "statement_timeout": "5s",
     "lock_timeout": "2s",
     "tcp_keepalives_idle": "10",

@@ -13,8 +13,12 @@ from pathlib import Path
 
 from client.durable import sync_directory
 from client.processes import Belongings, ProcessesRemain, kill_remains
+from client.system_v import remove_made_by
 
-_SHARED_DIRECTORIES = ("/tmp", "/var/tmp", "/dev/shm")  # noqa: S108  # only ever cleaned
+SHARED_DIRECTORIES = (
+    *("/tmp", "/var/tmp", "/dev/shm", "/dev/mqueue", "/run/lock", "/var/crash"),  # noqa: S108  # only ever cleaned
+    *("/var/spool/cron", "/var/spool/cron/crontabs", "/var/spool/cron/atjobs", "/var/spool/at"),
+)
 _BATCH = 1000
 
 
@@ -44,8 +48,8 @@ class Account:
     groups: tuple[int, ...]
 
     @classmethod
-    def named(cls, name: str) -> "Account":
-        """The account of that name. Raises AccountUnusable."""
+    def named(cls, name: str, place: Path) -> "Account":
+        """The account of that name, with no home of its own but `place`, the session's. Raises AccountUnusable."""
         try:
             entry = pwd.getpwnam(name)
         except KeyError:
@@ -54,15 +58,24 @@ class Account:
             raise AccountUnusable(
                 f"session_user {name!r} needs a client that runs as root, and an account that is not."
             )
+        if owner_of(entry.pw_dir) == entry.pw_uid and Path(entry.pw_dir) != place:
+            raise AccountUnusable(
+                f"session_user {name!r} has a home where people could leave things for those after them: remove "
+                f"{entry.pw_dir}, and usermod --home {place} {name}."
+            )
         return cls(name, entry.pw_uid, entry.pw_gid, tuple(os.getgrouplist(name, entry.pw_gid)))
 
 
 @dataclass(frozen=True, slots=True)
 class Session:
-    """STATE/session, for `account` (None: commands run as whoever runs the client)."""
+    """STATE/session, for `account` (None: commands run as whoever runs the client).
+
+    What the account leaves in the `shared` directories goes with the session.
+    """
 
     directory: Path
     account: Account | None = None
+    shared: tuple[str, ...] = SHARED_DIRECTORIES
 
     @property
     def belongings(self) -> Belongings:
@@ -102,41 +115,57 @@ class Session:
     def _remove_files(self) -> None:
         remove(self.directory)
         sync_directory(self.directory.parent)
-        for path in self._strays():
-            remove(path)
-
-    def _strays(self) -> list[Path]:
-        """What the session's own account left in directories that everybody may write to."""
-        if self.account is None:
-            return []
-        shared = (Path(directory) for directory in _SHARED_DIRECTORIES if os.path.isdir(directory))
-        return [path for directory in shared for path in directory.iterdir() if owner_of(path) == self.account.uid]
+        if self.account:
+            for directory in filter(os.path.isdir, self.shared):
+                sweep(os.path.realpath(directory), self.account)
+            remove_made_by(self.account.uid)
 
 
-def owner_of(path: Path) -> int | None:
-    """Whose it is; None once it is gone, which what is not the session's may be at any moment."""
+def owner_of(path: str | Path, at: int | None = None) -> int | None:
+    """Whose it is; None when it is not there, which what is not the session's may happen to be at any moment."""
     try:
-        return path.lstat().st_uid
+        return os.stat(path, dir_fd=at, follow_symlinks=False).st_uid
     except FileNotFoundError:
         return None
 
 
-def remove(path: Path) -> None:
+def sweep(top: str, account: Account) -> None:
+    """Remove what is the account's in a directory that others use too, as deep as the account can have gone.
+
+    What is mounted below stays, as does everything in a directory that is closed to the account.
+    """
+    for _, directories, files, at in os.fwalk(top):
+        for name in (*directories, *files):
+            if owner_of(name, at) == account.uid:
+                remove(name, at)
+        directories[:] = [name for name in directories if _may_enter(name, at, account)]
+
+
+def _may_enter(name: str, at: int, account: Account) -> bool:
+    try:
+        found = os.stat(name, dir_fd=at, follow_symlinks=False)
+    except FileNotFoundError:
+        return False
+    bit = stat.S_IXGRP if found.st_gid in (account.gid, *account.groups) else stat.S_IXOTH
+    return bool(found.st_mode & bit) and found.st_dev == os.fstat(at).st_dev
+
+
+def remove(path: str | Path, at: int | None = None) -> None:
     """Remove a file or a tree. No link is followed, closed directories are opened, no depth or number is too much."""
     try:
-        is_directory = stat.S_ISDIR(path.lstat().st_mode)
+        is_directory = stat.S_ISDIR(os.stat(path, dir_fd=at, follow_symlinks=False).st_mode)
     except FileNotFoundError:
         return
     if not is_directory:
-        path.unlink()
+        os.unlink(path, dir_fd=at)
         return
-    with _opened(str(path)) as top:
+    with _opened(path, at) as top:
         for entry in _entries(top):
             if entry.is_dir(follow_symlinks=False):
                 _dissolve(entry.name, top)
             else:
                 os.unlink(entry.name, dir_fd=top)
-    path.rmdir()
+    os.rmdir(path, dir_fd=at)
 
 
 def _dissolve(name: str, top: int) -> None:
@@ -163,7 +192,7 @@ def _batch(directory: int) -> list[os.DirEntry[str]]:
 
 
 @contextmanager
-def _opened(name: str, parent: int | None = None) -> Iterator[int]:
+def _opened(name: str | Path, parent: int | None = None) -> Iterator[int]:
     os.chmod(name, 0o700, dir_fd=parent)
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:

@@ -79,8 +79,13 @@ def versions(data_dir: Path | None, settings: Sequence[str]) -> "list[Step]":
 def asked(question: Callable[[str], Coroutine[None, None, T]], data_dir: Path | None, settings: Sequence[str]) -> T:
     """The answer to a question about the database at the owner's connection string; failures come with words."""
     place = asyncio.run(find(data_dir, settings))
+
+    async def ask() -> T:
+        (await asyncpg.connect(place.dsn, timeout=CONNECT_SECONDS)).terminate()  # the question may take its time
+        return await question(place.dsn)
+
     with explained(place.advice):
-        return asyncio.run(question(place.dsn))
+        return asyncio.run(ask())
 
 
 @asynccontextmanager
@@ -101,10 +106,8 @@ async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIter
             connection.terminate()
 
 
-async def reached(url: str) -> str:
-    """The same connection string, once the database there has let us in."""
-    connection = await asyncpg.connect(url, timeout=CONNECT_SECONDS)
-    connection.terminate()
+async def itself(url: str) -> str:
+    """The connection string: what `asked` answers with when all that is asked is whether the database lets us in."""
     return url
 
 

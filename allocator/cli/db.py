@@ -39,9 +39,9 @@ def open_shell(
     - `lablink db shell`
     - `lablink db shell -c "SELECT hostname, status FROM vms"`
     """
-    from allocator.cli.database import asked, become_psql, reached
+    from allocator.cli.database import asked, become_psql, itself
 
-    become_psql(asked(reached, data_dir, settings or []), arguments or [])
+    become_psql(asked(itself, data_dir, settings or []), arguments or [])
 
 
 @app.command("deploy")

@@ -21,13 +21,12 @@ COLUMNS = {
     "status": "Status",
     "email": "Person",
     "lease_id": "Lease",
-    "lease_status": "Lease is",
     "crd_command": "Command",
-    "seen_at": "Last seen",
+    "seen_at": "Seen",
     "updated_at": "Changed",
     "reason": "Reason",
 }
-FACTS = COLUMNS | {"pool": "Pool", "epoch": "Epoch", "created_at": "Created"}
+FACTS = COLUMNS | {"lease_status": "Lease status", "pool": "Pool", "epoch": "Epoch", "created_at": "Created"}
 NEXT = {
     "failed": "Put it back into service: lablink vms return {}",
     "cleaning": "It is available when its client has cleaned it.",

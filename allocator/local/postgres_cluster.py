@@ -7,6 +7,7 @@ import shutil
 import signal
 import subprocess
 import sys
+import tempfile
 from collections.abc import Iterator, Mapping, Sequence
 from contextlib import contextmanager
 from dataclasses import dataclass
@@ -74,10 +75,13 @@ class Cluster:
         return f"lablink-{hashlib.sha256(os.fsencode(self.directory)).hexdigest()[:16]}"
 
     async def initialise(self, password: str) -> None:
-        """Makes the data directory in one step: whatever interrupts it, there is a whole one or none."""
-        staging = self.directory / "postgres.new"
-        shutil.rmtree(staging, ignore_errors=True)
-        staging.mkdir(mode=0o700)
+        """Makes the data directory in one step: whatever interrupts it, there is a whole one or none.
+
+        Under a new name each time: the initdb of a start that was killed may still be busy removing its own.
+        """
+        for left in self.directory.glob("postgres.new*"):
+            shutil.rmtree(left, ignore_errors=True)
+        staging = Path(tempfile.mkdtemp(prefix="postgres.new-", dir=self.directory))
         try:
             (staging / "password").write_text(f"{password}\n")
             self._give_away(staging, staging / "password")

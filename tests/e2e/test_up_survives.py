@@ -11,7 +11,7 @@ import pytest
 
 from tests.e2e.test_up import ask, becomes
 from tests.support.processes import alive
-from tests.support.up import RunningUp, open_directory, running_up, until
+from tests.support.up import RunningUp, free_port, open_directory, running_up, until
 
 
 def machines_are_well(up: RunningUp) -> bool:
@@ -161,3 +161,23 @@ def test_a_job_can_read_its_own_machines_files_and_no_others(up: RunningUp, file
     assert [hostname for hostname, may in zip(("vm-1", "vm-2", "vm-3"), said, strict=True) if may == "True"] == [
         lease["hostname"]
     ]
+
+
+@pytest.mark.parametrize(
+    ("step", "sign"),
+    [("PostgreSQL", signal.SIGINT), ("Database", signal.SIGKILL), ("Allocator", signal.SIGINT)],
+)
+def test_a_start_that_is_interrupted_leaves_nothing_running_and_the_next_one_is_good(
+    step: str, sign: signal.Signals
+) -> None:
+    with open_directory() as directory:
+        up = RunningUp.start(directory, free_port(), "--vms=1")
+        up.hears(step)
+        below = up.children()
+        up.stop(sign)
+        up.close()
+
+        until(lambda: not alive(below), "its children to end", 30)
+        assert "Traceback" not in up.output
+        with running_up(directory, "--vms=1") as again:
+            assert the_main_job_works(again)

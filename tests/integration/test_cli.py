@@ -4,6 +4,7 @@ import asyncio
 import json
 import os
 import signal
+import socket
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -333,6 +334,15 @@ def test_a_database_that_is_away_is_one_sentence_and_exit_code_3(command: str) -
     assert done.returncode == 3
     assert done.stderr.startswith("The database does not answer (connection refused).")
     assert len(done.stderr.splitlines()) == 1
+
+
+def test_a_database_that_takes_connections_and_says_nothing_is_given_up_on() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as silent:
+        there = [f"--set=database.port={silent.getsockname()[1]}", "--set=database.owner.password=env:OWNER"]
+        done = run_lablink("db", "history", *there, OWNER="x")
+
+    assert done.returncode == 3
+    assert "not in time" in done.stderr
 
 
 def test_nothing_that_says_which_database_is_exit_code_2_and_advice(tmp_path: Path) -> None:

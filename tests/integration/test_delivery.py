@@ -308,6 +308,12 @@ async def test_a_machine_that_may_not_log_in_for_another_reason_stays_enrolled(p
             await transport.hello(Memory(0, None))
 
 
+async def test_a_machine_that_somebody_made_read_only_for_good_is_heard(pool: Pool, machine: Machine) -> None:
+    await pool.owner.execute(f"ALTER ROLE {machine.vm.role} SET default_transaction_read_only = on")
+    async with DirectTransport(machine.address) as transport:
+        assert (await transport.hello(Memory(0, None))).vm_id == machine.vm.id
+
+
 async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(
     pool: Pool, machine: Machine, database: Database
 ) -> None:

@@ -21,6 +21,7 @@ from allocator.local.accounts import account_of_server
 from allocator.local.postgres import Server, kept_secret, running_server
 from allocator.local.postgres_binaries import Binaries, find_binaries, runnable
 from allocator.local.postgres_process import postmaster
+from tests.support.processes import descendants
 
 as_root = pytest.mark.skipif(os.geteuid() != 0, reason="PostgreSQL refuses root alone, and root alone mounts a disk")
 
@@ -297,6 +298,37 @@ async def test_a_server_does_not_outlive_whoever_started_it(directory: Path) -> 
     async with running_server(directory, settings=FAST) as server:
         assert await ask(server, "SELECT 1") == 1
     assert (directory / "postgres.log").read_text().count("database system is shut down") == 2
+
+
+async def test_an_initdb_left_over_does_not_disturb_the_next_start(open_directory: Path) -> None:
+    directory = open_directory
+    starter = await asyncio.create_subprocess_exec(
+        sys.executable, "-c", STARTER, str(directory), stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+    )
+    first = await _begun(directory, but_not=set())
+    busy = [process.pid for process in descendants(starter.pid) if "initdb" in process.command]
+    for pid in busy:
+        os.kill(pid, signal.SIGSTOP)
+    starter.kill()
+    await starter.communicate()
+
+    beginning = asyncio.ensure_future(_version(directory))
+    await _begun(directory, but_not=first)
+    for pid in busy:
+        os.kill(pid, signal.SIGCONT)
+
+    assert busy
+    assert await beginning >= 15
+
+
+async def _begun(directory: Path, but_not: set[Path]) -> set[Path]:
+    """The directory that an initdb has begun to fill, another one than those."""
+    begun: set[Path] = set()
+    async with asyncio.timeout(20):
+        while not begun:
+            await asyncio.sleep(0.001)
+            begun = {path.parents[1] for path in directory.glob("postgres.new*/data/PG_VERSION")} - but_not
+    return begun
 
 
 async def test_a_server_left_over_is_stopped_first(directory: Path) -> None:

@@ -2,10 +2,8 @@
 
 import asyncio
 import os
-import shutil
 import signal
 import sys
-import tempfile
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -13,9 +11,21 @@ import pytest
 
 from client.command import DesktopCommand, JobCommand
 from client.processes import find_remains
-from client.runner import Finished, Programs, Running, start
-from client.session import Account, Session
-from tests.support.commands import DAEMON, PATH, STUBBORN, URL, alive, ended, fake_start_host, run
+from client.runner import Finished, Programs, start
+from client.session import Session
+from tests.support.commands import (
+    CHAIN,
+    DAEMON,
+    PATH,
+    STUBBORN,
+    URL,
+    alive,
+    ended,
+    fake_start_host,
+    is_closed,
+    opened_fifo,
+    run,
+)
 
 
 @pytest.fixture
@@ -85,12 +95,13 @@ async def test_two_sessions_do_not_end_each_other(session: Session, tmp_path: Pa
 CLIENT = """
 import asyncio, os, pathlib, sys
 from client.command import JobCommand
-from client.processes import adopt_orphans
+from client.processes import adopt_orphans, limit_all_below
 from client.runner import Programs, start
 from client.session import Session
 
 async def main(place, path, when, *argv):
     adopt_orphans()
+    limit_all_below()
     session = Session(pathlib.Path(place))
     session.open()
     os.mkfifo(session.directory / "ready")
@@ -168,43 +179,30 @@ async def test_adopting_orphans_takes_nobodys_exit_code(place: str) -> None:
     assert rest.split()[1:] == [b"137", b"children:"]
 
 
+async def test_a_chain_of_processes_that_live_a_moment_each_is_cut(place: str, tmp_path: Path) -> None:
+    reader = opened_fifo(tmp_path / "fifo")
+    process = await client(place, "at its end", "python3", "-ISc", CHAIN.format(fifo=str(tmp_path / "fifo")))
+    await words(process)
+    await words(process)
+    rest, _ = await process.communicate(b"\n")
+
+    assert rest.split() == [b"children:"]
+    assert is_closed(reader)
+
+
+async def test_a_command_dumps_no_core_and_leaves_room_for_other_processes(place: str) -> None:
+    show = "import resource as r; print(r.getrlimit(r.RLIMIT_CORE)[1], r.getrlimit(r.RLIMIT_NPROC)[1])"
+    process = await client(place, "at its end", "python3", "-c", show)
+    await words(process)
+    _, core, processes = await words(process)
+    await process.communicate(b"\n")
+
+    assert core == 0
+    assert processes <= int(Path("/proc/sys/kernel/pid_max").read_text()) / 2
+
+
 async def test_adopted_orphans_do_not_pile_up(place: str) -> None:
     process = await client(place, "at its end", "python3", "-c", ORPHANS)
     rest, _ = await process.communicate(b"\n")
 
     assert rest.split()[1:] == [b"0", b"children:"]
-
-
-@pytest.fixture
-async def unprivileged() -> AsyncIterator[Session]:
-    """A session of an account that nobody has; only root can become it."""
-    if os.geteuid() != 0 or not shutil.which("python3", path=Programs().path):
-        pytest.skip("needs root, and a python3 that every account can run")
-    state = Path(tempfile.mkdtemp())
-    state.chmod(0o711)
-    session = Session(state / "session", Account("lablink-test", 61_347, 61_347, ()))
-    session.open()
-    yield session
-    await session.wipe()
-    state.rmdir()
-
-
-async def test_a_command_runs_as_the_sessions_account(unprivileged: Session) -> None:
-    show = "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['USER'])"
-    running = await start(JobCommand(("python3", "-c", show)), unprivileged, Programs(), name="vm-1")
-    ids = (61_347,) * 3
-
-    assert (await running.wait()).output == f"{ids} {ids} [] lablink-test\n"
-
-
-async def test_all_of_the_accounts_processes_and_files_go_with_the_session(unprivileged: Session) -> None:
-    program = f"import os, tempfile; os.mkdir('d', 0); print(tempfile.mkdtemp(dir='/tmp'), flush=True); {DAEMON}"
-    hiding = f"import os; os.execve('/usr/bin/env', ['env', '-i', 'python3', '-c', {program!r}], {{}})"
-    running: Running = await start(JobCommand(("python3", "-c", hiding)), unprivileged, Programs(), name="vm-1")
-    left, daemon = (await running.wait()).output.split()
-    assert Path(left).exists()
-    await unprivileged.wipe()
-
-    assert ended(int(daemon))
-    assert not Path(left).exists()
-    assert not unprivileged.directory.exists()

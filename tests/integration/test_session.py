@@ -1,6 +1,7 @@
 """The session's place on a real file system: empty at first, gone afterwards, whatever was done to it."""
 
 import os
+import pwd
 import stat
 import subprocess
 import sys
@@ -10,7 +11,7 @@ from pathlib import Path
 
 import pytest
 
-from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed, owner_of
+from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed, owner_of, sweep
 
 
 @pytest.fixture
@@ -131,7 +132,7 @@ async def test_a_wipe_that_cannot_be_done_says_so(session: Session, state: Path)
         await session.wipe()
 
 
-OWNER = 61_347
+OWNER = 65_347
 REMOVE_AS_OWNER = f"""
 import os, pathlib, sys
 from client.session import remove
@@ -169,11 +170,44 @@ def test_somebody_elses_file_that_is_gone_meanwhile_stops_no_wipe(tmp_path: Path
     assert owner_of(tmp_path / "gone") is None
 
 
+AS_ROOT = pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another account")
+
+
+@AS_ROOT
+def test_what_an_account_left_deep_in_shared_directories_goes_and_nothing_else(tmp_path: Path) -> None:
+    sockets, closed = tmp_path / ".X11-unix", tmp_path / "closed"
+    sockets.mkdir()
+    closed.mkdir(mode=0o700)
+    (sockets / "left").mkdir()
+    for path in (sockets / "left" / "file", sockets / "others", closed / "other", tmp_path / "file"):
+        path.touch()
+    (tmp_path / "link").symlink_to(sockets)
+    for path in (sockets / "left", closed / "other", tmp_path / "file", tmp_path / "link"):
+        os.chown(path, OWNER, OWNER, follow_symlinks=False)
+    sweep(str(tmp_path), Account("lablink-test", OWNER, OWNER, ()))
+
+    assert {path.name for path in tmp_path.rglob("*")} == {".X11-unix", "others", "closed", "other", "state"}
+
+
+@AS_ROOT
+def test_an_account_with_a_home_of_its_own_is_refused(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> None:
+    home = tmp_path / "home"
+    entry = pwd.struct_passwd(("labuser", "x", OWNER, OWNER, "", str(home), "/bin/sh"))
+    monkeypatch.setattr(pwd, "getpwnam", lambda name: entry)
+    assert Account.named("labuser", tmp_path / "session").uid == OWNER
+    home.mkdir()
+    os.chown(home, OWNER, OWNER)
+
+    with pytest.raises(AccountUnusable, match="has a home where people could leave things"):
+        Account.named("labuser", tmp_path / "session")
+    assert Account.named("labuser", home).uid == OWNER
+
+
 def test_an_account_that_does_not_exist_is_named(session: Session) -> None:
     with pytest.raises(AccountUnusable, match="'no-such-account': create it, or change session_user"):
-        Account.named("no-such-account")
+        Account.named("no-such-account", Path("/nowhere"))
 
 
 def test_root_is_no_account_for_commands() -> None:
     with pytest.raises(AccountUnusable, match="an account that is not"):
-        Account.named("root")
+        Account.named("root", Path("/nowhere"))

@@ -1,0 +1,114 @@
+"""Nothing of an account that only sessions use stays: no process, no file, nothing that the kernel keeps for it."""
+
+import asyncio
+import os
+import shutil
+import tempfile
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import pytest
+
+from client.command import JobCommand
+from client.runner import Programs, Running, start
+from client.session import Account, Session
+from tests.support.commands import CHAIN, DAEMON, ended, is_closed, opened_fifo
+
+# Python 3.12 and later warn; what is forked to kill an account's processes asks the kernel for that and ends
+pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
+
+UID = 60_000 + os.getpid() % 5_000
+"""Nobody's, and another one in every process that runs tests at the same time: a wipe kills all of it."""
+
+
+@pytest.fixture
+async def unprivileged() -> AsyncIterator[Session]:
+    """A session of an account that nobody has; only root can become it."""
+    if os.geteuid() != 0 or not shutil.which("python3", path=Programs().path):
+        pytest.skip("needs root, and a python3 that every account can run")
+    state = Path(tempfile.mkdtemp())
+    state.chmod(0o711)
+    (state / "shared").mkdir()
+    (state / "shared").chmod(0o1777)
+    account = Account("lablink-test", UID, UID, ())
+    session = Session(state / "session", account, (str(state / "shared"), str(state / "not-there")))
+    session.open()
+    yield session
+    await session.wipe()
+    shutil.rmtree(state)
+
+
+async def run_as_account(session: Session, program: str) -> str:
+    running = await start(JobCommand(("python3", "-ISc", program)), session, Programs(), name="vm-1")
+    async with asyncio.timeout(20):
+        return (await running.wait()).output
+
+
+async def test_a_command_runs_as_the_sessions_account(unprivileged: Session) -> None:
+    show = "import os; print(os.getresuid(), os.getresgid(), os.getgroups(), os.environ['USER'])"
+    running = await start(JobCommand(("python3", "-c", show)), unprivileged, Programs(), name="vm-1")
+    ids = (UID,) * 3
+
+    assert (await running.wait()).output == f"{ids} {ids} [] lablink-test\n"
+
+
+async def test_all_of_the_accounts_processes_and_files_go_with_the_session(unprivileged: Session) -> None:
+    shared = unprivileged.shared[0]
+    program = f"import os, tempfile; os.mkdir('d', 0); print(tempfile.mkdtemp(dir='{shared}'), flush=True); {DAEMON}"
+    hiding = f"import os; os.execve('/usr/bin/env', ['env', '-i', 'python3', '-c', {program!r}], {{}})"
+    running: Running = await start(JobCommand(("python3", "-c", hiding)), unprivileged, Programs(), name="vm-1")
+    left, daemon = (await running.wait()).output.split()
+    assert Path(left).exists()
+    await unprivileged.wipe()
+
+    assert ended(int(daemon))
+    assert not Path(left).exists()
+    assert not unprivileged.directory.exists()
+
+
+async def test_an_accounts_chain_of_processes_is_cut_by_whoever_never_adopted_it(unprivileged: Session) -> None:
+    fifo = Path(unprivileged.shared[0], "fifo")
+    reader = opened_fifo(fifo)
+    await run_as_account(unprivileged, CHAIN.format(fifo=str(fifo)))
+    await unprivileged.wipe()
+
+    assert is_closed(reader)
+
+
+SYSTEM_V = """
+import ctypes
+libc = ctypes.CDLL(None)
+print(libc.shmget(0, 4096, 0o1600) >= 0, libc.semget(0, 1, 0o1600) >= 0, libc.msgget(0, 0o1600) >= 0)
+"""
+
+
+def system_v_of(uid: int) -> list[str]:
+    tables = (Path(f"/proc/sysvipc/{kind}").read_text().splitlines() for kind in ("shm", "sem", "msg"))
+    return [row for heading, *rows in tables for row in rows if row.split()[heading.split().index("cuid")] == str(uid)]
+
+
+async def test_shared_memory_semaphores_and_queues_go_with_the_session(unprivileged: Session) -> None:
+    assert await run_as_account(unprivileged, SYSTEM_V) == "True True True\n"
+    assert len(system_v_of(UID)) == 3
+    await unprivileged.wipe()
+
+    assert system_v_of(UID) == []
+
+
+KEYS = """
+import ctypes, os
+call = ctypes.CDLL(None).syscall
+add, keyctl = {"x86_64": (248, 250), "aarch64": (217, 219)}[os.uname().machine]
+print(call(keyctl, 10, -4, b"user", b"left", 0) >= 0, call(add, b"user", b"left", b"x", 1, -4) >= 0)
+"""
+
+
+async def test_keys_that_the_kernel_keeps_for_an_account_go_with_the_session(unprivileged: Session) -> None:
+    found, added = (await run_as_account(unprivileged, KEYS)).split()
+    if added == "False":
+        pytest.skip("the kernel keeps no keys here")
+    await unprivileged.wipe()
+    unprivileged.open()
+
+    assert found == "False"
+    assert (await run_as_account(unprivileged, KEYS)).split() == ["False", "True"]
