@@ -1,5 +1,6 @@
 """The guide's own way, a plain `pg_dump` and `psql <`, brings everything back into a database just deployed."""
 
+import re
 from collections.abc import AsyncIterator
 
 import asyncpg
@@ -7,6 +8,7 @@ import pytest_asyncio
 
 from allocator import bootstrap, migrate
 from allocator.upkeep import programs
+from tests.docs.markdown import ROOT
 from tests.sql.steps import ADA, BOB, CYD, ask
 from tests.sql.test_guide import output_of
 from tests.support.database import PASSWORDS, Database
@@ -44,6 +46,22 @@ async def test_a_plain_dump_restores_what_was_there_and_the_service_goes_on(
     assert (await ask(service, CYD))["outcome"] == "created"
     assert [row["email"] for row in await owner.fetch("SELECT email FROM leases ORDER BY place")] == [ADA, BOB, CYD]
     client = await database.keep(vm.dsn.replace(f"/{database.name}", f"/{elsewhere.name}"))
+    assert await client.fetchval("SELECT status FROM client_api.hello(0, NULL)") == "in-use"
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
+async def test_a_database_is_emptied_and_restored_in_psql_as_the_page_for_admins_says(database: Database) -> None:
+    vm = await some_life(database)
+    pg_dump, psql = (str(programs.find(name, database.server.version).path) for name in ("pg_dump", "psql"))
+    dump = await output_of(pg_dump, database.dsn("lablink"))
+    (empty,) = re.findall(r"`(DROP SCHEMA .*?)`", (ROOT / "docs" / "operations.md").read_text())
+    run = [psql, "-X", "-v", "ON_ERROR_STOP=1", database.dsn("lablink")]
+    await output_of(*run, "-c", empty)
+
+    await output_of(*run, stdin=dump.encode())
+    await migrate.upgrade(database.dsn("lablink"))
+
+    client, owner = await vm.connect(), await database.connect()
     assert await client.fetchval("SELECT status FROM client_api.hello(0, NULL)") == "in-use"
     assert await owner.fetch("SELECT * FROM broken_invariants()") == []
 
