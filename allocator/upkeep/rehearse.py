@@ -9,6 +9,7 @@ from allocator import migrate
 from allocator.migrations import MigrationFailed
 from allocator.operations import Tell
 from allocator.upkeep.backup import Backup, checked_file, named
+from allocator.upkeep.inspect import schema_findings
 from allocator.upkeep.load import broken, load, missing, refuse_unknown_version
 from allocator.upkeep.reach import connected
 from allocator.upkeep.scratch import scratch_database
@@ -53,8 +54,13 @@ class Rehearsal:
 
 
 async def verify(dsn: str, storage: Storage, name: str, tell: Tell) -> Rehearsal:
-    """Restore the backup into a scratch database on the server of `dsn` (the owner's), and look at it."""
-    async with _restored(dsn, storage, await named(storage, name), tell) as (_, rehearsal):
+    """Restore the backup into a scratch database on the server of `dsn` (the owner's), and look at rows and schema."""
+    backup = await named(storage, name)
+    async with _restored(dsn, storage, backup, tell) as (scratch, rehearsal):
+        if backup.version == (await migrate.history(dsn))[-1].version:
+            async with connected(scratch) as connection:
+                found = await schema_findings(connection, dsn)
+            rehearsal.problems += [each.what for each in found if each.wrong]
         return rehearsal
 
 

@@ -126,6 +126,16 @@ async def test_verify_says_what_is_not_as_the_manifest_says(database: Database, 
     assert shown.problems == ["public.pools has 1 rows instead of 2"]
 
 
+async def test_verify_says_where_the_schema_is_not_that_of_the_code(database: Database, tmp_path: Path) -> None:
+    owner = await database.connect()
+    await owner.execute("DROP TRIGGER vm_update_trigger ON vms")
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+
+    (problem,) = (await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)).problems
+
+    assert "vm_update_trigger" in problem
+
+
 async def test_a_backup_that_is_interrupted_leaves_nothing(database: Database, storage: Storage) -> None:
     at_work = asyncio.Event()
 

@@ -18,7 +18,7 @@ from allocator.upkeep.restore import Restored
 from allocator.upkeep.storage import Directory
 from tests.sql.steps import ADA, CYD, ask
 from tests.support.database import Database
-from tests.support.upkeep import ignore, restored_from, some_life
+from tests.support.upkeep import ignore, restored_from, some_life, without_kept_databases
 
 
 @pytest.fixture
@@ -30,12 +30,8 @@ def storage(tmp_path: Path) -> Directory:
 @pytest_asyncio.fixture(autouse=True)
 async def _tidy(database: Database) -> AsyncIterator[None]:
     """Databases that a restore kept are dropped."""
-    yield
-    superuser = await asyncpg.connect(database.server.superuser_dsn)
-    kept = await superuser.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", f"{database.name}_")
-    for row in kept:
-        await superuser.execute(f"DROP DATABASE {row['datname']} WITH (FORCE)")
-    await superuser.close()
+    async with without_kept_databases(database):
+        yield
 
 
 async def names(database: Database) -> list[str]:

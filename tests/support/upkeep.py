@@ -1,5 +1,10 @@
 """A database with people and machines in it, its backups, and how one is restored."""
 
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
 from allocator.operations import running
 from allocator.upkeep.reach import connect
 from allocator.upkeep.restore import Restored, restore
@@ -29,3 +34,14 @@ async def restored_from(
     dsn = dsn or database.dsn("lablink")
     async with running(lambda: connect(dsn), "restore", "a test") as operation:
         return await restore(dsn, storage, name, operation, force=force)
+
+
+@asynccontextmanager
+async def without_kept_databases(database: Database) -> AsyncIterator[None]:
+    """At the end of the block the databases beside this one are dropped, which restores kept."""
+    yield
+    superuser = await asyncpg.connect(database.server.superuser_dsn)
+    kept = await superuser.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", f"{database.name}_")
+    for row in kept:
+        await superuser.execute(f"DROP DATABASE {row['datname']} WITH (FORCE)")
+    await superuser.close()
