@@ -4,7 +4,7 @@ import asyncio
 import json
 import socket
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
@@ -15,7 +15,7 @@ from allocator.connection import Connection
 
 Connect = Callable[[], Awaitable[Connection]]
 
-Tell = Callable[[int, int | None, str], Awaitable[None]]
+Tell = Callable[[int, int | None, str], Coroutine[Any, Any, None]]
 """What a long run calls as it goes: how much is done, of how much, and what it is at."""
 
 INTERRUPTED = "interrupted"

@@ -127,8 +127,7 @@ async def remove_old(storage: Storage, newest: Backup, keep_days: int | None) ->
     limit = newest.taken_at - timedelta(days=keep_days)
     old = [each.name for each in await backups(storage) if each.database == newest.database and each.taken_at < limit]
     for name in old:
-        await storage.delete(name + MANIFEST)  # first, so that half a backup is never listed
-        await storage.delete(name + DUMP)
+        await _remove(storage, name)
     return old
 
 
@@ -179,10 +178,15 @@ async def _dump(program: programs.Program, dsn: str, snapshot: str, file: Path, 
 
 
 async def _publish(storage: Storage, backup: Backup, file: Path, tell: Tell) -> None:
-    """The dump first, its manifest last: without that it is no backup, and goes again."""
+    """The manifest first, so that what a killed process leaves is small and looks like nothing."""
     try:
-        await storage.put(backup.name + DUMP, file, tell)
         await storage.write(backup.name + MANIFEST, backup.manifest())
+        await storage.put(backup.name + DUMP, file, tell)
     except BaseException:
-        await asyncio.shield(storage.delete(backup.name + DUMP))
+        await asyncio.shield(_remove(storage, backup.name))
         raise
+
+
+async def _remove(storage: Storage, name: str) -> None:
+    for ending in (DUMP, MANIFEST):
+        await storage.delete(name + ending)

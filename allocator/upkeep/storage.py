@@ -123,8 +123,9 @@ class Bucket:
 
     async def put(self, name: str, file: Path, tell: Tell) -> None:
         """Put a file of the workspace there; S3 shows an object when all of it is there."""
-        told = _told(file.stat().st_size, f"sending {name}", tell)
-        await self._ask(lambda: self._s3.upload_file(str(file), self.bucket, self._key(name), Callback=told))
+        moving = _Transfer(file.stat().st_size, f"sending {name}", tell)
+        with self._explained():
+            await moving.until(lambda: self._s3.upload_file(str(file), self.bucket, self._key(name), Callback=moving))
 
     @asynccontextmanager
     async def fetched(self, name: str, tell: Tell) -> AsyncIterator[Path]:
@@ -132,8 +133,9 @@ class Bucket:
         with self.workspace() as directory:
             file, key = directory / name, self._key(name)
             size = await self._ask(lambda: self._s3.head_object(Bucket=self.bucket, Key=key)["ContentLength"])
-            told = _told(size, f"fetching {name}", tell)
-            await self._ask(lambda: self._s3.download_file(self.bucket, key, str(file), Callback=told))
+            moving = _Transfer(size, f"fetching {name}", tell)
+            with self._explained():
+                await moving.until(lambda: self._s3.download_file(self.bucket, key, str(file), Callback=moving))
             yield file
 
     async def delete(self, name: str) -> None:
@@ -150,11 +152,16 @@ class Bucket:
         return self.prefix + name
 
     async def _ask(self, question: Callable[[], T]) -> T:
+        with self._explained():
+            return await asyncio.to_thread(question)
+
+    @contextmanager
+    def _explained(self) -> Iterator[None]:
         from boto3.exceptions import Boto3Error
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            return await asyncio.to_thread(question)
+            yield
         except (Boto3Error, BotoCoreError, ClientError) as error:
             raise UpkeepFailed(f"{self} does not do its part: {error}") from error
         except OSError as error:
@@ -187,19 +194,29 @@ def _publish(partial: Path, final: Path) -> None:
         os.close(directory)
 
 
-def _told(size: int, what: str, tell: Tell) -> Callable[[int], None]:
-    """What boto3 calls, in threads of its own, with each piece of `size` bytes."""
-    loop, lock = asyncio.get_running_loop(), asyncio.Lock()
-    moved = 0
+class _Transfer:
+    """A transfer of `size` bytes: boto3 calls it with each piece, in threads of its own."""
 
-    async def say() -> None:
-        if not lock.locked():
-            async with lock:
-                await tell(moved // MEGABYTE, size // MEGABYTE, f"{what} (MB)")
+    def __init__(self, size: int, what: str, tell: Tell) -> None:
+        self._size, self._what, self._tell = size, f"{what} (MB)", tell
+        self._loop = asyncio.get_running_loop()
+        self._moved = 0
+        self._stopped = False
 
-    def count(piece: int) -> None:
-        nonlocal moved
-        moved += piece
-        asyncio.run_coroutine_threadsafe(say(), loop)
+    def __call__(self, piece: int) -> None:
+        if self._stopped:
+            raise UpkeepFailed("The transfer was interrupted.")
+        self._moved += piece
+        told = self._tell(self._moved // MEGABYTE, self._size // MEGABYTE, self._what)
+        asyncio.run_coroutine_threadsafe(told, self._loop)
 
-    return count
+    async def until(self, work: Callable[[], object]) -> None:
+        """Do `work` in a thread; when we are cancelled it stops too, and has stopped."""
+        thread = asyncio.ensure_future(asyncio.to_thread(work))
+        try:
+            await asyncio.shield(thread)
+        except asyncio.CancelledError:
+            self._stopped = True
+            await asyncio.wait([thread])
+            thread.exception()
+            raise

@@ -153,6 +153,25 @@ async def test_a_backup_that_is_interrupted_leaves_nothing(database: Database, s
     assert isinstance(storage, Bucket) or list(storage.path.iterdir()) == []
 
 
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+async def test_sending_a_file_to_a_bucket_ends_when_it_is_interrupted(storage: Bucket, tmp_path: Path) -> None:
+    large, at_work = tmp_path / "large", asyncio.Event()
+    with large.open("wb") as file:
+        file.truncate(200 << 20)
+
+    async def tell(_done: int, total: int | None, what: str) -> None:
+        assert (total, what) == (209, "sending large (MB)")
+        at_work.set()
+
+    task = asyncio.create_task(storage.put("large", large, tell))
+    await at_work.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await storage.names() == []
+
+
 async def test_half_a_backup_is_not_listed(database: Database, tmp_path: Path) -> None:
     made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
     (tmp_path / "somebody.json").write_text("[]")

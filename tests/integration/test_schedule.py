@@ -15,6 +15,7 @@ from allocator.upkeep.reach import connect
 from allocator.upkeep.storage import Directory
 from tests.support.database import PASSWORDS, Database
 from tests.support.service import LIMIT_SECONDS, ready, running_service, settings_for
+from tests.support.up import run_lablink
 
 AGE = "UPDATE operations SET started_at = started_at - make_interval(hours => $1) WHERE kind = 'backup'"
 
@@ -101,3 +102,10 @@ def test_settings_that_cannot_work_are_refused(overrides: list[str], sentence: s
 def test_without_being_asked_for_no_backup_is_made() -> None:
     assert load_settings().backup == load_settings(["backup=off"]).backup
     assert load_settings().backup.every_hours is None
+
+
+def test_a_service_that_could_not_make_its_backups_does_not_start() -> None:
+    ended = run_lablink("serve", "backup=local", "database.owner.password=env:NOT_SET", LABLINK_APP_PASSWORD="any")
+
+    assert ended.returncode == 2
+    assert ended.stderr == "The environment variable NOT_SET is not set: it must hold a secret.\n"
