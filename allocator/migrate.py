@@ -56,8 +56,11 @@ async def stamp(dsn: str, version: str) -> str | None:
 
 async def history(dsn: str) -> list[Step]:
     """Every version there is, oldest first. Raises MigrationFailed when the database is at one from the future."""
-    async with _connection(dsn) as connection:
-        current = await connection.run_sync(_current)
+    try:
+        async with _connection(dsn) as connection:
+            current = await connection.run_sync(_current)
+    except sqlalchemy.exc.DBAPIError as error:
+        raise MigrationFailed(f"The version of the database cannot be read: {_reason(error)}") from error
     revisions = list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
     versions = [revision.revision for revision in revisions]
     if current and current not in versions:
