@@ -1,6 +1,7 @@
 """The periodic duties as the service does them: each by itself, through outages, beside another allocator's."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -14,6 +15,7 @@ from allocator.errors import DatabaseUnavailable
 from allocator.metrics import Metrics
 from allocator.sweeps import Sweeper
 from allocator.tasks import running
+from allocator.upkeep.history import Head, broken_history
 from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
@@ -81,8 +83,22 @@ async def test_every_duty_is_done_in_one_round(database: Database, owner: Connec
     changed = await sweeper.run_once()
 
     assert await owner.fetchval("SELECT failure FROM leases WHERE id = $1", late) == "queue-timeout"
-    assert changed == {"deadlines": 0, "lost": 0, "queue": 0, "secrets": 0, "roles": 1}
+    assert changed.pop("seal") > 0
+    assert changed == {"deadlines": 0, "lost": 0, "queue": 0, "secrets": 0, "roles": 1, "months": 0}
     assert await owner.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", machine.role) == 0
+
+
+async def test_the_head_of_the_history_is_logged_now_and_then_as_verify_takes_it(
+    owner: Connection, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
+    for name in ("ada", "bob"):
+        await queue(owner, name)
+        await sweeper.run_once()
+
+    told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
+    (head,) = [said["head"] for said in told if said["event"] == "history.head"]
+    assert await broken_history(owner, head=Head.of(head), tell=lambda *_: None) == []
 
 
 async def test_whoever_waits_gets_a_machine_that_nobody_gave_out(
