@@ -98,7 +98,7 @@ async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIter
             place.dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            server_settings={"lablink.actor": f"cli:{_user()}", "application_name": "lablink cli"},
+            server_settings={"lablink.actor": f"cli:{os_user()}", "application_name": "lablink cli"},
         )
         try:
             await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
@@ -112,7 +112,7 @@ async def itself(url: str) -> str:
     return url
 
 
-def _user() -> str:
+def os_user() -> str:
     """Who types, by the name that the operating system knows, also when they type as root with sudo."""
     try:
         return os.environ.get("SUDO_USER") or getpass.getuser()

@@ -11,22 +11,24 @@ if TYPE_CHECKING:
     from datetime import date
 
     from allocator.cli.admin import Connection
+    from allocator.operations import Operation
+    from allocator.upkeep.archive import Archived
 
-app = typer.Typer(help="Months of the history that are in files.", **CONTEXT)
+archives = typer.Typer(help="Months of the history that are in files.", **CONTEXT)
 
-COLUMNS = {
-    "month": "Month",
-    "events": "Events",
-    "file": "File",
-    "archived_at": "Archived",
-    "archived_by": "By",
-    "sha256": "SHA-256",
-}
+MOVED = {"month": "Month", "events": "Events", "file": "File", "sha256": "SHA-256"}
+COLUMNS = MOVED | {"archived_at": "Archived", "archived_by": "By"}
 NONE = "No month is archived."
 LIST = """
     SELECT to_char(month, 'YYYY-MM') AS month, events, file, archived_at, archived_by, encode(sha256, 'hex') AS sha256
     FROM event_archives ORDER BY archive
 """
+
+
+def register(app: typer.Typer) -> None:
+    """Add the commands to `lablink db`."""
+    app.command("archive")(archive_months)
+    app.add_typer(archives, name="archives")
 
 
 def archive_months(
@@ -43,24 +45,29 @@ def archive_months(
     Example: `lablink db archive --before 2026-09 --to /var/backups/lablink`
     """
     from dataclasses import asdict
+    from datetime import UTC, datetime
 
-    from allocator.cli import admin, output
-    from allocator.cli.progress import telling
+    from allocator.cli import output
+    from allocator.cli.database import os_user
+    from allocator.cli.long_runs import run_operation
     from allocator.upkeep.archive import archive
+    from allocator.upkeep.reach import connected
 
     month = _month(before)
 
-    async def work(connection: "Connection") -> None:
-        with telling("Archiving") as tell:
-            moved = await archive(connection, month, to, tell)
-        now = await admin.clock(connection)
-        rows = [asdict(each) for each in moved]
-        output.show_rows(rows, COLUMNS, now=now, empty=f"No month before {before} is left.", as_json=as_json)
+    async def work(dsn: str, operation: "Operation") -> "list[Archived]":
+        async with connected(dsn) as connection:
+            await connection.execute("SELECT set_config('lablink.actor', $1, false)", f"cli:{os_user()}")
+            moved = await archive(connection, month, to, operation.progress)
+        operation.result = {"months": [each.month for each in moved]}
+        return moved
 
-    run_on_database(work, data_dir, settings)
+    rows = [asdict(each) for each in run_operation("archive", work, data_dir, settings)]
+    empty = f"No month before {before} is left."
+    output.show_rows(rows, MOVED, now=datetime.now(UTC), empty=empty, as_json=as_json)
 
 
-@app.command("list")
+@archives.command("list")
 def list_archives(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
     """Every month that was archived, and the name of its file."""
     from allocator.cli import admin, output
@@ -72,7 +79,7 @@ def list_archives(as_json: Json = False, data_dir: DataDir = None, settings: Set
     run_on_database(work, data_dir, settings)
 
 
-@app.command("verify")
+@archives.command("verify")
 def verify_archive(
     file: Annotated[Path, typer.Argument(help="The file.", exists=True, dir_okay=False)],
     as_json: Json = False,

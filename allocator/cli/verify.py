@@ -41,7 +41,7 @@ def verify(
     """
     from allocator.cli import admin, output
     from allocator.cli.database import versions
-    from allocator.cli.progress import telling
+    from allocator.cli.long_runs import shown_progress
     from allocator.cli.schema import broken_facts
     from allocator.upkeep.history import broken_history
 
@@ -53,7 +53,7 @@ def verify(
     async def work(connection: admin.Connection) -> None:
         broken.extend(await broken_facts(connection))
         broken.extend(await admin.broken_invariants(connection))
-        with telling("Reading the history:") as tell:
+        with shown_progress() as tell:
             found = await broken_history(connection, since=from_then, head=kept, tell=tell)
         broken.extend({"rule": "history", "what": what} for what in found)
         now = await admin.clock(connection)

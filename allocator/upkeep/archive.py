@@ -19,8 +19,8 @@ from pathlib import Path
 import asyncpg
 
 from allocator.connection import Connection
+from allocator.operations import Tell
 from allocator.upkeep import UpkeepFailed
-from allocator.upkeep.history import Tell
 
 COLUMNS = ["id", "at", "actor", "db_role", "client_addr", "kind", "vm_id", "hostname", "lease_id", "detail"]
 TRIES = 10
@@ -68,7 +68,7 @@ async def archive(connection: Connection, before: date, directory: Path, tell: T
     months = [row["month"] for row in await connection.fetch(MONTHS, before)]
     archived = []
     for number, month in enumerate(months):
-        tell(f"{month:%Y-%m}", number, len(months))
+        await tell(number, len(months), f"{month:%Y-%m}")
         with _written_to(directory):
             archived.append(await _archive(connection, month, directory))
     return archived

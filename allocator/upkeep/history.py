@@ -1,6 +1,6 @@
 """Whether the history is what it was when it was sealed."""
 
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Iterator, Sequence
 from dataclasses import dataclass
 from datetime import datetime
 from typing import Self
@@ -8,9 +8,7 @@ from typing import Self
 import asyncpg
 
 from allocator.connection import Connection
-
-Tell = Callable[[str, int, int], None]
-"""What is told as it goes: the thing at hand, how many are done, of how many."""
+from allocator.operations import Tell
 
 EVENTS_AT_ONCE = 50_000
 MOST = 100
@@ -52,7 +50,7 @@ async def broken_history(
     seals = await connection.fetch(SEALS, since)
     done, total = 0, sum(seal["events"] for seal in seals)
     for first, last, events in _portions(seals):
-        tell("events", done, total)
+        await tell(done, total, "events")
         broken += await _sentences(connection, BROKEN_SEALS, first, last, MOST)
         done += events
         if len(broken) >= MOST:

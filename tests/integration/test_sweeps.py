@@ -1,13 +1,13 @@
 """The periodic duties as the service does them: each by itself, through outages, beside another allocator's."""
 
 import asyncio
-import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import asyncpg
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from allocator.config import Settings
 from allocator.connection import Connect, connector
@@ -17,6 +17,7 @@ from allocator.sweeps import Sweeper
 from allocator.tasks import running
 from allocator.upkeep.history import Head, broken_history
 from client.protocol import CHANNEL
+from tests.sql.history import quietly
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
 from tests.support.wire import Wire, wire_to
@@ -89,16 +90,15 @@ async def test_every_duty_is_done_in_one_round(database: Database, owner: Connec
 
 
 async def test_the_head_of_the_history_is_logged_now_and_then_as_verify_takes_it(
-    owner: Connection, sweeper: Sweeper, caplog: pytest.LogCaptureFixture
+    owner: Connection, sweeper: Sweeper
 ) -> None:
-    caplog.set_level(logging.INFO)
-    for name in ("ada", "bob"):
-        await queue(owner, name)
-        await sweeper.run_once()
+    with capture_logs() as told:
+        for name in ("ada", "bob"):
+            await queue(owner, name)
+            await sweeper.run_once()
 
-    told = [record.msg for record in caplog.records if isinstance(record.msg, dict)]
     (head,) = [said["head"] for said in told if said["event"] == "history.head"]
-    assert await broken_history(owner, head=Head.of(head), tell=lambda *_: None) == []
+    assert await broken_history(owner, head=Head.of(head), tell=quietly) == []
 
 
 async def test_whoever_waits_gets_a_machine_that_nobody_gave_out(
