@@ -149,7 +149,8 @@ async def _record_failure(dsn: str, sentence: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error)
+    """What the database said, without the DETAIL, which may quote a person's row."""
+    return str(getattr(error, "orig", None) or error).partition("\nDETAIL:")[0]
 
 
 def _current(connection: sqlalchemy.Connection) -> str | None:
