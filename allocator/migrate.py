@@ -56,8 +56,11 @@ async def stamp(dsn: str, version: str) -> str | None:
 
 async def history(dsn: str) -> list[Step]:
     """Every version there is, oldest first. Raises MigrationFailed when the database is at one from the future."""
-    async with _connection(dsn) as connection:
-        current = await connection.run_sync(_current)
+    try:
+        async with _connection(dsn) as connection:
+            current = await connection.run_sync(_current)
+    except sqlalchemy.exc.DBAPIError as error:
+        raise MigrationFailed(f"The version of the database cannot be read: {_reason(error)}") from error
     revisions = list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
     versions = [revision.revision for revision in revisions]
     if current and current not in versions:
@@ -146,7 +149,8 @@ async def _record_failure(dsn: str, sentence: str) -> None:
 
 
 def _reason(error: Exception) -> str:
-    return str(getattr(error, "orig", None) or error)
+    """What the database said, without the DETAIL, which may quote a person's row."""
+    return str(getattr(error, "orig", None) or error).partition("\nDETAIL:")[0]
 
 
 def _current(connection: sqlalchemy.Connection) -> str | None:

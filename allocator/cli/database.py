@@ -1,6 +1,7 @@
 """Finds the database that a command means, and opens it as the owner."""
 
 import asyncio
+import getpass
 import json
 import os
 import shutil
@@ -90,14 +91,14 @@ def asked(question: Callable[[str], Coroutine[None, None, T]], data_dir: Path | 
 
 @asynccontextmanager
 async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIterator[Connection]:
-    """A connection as the owner, whose changes the history ascribes to `cli`; failures come with words."""
+    """A connection as the owner, whose changes the history ascribes to `cli:USER`; failures come with words."""
     place = await find(data_dir, settings)
     with explained(place.advice):
         connection = await asyncpg.connect(
             place.dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            server_settings={"lablink.actor": "cli", "application_name": "lablink cli"},
+            server_settings={"lablink.actor": f"cli:{os_user()}", "application_name": "lablink cli"},
         )
         try:
             await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
@@ -109,6 +110,14 @@ async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIter
 async def itself(url: str) -> str:
     """The connection string: what `asked` answers with when all that is asked is whether the database lets us in."""
     return url
+
+
+def os_user() -> str:
+    """Who types, by the name that the operating system knows, also when they type as root with sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container without this user in its passwd
+        return str(os.getuid())
 
 
 def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:

@@ -9,7 +9,7 @@ from allocator.cli.units import seconds
 
 if TYPE_CHECKING:
     from allocator.cli.admin import Connection
-    from allocator.upkeep.activity import Session
+    from allocator.upkeep.activity import Cut, Session
     from allocator.upkeep.tables import Treated
 
 Table = Annotated[str | None, typer.Argument(metavar="[TABLE]", help="One table; left out: all of them.")]
@@ -145,23 +145,15 @@ def kill_idle(
 
     Example: `lablink db kill-idle --older 30m`
     """
-    from allocator.cli import output
     from allocator.upkeep import activity
 
     limit, cut = seconds(older), list[activity.Cut]()
 
     async def work(connection: "Connection") -> None:
         cut.extend(await activity.cut_idle(connection, limit, in_transaction=in_transaction))
-        if as_json:
-            return output.print_json([_row(each.session) | {"cut": each.done, "why_not": each.why_not} for each in cut])
-        for each in cut:
-            idle = output.duration(each.session.idle_seconds)
-            outcome = f"Ended {each.session.who}" if each.done else f"Did not end {each.session.who}: {each.why_not}"
-            output.say(f"{outcome}; {each.session.state} for {idle}.")
-        if not cut:
-            output.say(f"Nobody has been idle for {output.duration(limit)}.")
 
     run_on_database(work, data_dir, settings)
+    _tell_cuts(cut, limit, as_json)
     if any(not each.done for each in cut):
         raise typer.Exit(1)
 
@@ -239,6 +231,19 @@ async def _show(
 
     now = await connection.fetchval("SELECT clock_timestamp()")
     output.show_rows(rows, columns, now=now, empty=empty, as_json=as_json)
+
+
+def _tell_cuts(cut: "list[Cut]", limit: float, as_json: bool) -> None:
+    from allocator.cli import output
+
+    if as_json:
+        return output.print_json([_row(each.session) | {"cut": each.done, "why_not": each.why_not} for each in cut])
+    for each in cut:
+        idle = output.duration(each.session.idle_seconds)
+        outcome = f"Ended {each.session.who}" if each.done else f"Did not end {each.session.who}: {each.why_not}"
+        output.say(f"{outcome}; {each.session.state} for {idle}.")
+    if not cut:
+        output.say(f"Nobody has been idle for {output.duration(limit)}.")
 
 
 async def _show_treated(connection: "Connection", treated: "list[Treated]", as_json: bool) -> None:

@@ -10,6 +10,7 @@ from allocator.cli.options import DataDir, Json, Settings
 from allocator.cli.units import seconds, size
 
 if TYPE_CHECKING:
+    from allocator.upkeep.inspect import Finding
     from allocator.upkeep.trial import Step
 
 FINDINGS = {"rule": "Check", "what": "What is not as it must be", "cure": "What to do"}
@@ -52,28 +53,17 @@ def verify(as_json: Json = False, data_dir: DataDir = None, settings: Settings =
 
     Example: `lablink db verify && echo all is well`
     """
-    from dataclasses import asdict
-    from datetime import UTC, datetime
-
-    from allocator.cli import output
     from allocator.cli.database import asked, settings_place
     from allocator.cli.long_runs import shown_progress
     from allocator.config import load_settings
     from allocator.upkeep import inspect
 
-    opened = load_settings(settings or [], settings_place(data_dir, settings or [])).database.connections + 2
+    given = settings or []
+    opened = load_settings(given, settings_place(data_dir, given)).database.connections + inspect.BESIDE_THE_POOL
     with shown_progress():
-        found = asked(lambda dsn: inspect.findings(dsn, opened), data_dir, settings or [])
-    wrong = [asdict(each) for each in found if each.wrong]
-    notes = [asdict(each) for each in found if not each.wrong]
-    if as_json:
-        output.print_json([*wrong, *notes])
-    else:
-        now, well = datetime.now(UTC), "Everything is as it must be."
-        output.show_rows(wrong, FINDINGS, now=now, empty=well, as_json=False)
-        if notes:
-            output.show_rows(notes, NOTES, now=now, empty="", as_json=False)
-    if wrong:
+        found = asked(lambda dsn: inspect.findings(dsn, opened), data_dir, given)
+    _show_findings(found, as_json)
+    if any(each.wrong for each in found):
         raise typer.Exit(1)
 
 
@@ -183,3 +173,18 @@ def watch_logs(
     from allocator.cli.watch_logs import watch
 
     watch(log_group, topic, seconds(since), None if once else seconds(every), state, as_json)
+
+
+def _show_findings(found: "list[Finding]", as_json: bool) -> None:
+    from dataclasses import asdict
+    from datetime import UTC, datetime
+
+    from allocator.cli import output
+
+    if as_json:
+        return output.print_json([asdict(each) for each in found])
+    now, well = datetime.now(UTC), "Everything is as it must be."
+    wrong, notes = ([asdict(each) for each in found if each.wrong is which] for which in (True, False))
+    output.show_rows(wrong, FINDINGS, now=now, empty=well, as_json=False)
+    if notes:
+        output.show_rows(notes, NOTES, now=now, empty="", as_json=False)

@@ -18,7 +18,7 @@ from allocator.connection import Connection
 from allocator.local.data_directory import nearest
 from allocator.migrate import MigrationFailed
 from allocator.upkeep import activity, inspect
-from allocator.upkeep.way_in import Obstacle, door, enter
+from allocator.upkeep.way_in import Obstacle, door, enter, in_words
 
 LEAST_FREE = 1 << 30
 """Bytes that a data directory's disk should have left."""
@@ -101,7 +101,7 @@ async def _as_owner(connection: Connection, database: Database) -> Lines:
     yield Line("server", True, f"PostgreSQL {version.major}.{version.minor}")
     try:
         dsn = await secrets.dsn(database, database.owner)
-        found = await inspect.findings(dsn, database.connections + 2)
+        found = await inspect.findings(dsn, database.connections + inspect.BESIDE_THE_POOL)
     except (MigrationFailed, asyncpg.PostgresError) as error:
         yield Line("database", False, f"it could not be checked: {error}", "lablink db history")
         return
@@ -112,7 +112,7 @@ async def _as_owner(connection: Connection, database: Database) -> Lines:
         yield Line("database", False, f"{len(wrong) - MANY} more things are not as they must be", "lablink db verify")
     if not wrong:
         yield Line("database", True, "schema, roles, settings and all rules are as they must be")
-    if not any(each.rule in ("version", "schema") for each in wrong):
+    if not any(each.rule == "version" for each in wrong):
         async for line in _listeners(connection):
             yield line
 
@@ -159,7 +159,8 @@ def _ask(url: str) -> tuple[int | None, str]:
     except urllib.error.HTTPError as error:
         return error.code, _detail(error)
     except (OSError, ValueError) as error:
-        return None, str(getattr(error, "reason", error))
+        reason = getattr(error, "reason", error)
+        return None, in_words(reason) if isinstance(reason, OSError) else str(reason)
 
 
 def _detail(error: urllib.error.HTTPError) -> str:

@@ -1,7 +1,6 @@
 """What every long command does: an operation with its history, progress for whoever watches, failures in words."""
 
 import asyncio
-import getpass
 import sys
 from collections.abc import Awaitable, Callable, Iterator
 from contextlib import contextmanager
@@ -10,7 +9,7 @@ from typing import TypeVar
 
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeElapsedColumn
 
-from allocator.cli.database import find
+from allocator.cli.database import find, os_user
 from allocator.cli.failures import explained
 from allocator.cli.output import console
 from allocator.operations import Operation, Tell, running, who
@@ -27,7 +26,7 @@ def run_operation(
     async def run() -> T:
         place = await find(data_dir, settings or [])
         with explained(place.advice), shown_progress() as tell:
-            async with running(lambda: connect(place.dsn), kind, who(f"cli ({_user()})"), tell=tell) as operation:
+            async with running(lambda: connect(place.dsn), kind, who(f"cli ({os_user()})"), tell=tell) as operation:
                 return await work(place.dsn, operation)
 
     return asyncio.run(run())
@@ -45,10 +44,3 @@ def shown_progress() -> Iterator[Tell]:
             bars.update(task, completed=done, total=total, description=what)
 
         yield tell
-
-
-def _user() -> str:
-    try:
-        return getpass.getuser()
-    except (KeyError, OSError):  # a container's user without a name
-        return "nobody"

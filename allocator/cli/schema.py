@@ -12,7 +12,8 @@ TRIGGERS = """
     WITH wanted AS (SELECT * FROM unnest($1::text[], $2::text[]) AS w ("table", name)),
          present AS (SELECT c.relname::text AS "table", t.tgname::text AS name, t.tgenabled
                      FROM pg_trigger t JOIN pg_class c ON c.oid = t.tgrelid
-                     WHERE c.relnamespace = 'public'::regnamespace AND NOT t.tgisinternal)
+                     WHERE c.relnamespace = 'public'::regnamespace AND NOT t.tgisinternal
+                       AND NOT c.relispartition)
     SELECT format('trigger %s on %s %s', name, "table",
                   CASE WHEN p.tgenabled IS NULL THEN 'is missing' WHEN w IS NULL THEN 'is not one of LabLink'
                        WHEN p.tgenabled = 'D' THEN 'is disabled' ELSE 'does not fire in every session' END)

@@ -53,7 +53,7 @@ def _say(found: list[Suspicion], as_json: bool) -> None:
     if as_json:
         return output.print_json_lines(asdict(each) for each in found)
     for each in found:
-        output.say(f"{each.kind}, {each.count} times: {each.who}: {each.what}")
+        output.say(each.line)
     if not found:
         output.say("Nothing suspicious.")
 

@@ -104,7 +104,7 @@ def explained(data_dir: Path) -> Iterator[None]:
     try:
         yield
     except (asyncpg.PostgresError, asyncpg.InterfaceError, ConnectionError, TimeoutError) as error:
-        why = str(error) or type(error).__name__
+        why = (str(error) or type(error).__name__).splitlines()[0]  # what follows may quote a row
         raise UpFailed(f"The database does not do its part ({why}): see {data_dir / 'postgres.log'}.") from error
     except OSError as error:
         where = error.filename or data_dir

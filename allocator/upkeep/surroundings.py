@@ -36,7 +36,7 @@ OVERRIDDEN = """
 
 ROLES = """
     SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit,
-           EXISTS (SELECT FROM vm_roles WHERE role = rolname) AS of_machine
+           EXISTS (SELECT FROM vm_roles WHERE role = rolname) AS of_machine, oid = 10 AS first
     FROM pg_roles WHERE starts_with(rolname, 'lablink') ORDER BY rolname
 """
 
@@ -130,6 +130,12 @@ async def roles(connection: Connection) -> Findings:
     for missing in bootstrap.ATTRIBUTES.keys() - found.keys():
         yield Finding("roles", f"The role {missing} is missing.", "lablink db deploy")
     for name, row in found.items():
+        if row["first"]:  # initdb made it, as images do that are given a user's name; its powers cannot be taken away
+            what = f"The role {name} is the server's first superuser: its password opens all of the server."
+            yield Finding(
+                "roles", what, "Have another superuser when you next make a server: lablink db move", wrong=False
+            )
+            continue
         for power, cure in _powers(row):
             yield Finding("roles", f"The role {name} {power}.", f"ALTER ROLE {name} {cure}")
     async for finding in _memberships(connection, {name for name, row in found.items() if row["of_machine"]}):

@@ -72,6 +72,12 @@ class Suspicion:
     count: int = 1
 
     @property
+    def line(self) -> str:
+        """All of it in words."""
+        often = "once" if self.count == 1 else f"{self.count} times"
+        return f"{self.kind}, {often}: {self.who}: {self.what}"
+
+    @property
     def key(self) -> str:
         """What makes it the same as another."""
         return "\n".join((self.kind, self.who, self.what))
@@ -173,7 +179,7 @@ def subject(found: list[Suspicion]) -> str:
 
 def message(found: list[Suspicion], log_group: str) -> str:
     """What was found, a line each, and where to read on."""
-    lines = [f"{each.kind}, {each.count} times: {each.who}: {each.what}" for each in found[:LINES]]
+    lines = [each.line for each in found[:LINES]]
     more = [f"… and {len(found) - LINES} more."] if len(found) > LINES else []
     return "\n".join([*lines, *more, "", f"Read on in the log group {log_group}, stream {found[0].stream}."])
 

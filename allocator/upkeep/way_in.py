@@ -1,6 +1,8 @@
 """How far one gets on the way to a database: name, port, TLS, password, database; and what stands in the way."""
 
 import asyncio
+import errno
+import os
 import socket
 import ssl
 from dataclasses import dataclass
@@ -42,7 +44,7 @@ async def door(database: Database) -> Obstacle | None:
         what = f"{host}:{port} does not answer: what is sent there gets lost."
         return Obstacle("port", what, "Check the firewall or security group between here and there.")
     except OSError as error:
-        what = f"Nobody listens on {host}:{port} ({error.strerror or error})."
+        what = f"Nobody listens on {host}:{port} ({in_words(error)})."
         return Obstacle("port", what, "Start PostgreSQL, or check database.host and database.port.")
     return None
 
@@ -63,6 +65,14 @@ async def enter(database: Database, login: Login) -> Connection | Obstacle:
         return Obstacle("port", what, "Check that it is a PostgreSQL that listens there.")
     except asyncpg.PostgresError as error:
         return _refused(database, login, error)
+
+
+def in_words(error: OSError) -> str:
+    """What the operating system says, without addresses and numbers."""
+    if error.errno in errno.errorcode and not isinstance(error, socket.gaierror):
+        return os.strerror(error.errno or 0).lower()
+    several = str(error).startswith("Multiple exceptions")  # asyncio's, where a name has several addresses
+    return "on none of its addresses" if several else error.strerror or str(error) or type(error).__name__
 
 
 def _distrusted(database: Database, error: ssl.SSLCertVerificationError) -> Obstacle:

@@ -6,6 +6,7 @@ import socket
 from typing import Any
 from uuid import uuid4
 
+import asyncpg
 import httpx
 
 from tests.support.up import RunningUp, free_port, open_directory, run_lablink, running_up, until
@@ -146,6 +147,20 @@ def test_no_postgresql_is_one_sentence() -> None:
 
     assert done.returncode == 1
     assert "PostgreSQL 9" in done.stderr
+    assert len(done.stderr.splitlines()) == 1
+
+
+async def test_a_database_that_refuses_its_pool_is_one_sentence() -> None:
+    with open_directory() as directory:
+        with running_up(directory, "--vms=0") as up:
+            owner = await asyncpg.connect(up.dsn())
+            await owner.execute("ALTER TABLE pools ADD CONSTRAINT no_programs CHECK (programs = '{}') NOT VALID")
+            await owner.close()
+
+        done = run_lablink("up", f"--data-dir={directory}", f"--port={free_port()}")
+
+    assert done.returncode == 1
+    assert "no_programs" in done.stderr
     assert len(done.stderr.splitlines()) == 1
 
 

@@ -1,6 +1,7 @@
 """The `lablink` command against a database: what it prints, what it changes, how it fails."""
 
 import asyncio
+import getpass
 import json
 import os
 import signal
@@ -96,9 +97,10 @@ async def test_a_failed_machine_comes_back_by_way_of_a_cleaning(database: Databa
     shown = await answer(database, "vms", "show", "vm-1")
     returned = await answer(database, "vms", "return", "vm-1")
 
+    by = f"cli:{getpass.getuser()}"
     assert "vm-1 is failed" in failed.stdout
-    assert shown["reason"] == "held by cli: the disk is noisy"
-    assert shown["events"][-1]["actor"] == "cli"
+    assert shown["reason"] == f"held by {by}: the disk is noisy"
+    assert shown["events"][-1]["actor"] == by
     assert returned == {"hostname": "vm-1", "status": "cleaning"}
 
 

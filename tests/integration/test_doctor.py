@@ -71,6 +71,13 @@ async def test_what_is_wrong_stands_beside_what_to_do(database: Database) -> Non
     assert "→ ALTER TABLE public.vms ENABLE TRIGGER vm_update_trigger" in done.stdout
 
 
+async def test_an_owner_who_is_not_the_owner_gets_a_sentence(database: Database) -> None:
+    secret = PASSWORDS["lablink_app"]
+    done = await lablink(database, "doctor", "--set=database.owner.user=lablink_app", OWNER=secret)
+    assert done.returncode == 1
+    assert "✗ database: it could not be checked: The version of the database cannot be read" in done.stdout
+
+
 async def test_nobody_listens_is_told(database: Database) -> None:
     await database.vm("vm-away")
     done = await lablink(database, "doctor")

@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import asyncpg
 import pytest
 import pytest_asyncio
 
@@ -251,3 +252,22 @@ async def test_a_superuser_also_sees_what_pg_hba_conf_lets_in(server: TestServer
         await migrate.upgrade(own.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
         findings = await inspect.findings(urlsplit(own.dsn())._replace(path=f"/{bootstrap.DATABASE}").geturl())
     assert "Line 2 of pg_hba.conf lets in host 0.0.0.0 by md5." in [each.what for each in findings]
+
+
+async def test_an_owner_who_is_the_servers_first_superuser_is_told_of_and_does_no_wrong(
+    tmp_path: Path, server: TestServer
+) -> None:
+    async with running_server(tmp_path, version=server.version) as own:
+        first = await asyncpg.connect(own.dsn())
+        await first.execute("CREATE ROLE another SUPERUSER LOGIN PASSWORD 'another'")
+        await first.close()
+        another = own.dsn("another", "another")
+        renaming = await asyncpg.connect(another)
+        await renaming.execute("ALTER ROLE postgres RENAME TO lablink")
+        await renaming.close()
+        await bootstrap.prepare(another, PASSWORDS)
+        dsn = own.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE)
+        await migrate.upgrade(dsn)
+        (finding,) = await inspect.findings(dsn)
+    assert not finding.wrong
+    assert "The role lablink is the server's first superuser" in finding.what

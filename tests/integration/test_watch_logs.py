@@ -10,8 +10,10 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
+from moto.server import ThreadedMotoServer
 
 from allocator.upkeep.watch_logs import LINES, QUIET_MS, Suspicion, Watcher, grouped, message, subject, suspicions
+from tests.support.up import run_lablink
 
 GROUP, STREAM = "/aws/rds/instance/lablink/postgresql", "lablink.0"
 PREFIX = "2026-11-21 10:30:00 UTC:10.0.0.5(53422):{who}@lablink_db:[1234]:"
@@ -76,7 +78,7 @@ def test_no_literal_and_no_address_is_told() -> None:
     denied = line('ERROR:  permission denied for schema "ada@example.org"')
     found = [*suspicions([{"message": text, "timestamp": 1} for text in (statement, denied)])]
     told = message(found, GROUP) + subject(found)
-    assert "role changed, 1 times: lablink_app from 10.0.0.5: ALTER ROLE eve PASSWORD '…'" in told
+    assert "role changed, once: lablink_app from 10.0.0.5: ALTER ROLE eve PASSWORD '…'" in told
     assert "hunter2" not in told
     assert "ada@" not in told
 
@@ -116,17 +118,22 @@ class Cloud:
         return Watcher(self.logs, self.sns, GROUP, self.topic, file)
 
 
+def a_cloud() -> Cloud:
+    """What a watch needs, in whichever stand-in for AWS there is."""
+    logs, sns, sqs = boto3.client("logs"), boto3.client("sns"), boto3.client("sqs")
+    logs.create_log_group(logGroupName=GROUP)
+    logs.create_log_stream(logGroupName=GROUP, logStreamName=STREAM)
+    topic, queue = sns.create_topic(Name="alerts")["TopicArn"], sqs.create_queue(QueueName="alerts")["QueueUrl"]
+    arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
+    sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
+    return Cloud(logs, sns, sqs, topic, queue)
+
+
 @pytest.fixture
 def cloud(monkeypatch: pytest.MonkeyPatch) -> Iterator[Cloud]:
     monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
     with mock_aws():
-        logs, sns, sqs = boto3.client("logs"), boto3.client("sns"), boto3.client("sqs")
-        logs.create_log_group(logGroupName=GROUP)
-        logs.create_log_stream(logGroupName=GROUP, logStreamName=STREAM)
-        topic, queue = sns.create_topic(Name="alerts")["TopicArn"], sqs.create_queue(QueueName="alerts")["QueueUrl"]
-        arn = sqs.get_queue_attributes(QueueUrl=queue, AttributeNames=["QueueArn"])["Attributes"]["QueueArn"]
-        sns.subscribe(TopicArn=topic, Protocol="sqs", Endpoint=arn)
-        yield Cloud(logs, sns, sqs, topic, queue)
+        yield a_cloud()
 
 
 DENIED = "ERROR:  permission denied for table lease_secrets"
@@ -138,7 +145,7 @@ async def test_one_message_tells_all_of_one_look(cloud: Cloud, tmp_path: Path) -
     await cloud.watcher(tmp_path / "state").look(0)
     (told,) = cloud.told()
     assert "permission denied, 2 times: lablink_app from 10.0.0.5" in told
-    assert "dropped, 1 times" in told
+    assert "dropped, once" in told
     assert GROUP in told
 
 
@@ -203,3 +210,29 @@ async def test_many_lines_are_read_page_by_page(cloud: Cloud, tmp_path: Path) ->
     for batch in range(12):
         cloud.write(*(f"ERROR:  permission denied for table t{batch}_{number}" for number in range(1000)))
     assert len(await cloud.watcher(tmp_path / "state").look(0)) == 12_000
+
+
+def test_the_command_looks_once_tells_and_remembers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    try:
+        host, port = server.get_host_and_port()
+        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
+        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
+        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+            monkeypatch.setenv(name, "testing")
+        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+        cloud = a_cloud()
+        cloud.write(DENIED)
+        arguments = ["db", "watch-logs", "--log-group", GROUP, "--topic", cloud.topic, "--once"]
+
+        first, second = run_lablink(*arguments), run_lablink(*arguments)
+        nowhere = run_lablink("db", "watch-logs", "--log-group", "/nowhere", "--topic", cloud.topic, "--once")
+    finally:
+        server.stop()
+
+    assert first.stdout.startswith("permission denied, once: lablink_app from 10.0.0.5"), first.stderr
+    assert second.stdout.strip() == "Nothing suspicious."
+    assert len(list(tmp_path.glob("lablink/watch-logs-*.json"))) == 1
+    assert nowhere.returncode == 1
+    assert nowhere.stderr.startswith("AWS refused, and nothing is lost")

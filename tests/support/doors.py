@@ -16,13 +16,16 @@ from allocator.local.postgres_binaries import OLDEST, find_binaries
 from tests.support.database import PASSWORDS
 from tests.support.up import open_directory
 
+NEWEST = 20
+"""Versions up to this are looked for."""
+
 ELSEWHERE = "127.0.0.2"
 """An address of this machine's that is none of those by which pg_hba.conf knows this machine."""
 
 
-def version_with_tls(wanted: int) -> int:
+def version_with_tls(wanted: int = OLDEST) -> int:
     """The version of a server here that was built with TLS, `wanted` if it was; the wheel's are not. Skips the test."""
-    versions: list[int] = [wanted, *range(OLDEST, wanted)]
+    versions: list[int] = [wanted, *range(OLDEST, NEWEST + 1)]
     for version in versions:
         try:
             program = find_binaries(version).directory / "postgres"
@@ -30,7 +33,7 @@ def version_with_tls(wanted: int) -> int:
             continue
         if b"SSL is not supported by this build" not in program.read_bytes():
             return version
-    raise pytest.skip.Exception("there is no PostgreSQL with TLS on this machine")
+    raise pytest.skip.Exception("no PostgreSQL on this machine was built with TLS: apt install postgresql")
 
 
 @asynccontextmanager
