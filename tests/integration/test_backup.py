@@ -1,6 +1,7 @@
 """Backups: complete or not there, without secrets, checked when they are used, removed when they are old."""
 
 import asyncio
+import gc
 import json
 import stat
 from collections.abc import Iterator
@@ -86,7 +87,7 @@ async def test_a_backup_tells_how_far_it_is(database: Database, tmp_path: Path) 
 
     made = await back_up(database.dsn("lablink"), Directory(tmp_path), tell)
 
-    assert {"public.vms", "public.events"} <= {what for _, _, what in told}
+    assert {"public.vms", "public.leases"} <= {what for _, _, what in told}
     assert told[-1][:2] == (len(made.rows), len(made.rows))
 
 
@@ -153,6 +154,7 @@ async def test_a_backup_that_is_interrupted_leaves_nothing(database: Database, s
     assert isinstance(storage, Bucket) or list(storage.path.iterdir()) == []
 
 
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
 async def test_sending_a_file_to_a_bucket_ends_when_it_is_interrupted(storage: Bucket, tmp_path: Path) -> None:
     large, at_work = tmp_path / "large", asyncio.Event()
@@ -169,6 +171,7 @@ async def test_sending_a_file_to_a_bucket_ends_when_it_is_interrupted(storage: B
     with pytest.raises(asyncio.CancelledError):
         await task
 
+    gc.collect()  # boto3 leaves it the parts that it never sent
     assert await storage.names() == []
 
 
