@@ -86,7 +86,7 @@ async def test_a_backup_tells_how_far_it_is(database: Database, tmp_path: Path) 
 
     made = await back_up(database.dsn("lablink"), Directory(tmp_path), tell)
 
-    assert {"public.vms", "public.events"} <= {what for _, _, what in told}
+    assert {"public.vms", "public.leases"} <= {what for _, _, what in told}
     assert told[-1][:2] == (len(made.rows), len(made.rows))
 
 
