@@ -35,6 +35,8 @@ ABOUT = """
     SELECT current_database() AS database, current_setting('server_version_num')::integer / 10000 AS server_version,
            clock_timestamp() AS taken_at, pg_export_snapshot() AS snapshot
 """
+SEALS_ITS_HISTORY = "SELECT to_regprocedure('history_head()') IS NOT NULL"
+HEAD = "SELECT format('%s:%s', seal, sha256) FROM history_head()"
 
 
 @dataclass(frozen=True, slots=True)
@@ -53,6 +55,8 @@ class Backup:
     """Bytes of the dump."""
     sha256: str
     rows: dict[str, int]
+    head: str | None = None
+    """Of the history: `lablink verify --head` takes it. None where nothing was sealed yet."""
 
     @classmethod
     def of(cls, manifest: bytes) -> "Backup":
@@ -156,6 +160,8 @@ async def _snapshot(dsn: str) -> AsyncIterator[tuple[Connection, str, dict[str, 
     """A connection that sees the moment of the backup, that moment's name for pg_dump, and facts for the manifest."""
     async with connected(dsn) as connection, connection.transaction(isolation="repeatable_read", readonly=True):
         facts = dict(await connection.fetchrow(ABOUT) or {})
+        if await connection.fetchval(SEALS_ITS_HISTORY):
+            facts["head"] = await connection.fetchval(HEAD)
         facts["version"] = await connection.fetchval("SELECT version_num FROM alembic_version")
         yield connection, facts.pop("snapshot"), facts
 

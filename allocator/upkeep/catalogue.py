@@ -20,7 +20,7 @@ QUERY = Path(__file__).with_name("catalogue.sql")
 PARSED_ANEW = re.compile(r'\bAS "?[\w?]+"?|::(?:text|character varying)(?:\(\d+\))?(?:\[\])?|[()\s]+')
 REPARSED = {"constraint", "index", "view", "column", "function", "policy", "trigger"}
 
-HARMLESS = {"table", "view", "index", "sequence", "function", "column", "type", "schema", "default"}
+HARMLESS = {"table", "view", "index", "sequence", "function", "column", "type", "schema"}
 """What an admin may add: nothing of ours runs or is refused because of it."""
 
 OF_LABLINK = re.compile(r"^(everybody|lablink_app|lablink_reader|lablink_client|lablink_vm_\w+) may ")

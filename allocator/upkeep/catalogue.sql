@@ -70,7 +70,9 @@ WITH ours AS (
                      coalesce(pg_get_function_sqlbody(f.oid), f.prosrc))
     FROM functions f JOIN pg_language l ON l.oid = f.prolang
     UNION ALL
-    SELECT 'default', concat_ws(' ', d.defaclrole::regrole, d.defaclobjtype, 'in', d.defaclnamespace::regnamespace), NULL,
+    SELECT 'default', concat_ws(' ', 'rights on new', CASE d.defaclobjtype WHEN 'r' THEN 'tables' WHEN 'S' THEN 'sequences' WHEN 'f'
+           THEN 'functions' WHEN 'T' THEN 'types' ELSE 'schemas' END, 'of', d.defaclrole::regrole,
+           'in ' || nullif(d.defaclnamespace, 0)::regnamespace), NULL,
            d.defaclacl::text
     FROM pg_default_acl d WHERE d.defaclnamespace = 0 OR d.defaclnamespace IN (SELECT oid FROM ours)
     UNION ALL

@@ -46,6 +46,16 @@ async def broken_history(
 
     `since` leaves out what was sealed earlier; `head` must be part of the chain.
     """
+    broken = await broken_chain(connection, since=since, head=head, tell=tell)
+    if len(broken) < MOST:
+        broken += await _sentences(connection, BROKEN_BESIDES, MOST)
+    return broken
+
+
+async def broken_chain(
+    connection: Connection, *, since: datetime | None = None, head: Head | None = None, tell: Tell
+) -> list[str]:
+    """The same of what was sealed; what is not sealed yet is left out, as a backup's is for ever."""
     broken = await _broken_head(connection, head) if head else []
     seals = await connection.fetch(SEALS, since)
     done, total = 0, sum(seal["events"] for seal in seals)
@@ -55,7 +65,7 @@ async def broken_history(
         done += events
         if len(broken) >= MOST:
             return [*broken[:MOST], "There is more. Mend or explain this first."]
-    return broken + await _sentences(connection, BROKEN_BESIDES, MOST)
+    return broken
 
 
 async def _broken_head(connection: Connection, head: Head) -> list[str]:

@@ -9,6 +9,7 @@ from allocator import migrate
 from allocator.migrations import MigrationFailed
 from allocator.operations import Tell
 from allocator.upkeep.backup import Backup, checked_file, named
+from allocator.upkeep.history import Head, broken_chain
 from allocator.upkeep.inspect import schema_findings
 from allocator.upkeep.load import broken, load, missing, refuse_unknown_version
 from allocator.upkeep.reach import connected
@@ -93,7 +94,16 @@ async def _restored(dsn: str, storage: Storage, backup: Backup, tell: Tell) -> A
         with rehearsal.step("restore", backup.version):
             await load(scratch, backup, file, tell)
         rehearsal.problems += await missing(scratch, backup) + await broken(scratch)
+        rehearsal.problems += await _broken_history(scratch, backup, tell)
         yield scratch, rehearsal
+
+
+async def _broken_history(scratch: str, backup: Backup, tell: Tell) -> list[str]:
+    """What in the history that came back is not what was sealed."""
+    if backup.head is None:
+        return []
+    async with connected(scratch) as connection:
+        return await broken_chain(connection, head=Head.of(backup.head), tell=tell)
 
 
 async def _migrated(scratch: str, step: str, version: str, rehearsal: Rehearsal) -> bool:

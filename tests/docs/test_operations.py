@@ -21,7 +21,7 @@ STATEMENTS = [
     if statement.strip()
 ]
 CHANGES = table("docs/operations.md", "statement", "what follows")
-KINDS = re.compile(r"'((?:vm|lease|alert|database)\.[a-z]+)'")
+KINDS = re.compile(r"'((?:vm|lease|alert|history|database)\.[a-z]+)'")
 COMMAND = re.compile(
     r"`lablink ([a-z]+)(?: ([a-z-]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z-]+))?", re.MULTILINE
 )

@@ -16,6 +16,7 @@ from allocator.upkeep import UpkeepFailed, programs
 from allocator.upkeep.backup import Backup, back_up, backups, named, remove_old
 from allocator.upkeep.rehearse import verify
 from allocator.upkeep.storage import Bucket, Directory, Storage, storage_at
+from tests.sql.history import happen, seal, tamper
 from tests.sql.steps import CODE, PIN
 from tests.support.database import Database
 from tests.support.upkeep import ignore, some_life
@@ -125,6 +126,22 @@ async def test_verify_says_what_is_not_as_the_manifest_says(database: Database, 
     shown = await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)
 
     assert shown.problems == ["public.pools has 1 rows instead of 2"]
+
+
+async def test_verify_compares_the_history_with_the_head_that_the_manifest_keeps(
+    database: Database, tmp_path: Path
+) -> None:
+    owner, service = await database.connect(), await database.connect("lablink_app")
+    (event,) = await happen(owner)
+    await seal(service)
+    head = await owner.fetchval("SELECT seal || ':' || sha256 FROM history_head()")
+    well = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    await tamper(database, f"UPDATE events SET kind = 'x' WHERE id = {event}")
+    spoilt = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    shown = [await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore) for made in (well, spoilt)]
+
+    assert well.head == spoilt.head == head
+    assert [each.problems for each in shown] == [[], [f"event {event} was changed after it was sealed (seal 1)"]]
 
 
 async def test_verify_says_where_the_schema_is_not_that_of_the_code(database: Database, tmp_path: Path) -> None:

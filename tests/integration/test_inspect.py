@@ -119,6 +119,11 @@ async def test_a_function_that_somebody_else_owns_is_mended_as_it_is_said(databa
             "ALTER FUNCTION end_lease SECURITY INVOKER",
             "function public.end_lease(uuid) is not LabLink's own",
         ),
+        (
+            "lablink",
+            "ALTER DEFAULT PRIVILEGES GRANT SELECT ON TABLES TO PUBLIC",
+            "rights on new tables of lablink is not",
+        ),
         ("postgres", "GRANT lablink TO lablink_reader", "lablink_reader is a member of lablink and may do"),
         (
             "postgres",

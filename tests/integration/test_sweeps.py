@@ -17,9 +17,9 @@ from allocator.sweeps import Sweeper
 from allocator.tasks import running
 from allocator.upkeep.history import Head, broken_history
 from client.protocol import CHANNEL
-from tests.sql.history import quietly
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.upkeep import ignore
 from tests.support.wire import Wire, wire_to
 
 Connection = asyncpg.Connection
@@ -98,7 +98,7 @@ async def test_the_head_of_the_history_is_logged_now_and_then_as_verify_takes_it
             await sweeper.run_once()
 
     (head,) = [said["head"] for said in told if said["event"] == "history.head"]
-    assert await broken_history(owner, head=Head.of(head), tell=quietly) == []
+    assert await broken_history(owner, head=Head.of(head), tell=ignore) == []
 
 
 async def test_whoever_waits_gets_a_machine_that_nobody_gave_out(

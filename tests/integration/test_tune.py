@@ -1,5 +1,6 @@
 """`lablink db tune`: the guide's settings for the guide's machine, compared with a server and set on one."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
 
@@ -7,12 +8,14 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from allocator import bootstrap, migrate
 from allocator.local.postgres import Server, running_server
 from allocator.upkeep import tune
 from allocator.upkeep.tune import GB, MB
-from tests.support.admin import answer, lablink
-from tests.support.database import Database
+from tests.support.admin import answer, lablink, place
+from tests.support.database import PASSWORDS, Database
 from tests.support.server import UNSAFE_AND_FAST, TestServer
+from tests.support.up import run_lablink
 
 GUIDE = """
 shared_buffers = 512MB
@@ -73,6 +76,20 @@ async def test_what_was_applied_fits_after_a_restart(tmp_path: Path, server: Tes
             await connection.close()
     given_at_the_start = ["max_connections"]
     assert [each.name for each in wanted if not each.fits] == given_at_the_start
+
+
+async def test_the_command_sets_what_differs_as_the_superuser_that_is_pointed_to(own: Server) -> None:
+    await bootstrap.prepare(own.dsn(), PASSWORDS)
+    dsn = own.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE)
+    await migrate.upgrade(dsn)
+    secrets = {"OWNER": PASSWORDS["lablink"], "SERVICE": PASSWORDS["lablink_app"], "SUPER": own.dsn()}
+    arguments = ["db", "tune", "--ram", "1GB", "--apply", "--superuser", "env:SUPER", *place(dsn)]
+
+    first = await asyncio.to_thread(run_lablink, *arguments, **secrets)
+
+    assert first.returncode == 0, first.stderr
+    assert "work_mem" in first.stdout
+    assert "from the next restart of PostgreSQL on: max_connections, shared_buffers" in first.stdout
 
 
 async def test_the_owner_is_refused_and_told_so(database: Database) -> None:

@@ -4,6 +4,7 @@ import asyncpg
 
 from allocator.upkeep.history import Head, broken_history
 from tests.support.database import Database
+from tests.support.upkeep import ignore
 
 ROUNDS = 4
 """Sweeps after which what was written before the first of them is settled."""
@@ -16,11 +17,7 @@ async def seal(service: asyncpg.Connection) -> int:
 
 async def wrong(owner: asyncpg.Connection, head: Head | None = None) -> list[str]:
     """What `lablink verify` says of the history."""
-    return await broken_history(owner, head=head, tell=quietly)
-
-
-async def quietly(_done: int, _total: int | None, _what: str) -> None:
-    """Tells nobody how far it is."""
+    return await broken_history(owner, head=head, tell=ignore)
 
 
 async def happen(owner: asyncpg.Connection, number: int = 1, at: str = "clock()") -> list[int]:

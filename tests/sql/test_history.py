@@ -8,9 +8,10 @@ import pytest
 
 from allocator.local.postgres_binaries import find_binaries
 from allocator.upkeep.history import Head, broken_history
-from tests.sql.history import happen, quietly, seal, tamper, wrong
+from tests.sql.history import happen, seal, tamper, wrong
 from tests.sql.steps import refused
 from tests.support.database import PASSWORDS, Database
+from tests.support.upkeep import ignore
 
 LINE = (
     '[7, 1763733600.250000, "web", "lablink_app", "10.0.0.9/32", "lease.queued", 3, "vm-3", '
@@ -271,7 +272,7 @@ async def test_verify_since_a_time_leaves_out_what_was_sealed_before(
     await seal(service)
     await tamper(database, f"UPDATE events SET kind = 'x' WHERE id = {event}")
     later = datetime(2100, 1, 1, tzinfo=UTC)
-    assert await broken_history(owner, since=later, tell=quietly) == []
+    assert await broken_history(owner, since=later, tell=ignore) == []
 
 
 async def test_a_broken_history_is_told_of_in_a_hundred_sentences_at_most(

@@ -12,8 +12,9 @@ import pytest_asyncio
 from allocator import migrate
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.archive import Archived, archive, broken_archive
-from tests.sql.history import happen, quietly, seal, tamper, wrong
+from tests.sql.history import happen, seal, tamper, wrong
 from tests.support.database import Database
+from tests.support.upkeep import ignore
 
 JULY, AUGUST = "'2026-07-10 00:00:00+00'", "'2026-08-31 23:59:59.5+00'"
 SEPTEMBER = date(2026, 9, 1)
@@ -41,7 +42,7 @@ async def ahead(owner: asyncpg.Connection) -> list[str]:
 
 
 async def archived(owner: asyncpg.Connection, directory: Path) -> list[Archived]:
-    return await archive(owner, SEPTEMBER, directory, quietly)
+    return await archive(owner, SEPTEMBER, directory, ignore)
 
 
 async def test_this_month_and_the_next_two_are_there_from_the_start(owner: asyncpg.Connection) -> None:
@@ -189,7 +190,7 @@ async def test_a_month_that_is_not_sealed_is_not_archived(
 
 async def test_this_month_is_not_archived(owner: asyncpg.Connection, tmp_path: Path) -> None:
     with pytest.raises(UpkeepFailed, match="Only what is over"):
-        await archive(owner, date(2100, 1, 1), tmp_path, quietly)
+        await archive(owner, date(2100, 1, 1), tmp_path, ignore)
 
 
 @pytest.mark.usefixtures("two_old_months")
