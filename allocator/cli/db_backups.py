@@ -213,8 +213,9 @@ def _row(backup: "Backup") -> dict[str, object]:
     """A backup as the commands show it."""
     from dataclasses import asdict
 
-    people = {name: backup.rows.get(f"public.{name}") for name in ("vms", "leases", "events")}
-    return asdict(backup) | {"megabytes": round(backup.size / 1e6, 1)} | people
+    people = {name: backup.rows.get(f"public.{name}") for name in ("vms", "leases")}
+    events = sum(rows for table, rows in backup.rows.items() if f"{table}_".startswith("public.events_"))
+    return asdict(backup) | {"megabytes": round(backup.size / 1e6, 1), "events": events} | people
 
 
 def _show(rehearsal: "Rehearsal", as_json: bool) -> None:
@@ -245,5 +246,7 @@ def _tell(restored: "Restored") -> None:
     if restored.vms_to_invite:
         say(f"To be invited again, for this server does not have their roles: {', '.join(restored.vms_to_invite)}.")
     if restored.deploy_again:
-        say("Machines may make large objects in it until a superuser takes that away: lablink db deploy")
+        say(
+            "Machines may make large objects in it until a superuser takes that away: lablink db deploy, or the next lablink up"
+        )
     say(f"The database of before is {restored.kept_as}. Drop it when you are sure: DROP DATABASE {restored.kept_as}")

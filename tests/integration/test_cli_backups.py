@@ -40,11 +40,13 @@ async def test_a_backup_is_made_listed_tried_out_and_restored(database: Database
 
 
 async def test_programs_are_answered_in_json(database: Database, tmp_path: Path) -> None:
+    await database.vm("vm-1")
     made = await answer(database, "db", "backup", "--to", str(tmp_path), "--keep-days", "3")
     (listed,) = await answer(database, "db", "backups", "--from", str(tmp_path))
     verified = await answer(database, "db", "backup", "verify", made["name"], "--from", str(tmp_path))
 
     assert made == listed
+    assert made["events"] == await (await database.connect()).fetchval("SELECT count(*) FROM events")
     assert verified["problems"] == []
     assert verified["steps"][0]["step"] == "restore"
 
