@@ -10,11 +10,8 @@ from allocator.cli.options import DataDir, Json, Settings
 from allocator.cli.units import seconds, size
 
 if TYPE_CHECKING:
-    from allocator.upkeep.inspect import Finding
     from allocator.upkeep.trial import Step
 
-FINDINGS = {"rule": "Check", "what": "What is not as it must be", "cure": "What to do"}
-NOTES = FINDINGS | {"what": "Worth knowing"}
 STEPS = {"name": "Step", "done": "Worked", "milliseconds": "ms", "why": "Why not"}
 COMPARED = {"name": "Setting", "now": "Now", "value": "Should be", "why": "Why"}
 
@@ -46,25 +43,23 @@ def register(app: typer.Typer) -> None:
 
 
 def verify(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
-    """Check all of the database: schema, functions, triggers, roles, grants, settings, TLS, and every invariant.
+    """Check all that `lablink verify` does, and the server around the database: its settings, room, doors and TLS.
 
-    The schema is compared with one that is made for that in a database of its own, which is dropped again. Exits with 0
-    when all is well, with 1 and a line for each thing that is not. Safe to run at any time.
+    Exits with 0 when all is well, with 1 and a line for each thing that is not. Safe to run at any time.
 
     Example: `lablink db verify && echo all is well`
     """
     from allocator.cli.database import asked, settings_place
     from allocator.cli.long_runs import shown_progress
+    from allocator.cli.verify import tell_findings
     from allocator.config import load_settings
     from allocator.upkeep import inspect
 
     given = settings or []
     opened = load_settings(given, settings_place(data_dir, given)).database.connections + inspect.BESIDE_THE_POOL
-    with shown_progress():
-        found = asked(lambda dsn: inspect.findings(dsn, opened), data_dir, given)
-    _show_findings(found, as_json)
-    if any(each.wrong for each in found):
-        raise typer.Exit(1)
+    with shown_progress() as tell:
+        found = asked(lambda dsn: inspect.findings(dsn, opened, tell=tell), data_dir, given)
+    tell_findings(found, as_json)
 
 
 def walk(
@@ -173,18 +168,3 @@ def watch_logs(
     from allocator.cli.watch_logs import watch
 
     watch(log_group, topic, seconds(since), None if once else seconds(every), state, as_json)
-
-
-def _show_findings(found: "list[Finding]", as_json: bool) -> None:
-    from dataclasses import asdict
-    from datetime import UTC, datetime
-
-    from allocator.cli import output
-
-    if as_json:
-        return output.print_json([asdict(each) for each in found])
-    now, well = datetime.now(UTC), "Everything is as it must be."
-    wrong, notes = ([asdict(each) for each in found if each.wrong is which] for which in (True, False))
-    output.show_rows(wrong, FINDINGS, now=now, empty=well, as_json=False)
-    if notes:
-        output.show_rows(notes, NOTES, now=now, empty="", as_json=False)

@@ -111,7 +111,8 @@ def _changed(fact: Fact) -> Difference:
 def _added(fact: Fact) -> Difference:
     if fact.kind == "grant":
         wrong = bool(OF_LABLINK.match(fact.name))
-        return Difference(f"{fact.name}, and LabLink does not need that.", "REVOKE it, unless it is meant.", wrong)
+        name = fact.name.replace("everybody", "Everybody", 1)
+        return Difference(f"{name}, and LabLink does not need that.", "REVOKE it, unless it is meant.", wrong)
     wrong = fact.kind not in HARMLESS or (fact.kind == "index" and fact.definition.endswith(" invalid"))
     return Difference(f"The {fact.kind} {fact.name} is not one of LabLink's.", "Drop it, unless it is yours.", wrong)
 

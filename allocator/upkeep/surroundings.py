@@ -216,4 +216,4 @@ async def leftovers(connection: Connection) -> Findings:
         )
 
 
-CHECKS: tuple[Callable[[Connection], Findings], ...] = (server, roles, doors, leftovers)
+CHECKS: tuple[Callable[[Connection], Findings], ...] = (server, doors, leftovers)

@@ -112,7 +112,7 @@ async def test_a_function_that_somebody_else_owns_is_mended_as_it_is_said(databa
             "GRANT SELECT ON lease_secrets TO lablink_reader",
             "lablink_reader may SELECT table public.lease_sec",
         ),
-        ("lablink", "GRANT SELECT (email) ON leases TO PUBLIC", "everybody may SELECT column public.leases.email"),
+        ("lablink", "GRANT SELECT (email) ON leases TO PUBLIC", "Everybody may SELECT column public.leases.email"),
         ("lablink", "REVOKE EXECUTE ON FUNCTION end_lease FROM lablink_app", "lablink_app may not EXECUTE function"),
         (
             "postgres",
