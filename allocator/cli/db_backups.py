@@ -247,6 +247,6 @@ def _tell(restored: "Restored") -> None:
         say(f"To be invited again, for this server does not have their roles: {', '.join(restored.vms_to_invite)}.")
     if restored.deploy_again:
         say(
-            "Machines may make large objects in it until a superuser takes that away: lablink db deploy, or the next lablink up"
+            "Machines may make large objects in it until `lablink db deploy`, or the next `lablink up`, takes that away."
         )
     say(f"The database of before is {restored.kept_as}. Drop it when you are sure: DROP DATABASE {restored.kept_as}")
