@@ -246,7 +246,5 @@ def _tell(restored: "Restored") -> None:
     if restored.vms_to_invite:
         say(f"To be invited again, for this server does not have their roles: {', '.join(restored.vms_to_invite)}.")
     if restored.deploy_again:
-        say(
-            "Machines may make large objects in it until `lablink db deploy`, or the next `lablink up`, takes that away."
-        )
+        say("Machines may make large objects in it until lablink db deploy (or the next lablink up) takes that away.")
     say(f"The database of before is {restored.kept_as}. Drop it when you are sure: DROP DATABASE {restored.kept_as}")
