@@ -203,16 +203,18 @@ async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
     enrolled = await service.store.enrol_vm(wanted.token, wanted.verifier)
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
-    database, transport = service.settings.database, service.settings.transport
+    database = service.settings.database_for_machines
     address = DatabaseAddress(
-        host=transport.host or database.host,
-        port=transport.port or database.port,
+        host=database.host,
+        port=database.port,
         database=database.name,
         user=enrolled.role,
         tls=database.tls,
         ca_pem=database.ca_file.read_text() if database.ca_file else None,
     )
-    return Enrolment(vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport=transport.mode, database=address)
+    return Enrolment(
+        vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport=service.settings.transport.mode, database=address
+    )
 
 
 @router.get("/unassigned_vms_count", tags=["vms"])

@@ -31,10 +31,11 @@ COMFORTS = (
     "REVOKE CONNECT, TEMPORARY ON DATABASE template1 FROM PUBLIC",
 )
 
-# What would let a machine or reader, whom the server gives no table, fill its disk or its table of locks. Migrate takes
-# an advisory lock, so the owner may. Who may not revoke it (it is the superuser's, so no managed service's master user
-# may) is told so in a WARNING that nobody reads.
-NOT_FOR_ALL = """
+# What would let a machine or reader, whom the server gives no table, fill its disk or its table of locks. The owner
+# keeps it: migrate takes an advisory lock, and a dump repeats the REVOKE, at which psql would stop for somebody who has
+# no right at all. Who may not revoke it (it is the superuser's, so no managed service's master user may) is told so in
+# a WARNING that nobody reads.
+NOT_FOR_ALL = f"""
     DO $$
     DECLARE
         harmful text;
@@ -43,8 +44,8 @@ NOT_FOR_ALL = """
             AND (proname IN ('lo_creat', 'lo_create', 'lo_from_bytea', 'pg_logical_emit_message')
                  OR proname ~ '^pg_(try_)?advisory_(xact_)?lock')
         LOOP
-            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO lablink', harmful);
             EXECUTE format('REVOKE EXECUTE ON FUNCTION %s FROM PUBLIC', harmful);
+            EXECUTE format('GRANT EXECUTE ON FUNCTION %s TO {OWNER}', harmful);
         END LOOP;
     EXCEPTION WHEN insufficient_privilege THEN
         NULL;

@@ -148,6 +148,23 @@ class Transport(_Group):
     port: Port | None
 
 
+class Backup(_Group):
+    """Where backups go, and whether the service makes them by itself; then it needs the password of database.owner."""
+
+    to: Annotated[str, StringConstraints(pattern=r"^(/.*|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?)$")] | None
+    """A directory, or s3://BUCKET/PREFIX."""
+    every_hours: Annotated[float, Field(ge=0.01, le=24 * 31)] | None
+    keep_days: Annotated[int, Field(ge=1, le=3650)] | None
+    """Older ones are removed after each backup; the newest never is."""
+
+    @field_validator("every_hours")
+    @classmethod
+    def _have_a_place(cls, every_hours: float | None, info: ValidationInfo) -> float | None:
+        if every_hours and info.data.get("to") is None:
+            raise ValueError("needs backup.to: a directory, or s3://BUCKET/PREFIX")
+        return every_hours
+
+
 class Sweeps(_Group):
     """The periodic duties."""
 
@@ -169,8 +186,15 @@ class Settings(_Group):
     pool: Pool
     access: Access
     transport: Transport
+    backup: Backup
     sweeps: Sweeps
     log: Log
+
+    @property
+    def database_for_machines(self) -> Database:
+        """The database by the address that machines are given."""
+        host, port = self.transport.host or self.database.host, self.transport.port or self.database.port
+        return self.database.model_copy(update={"host": host, "port": port})
 
     @field_validator("transport")
     @classmethod

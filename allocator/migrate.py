@@ -19,7 +19,7 @@ from sqlalchemy.pool import NullPool
 
 from allocator.migrations import MigrationFailed, execute, function_files
 
-__all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "upgrade"]
+__all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
 
 SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x1AB11  # any number that nothing else of ours locks
@@ -49,10 +49,18 @@ async def downgrade(dsn: str, version: str) -> str | None:
     return await _migrate(dsn, lambda config: _to(version, command.downgrade, config))
 
 
+async def stamp(dsn: str, version: str) -> str | None:
+    """Writes down that the database is at `version`, and runs nothing."""
+    return await _migrate(dsn, lambda config: command.stamp(config, version))
+
+
 async def history(dsn: str) -> list[Step]:
     """Every version there is, oldest first. Raises MigrationFailed when the database is at one from the future."""
-    async with _connection(dsn) as connection:
-        current = await connection.run_sync(_current)
+    try:
+        async with _connection(dsn) as connection:
+            current = await connection.run_sync(_current)
+    except sqlalchemy.exc.DBAPIError as error:
+        raise MigrationFailed(f"The version of the database cannot be read: {_reason(error)}") from error
     revisions = _revisions()
     versions = [revision.revision for revision in revisions]
     _require_known(current)

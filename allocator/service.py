@@ -1,8 +1,7 @@
 """What one running service consists of: opened once, in one place, and handed to every route."""
 
-import asyncio
-from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Annotated
 from uuid import UUID
@@ -16,8 +15,10 @@ from allocator.errors import NoToken
 from allocator.feed import Feed
 from allocator.metrics import Metrics
 from allocator.problems import Problems
+from allocator.schedule import BackupSchedule
 from allocator.store import Store
 from allocator.sweeps import Sweeper
+from allocator.tasks import running
 from allocator.templates import Templates
 from allocator.views import HeldLease
 from allocator.web import Site
@@ -53,27 +54,16 @@ class Service:
 async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
     """The service, with its feed and sweeps running; the database may come later."""
     metrics = Metrics()
-    feed = Feed(connector(settings.database, "web"), settings.pool.name)
+    feed = Feed(connector(settings.database, "feed"), settings.pool.name)
     sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
     async with (
         Store.open(connector(settings.database, "web"), settings.database.connections) as store,
         running(feed.run()),
         running(sweeper.run()),
+        running(BackupSchedule(settings.database, settings.backup).run()),
     ):
         yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
         feed.end_streams()
-
-
-@asynccontextmanager
-async def running(loop: Coroutine[None, None, None]) -> AsyncIterator[None]:
-    """`loop` runs until the block ends; then it is cancelled and has ended."""
-    task = asyncio.create_task(loop)
-    try:
-        yield
-    finally:
-        task.cancel()
-        with suppress(asyncio.CancelledError):
-            await task
 
 
 async def service_of(request: Request) -> Service:

@@ -13,7 +13,7 @@ from allocator import config, errors
 from allocator.connection import Connect, Connection, PooledConnection, why_lost
 from allocator.secrets import SecretMissing
 from allocator.tokens import sha256
-from allocator.views import Accepted, Counts, Enrolled, HeldLease, LeaseView, PoolRules, Tally, VmView
+from allocator.views import Accepted, Counts, Enrolled, HeldLease, HistoryHead, LeaseView, PoolRules, Tally, VmView
 from client.command import Accepts, Command, summary
 from client.protocol import CHANNEL
 
@@ -33,7 +33,7 @@ LEASE_CHANNEL = "lease_updates"
 
 CHANNELS = (CHANNEL, LEASE_CHANNEL)
 
-Duty = Literal["deadlines", "lost", "queue", "secrets", "roles"]
+Duty = Literal["deadlines", "lost", "queue", "secrets", "roles", "seal", "months", "usage"]
 
 DUTIES: dict[Duty, str] = {
     "deadlines": "SELECT sweep_deadlines()",
@@ -41,6 +41,9 @@ DUTIES: dict[Duty, str] = {
     "queue": "SELECT sweep_queue()",
     "secrets": "SELECT sweep_secrets()",
     "roles": "SELECT sweep_roles()",
+    "seal": "SELECT sweep_seal()",
+    "months": "SELECT sweep_months()",
+    "usage": "SELECT sweep_usage()",
 }
 
 SQLSTATES: dict[str, type[errors.ServiceError]] = {
@@ -277,6 +280,12 @@ async def sweep(connection: Connection, duty: Duty, contact_seconds: float) -> i
     """Do one periodic duty; returns how many rows it changed (0 also when another allocator is at it)."""
     arguments = (contact_seconds,) if duty == "lost" else ()
     return int(await connection.fetchval(DUTIES[duty], *arguments))
+
+
+async def history_head(connection: Connection) -> HistoryHead | None:
+    """The newest seal of the history; None before the first."""
+    row = await connection.fetchrow("SELECT * FROM history_head()")
+    return HistoryHead(**row) if row else None
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:

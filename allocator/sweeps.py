@@ -7,6 +7,7 @@ does nothing when another has it.
 import asyncio
 import time
 from contextlib import suppress
+from math import inf
 
 import structlog
 
@@ -18,6 +19,15 @@ from allocator.metrics import Metrics
 from allocator.store import DUTIES, Duty, translated
 
 log = structlog.get_logger()
+
+UNTOLD: frozenset[Duty] = frozenset({"seal", "usage"})
+"""Duties that keep accounts and change nothing that anybody waits for: not worth a log line each time."""
+
+SELDOM: dict[Duty, float] = {"usage": 300.0}
+"""Seconds between two tries of what takes long, so that one that takes too long does not keep the others waiting."""
+
+HEAD_SECONDS = 600.0
+"""How often the head of the history goes into the log, where whoever owns the database cannot change it."""
 
 
 class Sweeper:
@@ -32,6 +42,8 @@ class Sweeper:
         self.contact_at = 0.0
         """Since when the database was there without a gap, on the clock of `_now`."""
         self.swept_at = 0.0
+        self._tried_at: dict[Duty, float] = {}
+        self._head_told_at = -inf
         self._loss_is_told = False
         self.in_contact = asyncio.Event()
         """Set while the database is there and its pool is what the configuration says."""
@@ -46,13 +58,22 @@ class Sweeper:
             self.close()
 
     async def run_once(self) -> dict[Duty, int]:
-        """Do every duty; returns how many rows each changed. One that fails does not keep the others from being done.
+        """Do every duty that is due; returns how many rows each changed. One that fails does not keep others waiting.
 
         Raises Unavailable when the database is away: then its silence is not counted as the machines'.
         """
         connection = await self._connected()
         self._note_gap()
-        return {duty: await self._sweep(connection, duty) for duty in DUTIES}
+        changed = {duty: await self._sweep(connection, duty) for duty in DUTIES if self._is_due(duty)}
+        await self._tell_head(connection)
+        return changed
+
+    def _is_due(self, duty: Duty) -> bool:
+        now = _now()
+        due = now - self._tried_at.get(duty, -inf) >= SELDOM.get(duty, 0.0)
+        if due:
+            self._tried_at[duty] = now
+        return due
 
     async def _try_once(self) -> None:
         try:
@@ -76,9 +97,19 @@ class Sweeper:
             log.warning("sweep.failed", duty=duty, error=type(error).__name__, why=error.why)
             return 0
         self._metrics.swept(duty, changed)
-        if changed:
+        if changed and duty not in UNTOLD:
             log.info("sweep.changed", duty=duty, rows=changed)
         return changed
+
+    async def _tell_head(self, connection: Connection) -> None:
+        """Log the head of the history now and then: `lablink verify --head` takes it."""
+        if _now() - self._head_told_at < HEAD_SECONDS:
+            return
+        with translated():
+            head = await store.history_head(connection)
+        if head:
+            log.info("history.head", head=str(head), events=head.events)
+            self._head_told_at = _now()
 
     async def _connected(self) -> Connection:
         """The connection, opened if need be. From then on silent machines are counted as silent to us."""

@@ -120,3 +120,15 @@ class Tally:
     vms: Mapping[str, int]
     leases: Mapping[str, int]
     oldest_wait_seconds: float
+
+
+@dataclass(frozen=True, slots=True)
+class HistoryHead:
+    """The newest seal of the history. Whoever keeps it as text can tell later whether anything up to it was changed."""
+
+    seal: int
+    sha256: str
+    events: int
+
+    def __str__(self) -> str:
+        return f"{self.seal}:{self.sha256}"

@@ -168,13 +168,6 @@ async def events_after(connection: Connection, last: int, missing: Sequence[int]
     return await _rows(connection, query, last, missing)
 
 
-async def broken_invariants(connection: Connection) -> list[Row]:
-    """Every rule of the design that does not hold at this moment, and where; takes seconds for a million leases."""
-    await connection.execute("SET statement_timeout = 0")
-    query = "SELECT rule, what FROM broken_invariants() ORDER BY rule, what"
-    return [dict(row) for row in await connection.fetch(query, timeout=CHECK_SECONDS)]
-
-
 async def _rows(connection: Connection, query: str, *arguments: object) -> list[Row]:
     return [dict(row) for row in await connection.fetch(query, *arguments)]
 

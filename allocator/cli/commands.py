@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli import db, events, leases, serve, up, verify, vms
+from allocator.cli import db, doctor, events, leases, serve, up, verify, vms
 from allocator.cli.options import CONTEXT
 
 EPILOG = """
@@ -23,6 +23,7 @@ app = typer.Typer(
 app.command("up")(up.up)
 app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
+app.command("doctor")(doctor.doctor)
 app.command("events")(events.show_events)
 app.add_typer(vms.app, name="vms")
 app.add_typer(leases.app, name="leases")

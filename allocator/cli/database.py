@@ -1,6 +1,7 @@
 """Finds the database that a command means, and opens it as the owner."""
 
 import asyncio
+import getpass
 import json
 import os
 import shutil
@@ -99,14 +100,14 @@ def asked(question: Callable[[str], Coroutine[None, None, T]], data_dir: Path | 
 
 @asynccontextmanager
 async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIterator[Connection]:
-    """A connection as the owner, whose changes the history ascribes to `cli`; failures come with words."""
+    """A connection as the owner, whose changes the history ascribes to `cli:USER`; failures come with words."""
     place = await find(data_dir, settings)
     with explained(place.advice):
         connection = await asyncpg.connect(
             place.dsn,
             timeout=CONNECT_SECONDS,
             command_timeout=STATEMENT_SECONDS,
-            server_settings={"lablink.actor": "cli", "application_name": "lablink cli"},
+            server_settings={"lablink.actor": f"cli:{os_user()}", "application_name": "lablink cli"},
         )
         try:
             await connection.set_type_codec("jsonb", schema="pg_catalog", encoder=json.dumps, decoder=json.loads)
@@ -115,13 +116,26 @@ async def connected(data_dir: Path | None, settings: Sequence[str]) -> AsyncIter
             connection.terminate()
 
 
+def os_user() -> str:
+    """Who types, by the name that the operating system knows, also when they type as root with sudo."""
+    try:
+        return os.environ.get("SUDO_USER") or getpass.getuser()
+    except (KeyError, OSError):  # a container without this user in its passwd
+        return str(os.getuid())
+
+
 def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:
     """Replace this process by psql, connected to `url`; the password goes where `ps` does not see it."""
-    psql = _psql_of_server() or shutil.which("psql")
+    psql = find_psql()
     if psql is None:
         raise CommandFailed(NO_PSQL)
     quiet = "--variable=SHOW_CONTEXT=never"  # a refusal is two lines: what was refused, and the hint
     os.execvpe(psql, [psql, quiet, *arguments], os.environ | psql_environment(url))
+
+
+def find_psql() -> str | None:
+    """The psql to run, if there is one."""
+    return _psql_of_server() or shutil.which("psql")
 
 
 def psql_environment(url: str) -> dict[str, str]:

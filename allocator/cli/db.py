@@ -4,9 +4,14 @@ from typing import Annotated
 
 import typer
 
+from allocator.cli import db_activity, db_archive, db_backups, db_checks
 from allocator.cli.options import CONTEXT, DataDir, Json, Settings
 
-app = typer.Typer(help="Reach the database with psql; bring it to a version.", **CONTEXT)
+app = typer.Typer(help="Reach the database with psql; bring it to a version; keep its data safe.", **CONTEXT)
+db_archive.register(app)
+db_backups.register(app)
+db_activity.register(app)
+db_checks.register(app)
 
 COLUMNS = {"version": "Version", "description": "What it brought", "applied": "Applied"}
 
@@ -107,6 +112,35 @@ def downgrade(
         ask(f"Go back to version {version}, and lose what only later versions hold?")
     reached = asked(lambda dsn: migrations.downgrade(dsn, version), data_dir, settings or [])
     say(f"The database is at version {reached}." if reached else "The database is empty.")
+
+
+@app.command("stamp")
+def stamp(
+    version: Annotated[str, typer.Argument(help='The version that its tables have; "base" if they are none of ours.')],
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Write down which version the database has, and change nothing else: after its tables were made by hand.
+
+    Example: `lablink db stamp head`
+    """
+    from allocator import migrate as migrations
+    from allocator.cli.database import asked
+    from allocator.cli.output import say
+
+    reached = asked(lambda dsn: migrations.stamp(dsn, version), data_dir, settings or [])
+    say(f"The database is said to be at version {reached}." if reached else "The database is said to be empty.")
+
+
+@app.command("sql")
+def print_sql(version: Annotated[str, typer.Argument(help="The version to stop at.")] = "head") -> None:
+    """Print the statements that bring an empty database to a version, for a DBA to read or to run by hand.
+
+    Example: `lablink db sql > lablink.sql`
+    """
+    from allocator.migrate import offline_sql
+
+    print(offline_sql(version))
 
 
 @app.command("history")

@@ -95,6 +95,8 @@ EXPECTED = {
     "allocator.secrets.SecretMissing": Misused.exit_code,
     "allocator.local.UpFailed": CommandFailed.exit_code,
     "allocator.migrations.MigrationFailed": CommandFailed.exit_code,
+    "allocator.operations.OperationRefused": CommandFailed.exit_code,
+    "allocator.upkeep.UpkeepFailed": CommandFailed.exit_code,
 }
 """Failures of the parts that commands are made of, by name: importing them all would make every command slow."""
 

@@ -55,6 +55,8 @@ def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
 
     loaded = load_settings(given, settings_place(data_dir, given))
     asyncio.run(resolve(loaded.database.service.password))
+    if loaded.backup.every_hours:
+        asyncio.run(resolve(loaded.database.owner.password))
     return loaded
 
 

@@ -1,32 +1,80 @@
 """`lablink verify`: whether the database keeps every promise, at this moment."""
 
+from datetime import UTC, datetime
+from typing import TYPE_CHECKING, Annotated
+
 import typer
 
-from allocator.cli.options import DataDir, Json, Settings, run_on_database
+from allocator.cli.options import DataDir, Json, Settings
 
-COLUMNS = {"rule": "Rule", "what": "What is wrong"}
+if TYPE_CHECKING:
+    from allocator.upkeep.history import Head
+    from allocator.upkeep.inspect import Finding
+
+WRONG = {"rule": "Rule", "what": "What is wrong", "cure": "What to do"}
+NOTES = WRONG | {"what": "Worth knowing"}
 
 
-def verify(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
-    """Check the database: every invariant of the design, its version, its triggers and who may do what.
+def verify(
+    since: Annotated[
+        datetime | None,
+        typer.Option(
+            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Of the history, only what was sealed since (UTC)."
+        ),
+    ] = None,
+    head: Annotated[
+        str | None,
+        typer.Option(metavar="SEAL:HASH", help="A seal that you kept, from the service's log or beside a backup."),
+    ] = None,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Check the database: its version, tables, functions, rights and roles, every rule of the design, and the history.
 
-    Exits with 0 when all is well, and with 1 and a line for each thing that is not. Safe to run at any time.
+    Tables, functions and rights are compared with those that this version makes, in a database that is dropped again.
+    The history is compared with its seals: what was changed, removed or added behind them is named. With --head even a
+    history that was sealed anew shows. Exits with 0 when all is well, and with 1 and a line for each thing that is not.
+    Safe to run at any time. At the server around the database looks `lablink db verify`.
 
-    Example: `lablink verify && echo all is well`
+    Examples:
+
+    - `lablink verify && echo all is well`
+    - `lablink verify --since 2026-11-01 --head 4711:5e88…`
     """
-    from allocator.cli import admin, output
-    from allocator.cli.database import versions
-    from allocator.cli.schema import broken_facts
+    from allocator.cli.database import asked
+    from allocator.cli.long_runs import shown_progress
+    from allocator.upkeep.inspect import promises
 
-    missing = [step for step in versions(data_dir, settings or []) if not step.applied]
-    broken = [{"rule": "version", "what": f"version {step.version} is missing: lablink db migrate"} for step in missing]
+    kept, from_then = _head(head), since and since.replace(tzinfo=UTC)
+    with shown_progress() as tell:
+        found = asked(lambda dsn: promises(dsn, since=from_then, head=kept, tell=tell), data_dir, settings or [])
+    tell_findings(found, as_json)
 
-    async def work(connection: admin.Connection) -> None:
-        broken.extend(await broken_facts(connection))
-        broken.extend(await admin.broken_invariants(connection))
-        now = await admin.clock(connection)
-        output.show_rows(broken, COLUMNS, now=now, empty="Everything is as it must be.", as_json=as_json)
 
-    run_on_database(work, data_dir, settings)
-    if broken:
+def tell_findings(found: "list[Finding]", as_json: bool) -> None:
+    """Print what was found, and end with exit code 1 when some of it is wrong."""
+    from dataclasses import asdict
+
+    from allocator.cli import output
+
+    wrong, notes = ([asdict(each) for each in found if each.wrong is which] for which in (True, False))
+    if as_json:
+        output.print_json([*wrong, *notes])
+    else:
+        now = datetime.now(UTC)
+        output.show_rows(wrong, WRONG, now=now, empty="Everything is as it must be.", as_json=False)
+        if notes:
+            output.show_rows(notes, NOTES, now=now, empty="", as_json=False)
+    if wrong:
         raise typer.Exit(1)
+
+
+def _head(text: str | None) -> "Head | None":
+    from allocator.cli.failures import Misused
+    from allocator.upkeep.history import Head
+
+    try:
+        return Head.of(text) if text else None
+    except ValueError:
+        raise Misused(f"{text} is no head of the history: give SEAL:HASH as the service logs it.") from None

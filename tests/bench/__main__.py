@@ -13,7 +13,7 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from allocator.local import UpFailed
-from tests.bench import claim, delivery
+from tests.bench import claim, delivery, upkeep
 from tests.bench.figures import Section
 from tests.bench.ground import ground
 from tests.bench.options import Options
@@ -33,7 +33,7 @@ def main(
     """Measure LabLink beside the naive way: how fast a request becomes a running command, and what a claim costs."""
     options = Options(clients=clients, rate=rate, seconds=seconds, postgres=postgres)
     if size:
-        options = replace(options, sizes=tuple(size))
+        options = replace(options, sizes=tuple(size), kept=max(size))
     if quick:
         options = options.quick()
     try:
@@ -62,11 +62,13 @@ async def _run(options: Options) -> tuple[Facts, list[Section]]:
     with _progress() as bar:
         server = bar.add_task("PostgreSQL", total=1)
         claims, deliveries = bar.add_task("Claims", total=1), bar.add_task("Delivery", total=1)
+        database = bar.add_task("Database", total=1)
         async with ground(options.clients, options.postgres) as own:
             bar.update(server, completed=1)
             claimed = await claim.measure(own, options, partial(bar.advance, claims))
             delivered = await delivery.measure(own, options, partial(bar.advance, deliveries))
-            return {"postgresql": await own.version()} | about, [*delivered, claimed]
+            kept = await upkeep.measure(own, options, partial(bar.advance, database))
+            return {"postgresql": await own.version()} | about, [*delivered, claimed, kept]
 
 
 def _progress() -> Progress:

@@ -30,7 +30,8 @@ def show(console: Console, about: Facts, sections: list[Section]) -> None:
     for section in sections:
         console.print()
         console.print(section.title, style="bold")
-        console.print(_times(section.rows))
+        if section.rows:
+            console.print(_times(section.rows))
         console.print(_counts(section.counts))
         for remark in section.remarks:
             console.print(remark, style="dim")

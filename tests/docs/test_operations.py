@@ -21,9 +21,9 @@ STATEMENTS = [
     if statement.strip()
 ]
 CHANGES = table("docs/operations.md", "statement", "what follows")
-KINDS = re.compile(r"'((?:vm|lease|alert)\.[a-z]+)'")
+KINDS = re.compile(r"'((?:vm|lease|alert|history|database)\.[a-z]+)'")
 COMMAND = re.compile(
-    r"`lablink ([a-z]+)(?: ([a-z]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z]+))?", re.MULTILINE
+    r"`lablink ([a-z]+)(?: ([a-z-]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z-]+))?", re.MULTILINE
 )
 
 

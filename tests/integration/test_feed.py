@@ -12,8 +12,8 @@ import pytest_asyncio
 
 from allocator.connection import connector
 from allocator.feed import PAYLOADS, POOL, Feed, News, Subscription
-from allocator.service import running
 from allocator.store import LEASE_CHANNEL
+from allocator.tasks import running
 from allocator.views import Counts, LeaseView
 from client.protocol import CHANNEL
 from tests.support.database import Database

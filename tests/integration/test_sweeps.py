@@ -7,16 +7,19 @@ from pathlib import Path
 import asyncpg
 import pytest
 import pytest_asyncio
+from structlog.testing import capture_logs
 
 from allocator.config import Settings
 from allocator.connection import Connect, connector
 from allocator.errors import DatabaseUnavailable
 from allocator.metrics import Metrics
-from allocator.service import running
 from allocator.sweeps import Sweeper
+from allocator.tasks import running
+from allocator.upkeep.history import Head, broken_history
 from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.upkeep import ignore
 from tests.support.wire import Wire, wire_to
 
 Connection = asyncpg.Connection
@@ -81,8 +84,21 @@ async def test_every_duty_is_done_in_one_round(database: Database, owner: Connec
     changed = await sweeper.run_once()
 
     assert await owner.fetchval("SELECT failure FROM leases WHERE id = $1", late) == "queue-timeout"
-    assert changed == {"deadlines": 0, "lost": 0, "queue": 0, "secrets": 0, "roles": 1}
+    assert changed.pop("seal") > 0
+    assert changed == {"deadlines": 0, "lost": 0, "queue": 0, "secrets": 0, "roles": 1, "months": 0}
     assert await owner.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", machine.role) == 0
+
+
+async def test_the_head_of_the_history_is_logged_now_and_then_as_verify_takes_it(
+    owner: Connection, sweeper: Sweeper
+) -> None:
+    with capture_logs() as told:
+        for name in ("ada", "bob"):
+            await queue(owner, name)
+            await sweeper.run_once()
+
+    (head,) = [said["head"] for said in told if said["event"] == "history.head"]
+    assert await broken_history(owner, head=Head.of(head), tell=ignore) == []
 
 
 async def test_whoever_waits_gets_a_machine_that_nobody_gave_out(

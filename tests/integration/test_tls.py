@@ -15,9 +15,7 @@ from allocator.cli.failures import Unreachable as NoAnswer
 from allocator.config import load_settings
 from allocator.connection import connector
 from allocator.errors import DatabaseUnavailable
-from allocator.local import UpFailed
 from allocator.local.postgres import running_server
-from allocator.local.postgres_binaries import find_binaries
 from allocator.store import translated
 from client.direct import DirectTransport
 from client.protocol import Memory
@@ -25,6 +23,7 @@ from client.settings import DatabaseAddress
 from client.transport import Unreachable
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database, Vm, cloned_database, migrated_template
+from tests.support.doors import version_with_tls
 from tests.support.server import UNSAFE_AND_FAST, TestServer
 
 NOTHING = Memory(0, None)
@@ -45,18 +44,6 @@ class Protected:
     database: Database
     vm: Vm
     authority: Authority
-
-
-def version_with_tls() -> int:
-    """A PostgreSQL of this machine that was built with TLS, which that of the wheel was not."""
-    for version in range(15, 20):
-        try:
-            found = find_binaries(version)
-        except UpFailed:
-            continue
-        if b"libssl" in (found.directory / "postgres").read_bytes():
-            return version
-    pytest.skip("no PostgreSQL on this machine was built with TLS: apt install postgresql")
 
 
 @pytest_asyncio.fixture(scope="module", loop_scope="module")

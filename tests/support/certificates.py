@@ -41,11 +41,11 @@ class Authority:
         file.write_bytes(certificate.public_bytes(Encoding.PEM))
         return cls(file, certificate, key)
 
-    def issue(self, host: str) -> tuple[bytes, bytes]:
-        """A certificate for a server of that name, and its key; both PEM."""
+    def issue(self, host: str, lasts: timedelta = DAY) -> tuple[bytes, bytes]:
+        """A certificate for a server of that name, good for that long from now, and its key; both PEM."""
         key = ec.generate_private_key(ec.SECP256R1())
         names = x509.SubjectAlternativeName([x509.DNSName(host)])
-        certificate = _certificate(host, self.file.stem, key, self.key, names)
+        certificate = _certificate(host, self.file.stem, key, self.key, names, lasts=lasts)
         plain = key.private_bytes(Encoding.PEM, PrivateFormat.PKCS8, NoEncryption())
         return certificate.public_bytes(Encoding.PEM), plain
 
@@ -56,6 +56,7 @@ def _certificate(
     key: ec.EllipticCurvePrivateKey,
     signer: ec.EllipticCurvePrivateKey,
     *extensions: x509.ExtensionType,
+    lasts: timedelta = DAY,
 ) -> x509.Certificate:
     now = datetime.now(UTC)
     builder = (
@@ -64,8 +65,8 @@ def _certificate(
         .issuer_name(_named(issuer))
         .public_key(key.public_key())
         .serial_number(x509.random_serial_number())
-        .not_valid_before(now - DAY)
-        .not_valid_after(now + DAY)
+        .not_valid_before(now - 2 * DAY)
+        .not_valid_after(now + lasts)
         .add_extension(x509.AuthorityKeyIdentifier.from_issuer_public_key(signer.public_key()), critical=False)
         .add_extension(x509.SubjectKeyIdentifier.from_public_key(key.public_key()), critical=False)
     )

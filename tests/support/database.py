@@ -104,7 +104,7 @@ class Database:
         )
 
     async def _as(self, role: str) -> asyncpg.Connection:
-        if role not in self._own:
+        if role not in self._own or self._own[role].is_closed():
             self._own[role] = await self.connect(role, application_name="fixture")
         return self._own[role]
 

@@ -151,18 +151,6 @@ def test_the_environment_reaches_a_setting_that_asks_for_it(monkeypatch: pytest.
     assert "MY_PROT" in refusal("server.port=${oc.env:MY_PROT}")
 
 
-def test_loading_the_configuration_is_quick() -> None:
-    program = (
-        "import time; began = time.process_time(); import allocator.config as config; config.load_settings(); "
-        "print(time.process_time() - began)"
-    )
-    seconds = [
-        float(subprocess.run([sys.executable, "-c", program], cwd=ROOT, capture_output=True, check=True).stdout)
-        for _ in range(3)
-    ]
-    assert min(seconds) < 0.5
-
-
 def test_an_installed_wheel_finds_its_configuration_inside(tmp_path: Path) -> None:
     package = tmp_path / "allocator"
     shutil.copytree(ROOT / "conf", package / "conf")

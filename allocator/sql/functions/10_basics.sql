@@ -97,13 +97,3 @@ BEGIN
     END IF;
     RETURN this;
 END $$;
-
--- The history is only added to.
-CREATE OR REPLACE FUNCTION guard_events() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    RAISE EXCEPTION 'the history is never changed' USING ERRCODE = 'LL003',
-        HINT = 'Add an event that corrects the earlier one.';
-END $$;
-
-CREATE OR REPLACE TRIGGER events_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON events
-    FOR EACH STATEMENT EXECUTE FUNCTION guard_events();

@@ -1,0 +1,162 @@
+"""Runs something long as a row of `operations`: one at a time, with its progress, and always with an end."""
+
+import asyncio
+import json
+import socket
+import time
+from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+from typing import Any
+
+import asyncpg
+
+from allocator.connection import Connection
+
+Connect = Callable[[], Awaitable[Connection]]
+
+Tell = Callable[[int, int | None, str], Coroutine[Any, Any, None]]
+"""What a long run calls as it goes: how much is done, of how much, and what it is at."""
+
+INTERRUPTED = "interrupted"
+NOT_WANTED = "Somebody else did it a moment ago."
+SECONDS_BETWEEN_UPDATES = 0.5
+
+LOCK = "SELECT true FROM sweeps WHERE name = 'operations' FOR UPDATE NOWAIT"
+ROW = """
+    ALTER TABLE sweeps DISABLE TRIGGER USER;
+    INSERT INTO sweeps (name) VALUES ('operations') ON CONFLICT DO NOTHING;
+    ALTER TABLE sweeps ENABLE TRIGGER USER;
+"""
+CLOSE_LEFTOVERS = """
+    UPDATE operations SET status = 'failed', finished_at = clock(), error = $1 WHERE status = 'running'
+"""
+BEGIN = "INSERT INTO operations (kind, started_by, total) VALUES ($1, $2, $3) RETURNING id"
+PROGRESS = "UPDATE operations SET done = $2, total = $3 WHERE id = $1"
+END = """
+    UPDATE operations SET status = CASE WHEN $2::text IS NULL THEN 'done' ELSE 'failed' END,
+           finished_at = clock(), error = $2, result = $3
+    WHERE id = $1 AND status = 'running'
+"""
+RUNNING = """
+    SELECT kind, started_by, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS since
+    FROM operations WHERE status = 'running' ORDER BY id DESC LIMIT 1
+"""
+
+
+class OperationRefused(Exception):
+    """Something long runs already; the message says what, who started it and when."""
+
+
+@dataclass(slots=True)
+class Operation:
+    """One run. What it found out goes into `result`, which becomes JSON."""
+
+    id: int
+    connect: Connect
+    lock: Connection
+    rows: Connection
+    tell: Tell | None
+    result: dict[str, Any] = field(default_factory=dict)
+    left: bool = False
+    _told_at: float = 0.0
+
+    async def progress(self, done: int, total: int | None = None, what: str = "") -> None:
+        """Say how far it is; written to the row twice a second at most, and when it is all done."""
+        if self.tell:
+            await self.tell(done, total, what)
+        now = time.monotonic()
+        if not self.left and (now - self._told_at > SECONDS_BETWEEN_UPDATES or done == total):
+            self._told_at = now
+            await self._write(PROGRESS, done, total)
+
+    async def leave(self) -> None:
+        """Close its connections, because the database is about to be replaced by another that knows of the run."""
+        self.left = True
+        for connection in (self.rows, self.lock):
+            await connection.close()
+
+    async def _end(self, error: str | None) -> None:
+        """Write down how it ended; then let the next one begin."""
+        try:
+            await self._write(END, error, json.dumps(self.result, default=str) if self.result else None)
+        finally:
+            await self.leave()
+
+    async def _write(self, statement: str, *values: object) -> None:
+        """Change the row, on a new connection if somebody cut the idle one."""
+        if self.rows.is_closed():
+            self.rows = await self.connect()
+        await self.rows.execute(statement, self.id, *values)
+
+
+@asynccontextmanager
+async def running(
+    connect: Connect,
+    kind: str,
+    started_by: str,
+    total: int | None = None,
+    *,
+    tell: Tell | None = None,
+    wanted: str = "SELECT true",
+) -> AsyncIterator[Operation]:
+    """The operation that the block is: done when the block ends, failed with a sentence when it raises.
+
+    Raises OperationRefused while another one runs, and when the query `wanted` says that there is no need for it any
+    more. A block that called `leave` and succeeded is not written down.
+    """
+    lock, rows = await _alone(connect, wanted)
+    operation = Operation(await rows.fetchval(BEGIN, kind, started_by, total), connect, lock, rows, tell)
+    try:
+        yield operation
+    except BaseException as error:
+        why = INTERRUPTED if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else sentence(error)
+        with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # what happened first is what is told
+            await asyncio.shield(operation._end(why))
+        raise
+    if not operation.left:
+        await operation._end(None)
+
+
+async def _alone(connect: Connect, wanted: str) -> tuple[Connection, Connection]:
+    """A connection that holds the lock and one for the rows, of which none is left running."""
+    lock, rows = await connect(), await connect()
+    try:
+        await _take(lock, rows)
+        await rows.execute(CLOSE_LEFTOVERS, INTERRUPTED)
+        if not await rows.fetchval(wanted):
+            raise OperationRefused(NOT_WANTED)
+    except BaseException:
+        for connection in (lock, rows):
+            connection.terminate()
+        raise
+    return lock, rows
+
+
+async def _take(lock: Connection, rows: Connection) -> None:
+    """Take the row's lock for as long as the connection lives. Databases of earlier versions have no such row yet."""
+    await lock.execute("BEGIN")
+    try:
+        if not await lock.fetchval(LOCK):
+            await rows.execute(ROW)
+            await lock.execute(LOCK)
+    except asyncpg.LockNotAvailableError:
+        raise OperationRefused(await _who(rows)) from None
+
+
+async def _who(rows: Connection) -> str:
+    other = await rows.fetchrow(RUNNING)
+    if other is None:
+        return "Another operation begins or ends at this moment: try again."
+    began = f"since {other['since']} UTC, started by {other['started_by']}"
+    return f"One operation runs at a time, and a {other['kind']} runs {began}: try again when it has ended."
+
+
+def who(part: str) -> str:
+    """Who starts an operation: the part of LabLink, and the machine that it runs on."""
+    return f"{part} on {socket.gethostname()}"
+
+
+def sentence(error: BaseException) -> str:
+    """What an operation's row says of an error: its first line."""
+    return (str(error).strip().splitlines() or [type(error).__name__])[0]

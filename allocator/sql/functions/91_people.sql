@@ -1,0 +1,45 @@
+-- What people and dashboards read: whole sentences instead of slugs, and nothing secret.
+
+-- Machines and how they are.
+CREATE OR REPLACE VIEW vm_status AS
+SELECT v.hostname, v.pool, v.status, v.updated_at AS since, v.email AS held_by, l.status AS lease_status,
+       coalesce(h.seen_at > clock() - fresh_for(), false) AS fresh, h.seen_at AS last_heard,
+       CASE v.status
+           WHEN 'booting' THEN 'enrolled, and not heard since'
+           WHEN 'available' THEN CASE WHEN h.seen_at > clock() - fresh_for() THEN 'free'
+                                      ELSE 'free, but not heard lately: it is not lent' END
+           WHEN 'in-use' THEN CASE WHEN l.kind = 'hold' THEN 'taken by hand'
+                                   WHEN l.status = 'active' THEN 'lent, and the command runs or has run'
+                                   ELSE 'lent, and the command is about to start' END
+           WHEN 'cleaning' THEN 'being wiped before it is lent again'
+           WHEN 'retired' THEN 'gone for good'
+           ELSE CASE WHEN v.reason = 'lost' THEN 'silent for too long; it comes back by itself once it is heard again'
+                     ELSE v.reason || '; until an admin returns it: lablink vms return ' || v.hostname END
+       END AS why
+FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
+ORDER BY length(v.hostname), v.hostname;
+COMMENT ON VIEW vm_status IS 'Each machine: since when it is what it is, who has it, whether it is heard, and why, in words.';
+
+-- Leases, newest first, with how long each step took.
+CREATE OR REPLACE VIEW lease_history AS
+SELECT l.id, l.email, l.pool, l.kind, l.hostname, l.status, l.created_at AS asked_at,
+       coalesce(l.assigned_at, l.ended_at, clock()) - l.created_at AS waited,
+       l.claimed_at - l.assigned_at AS until_claimed,
+       l.active_at - coalesce(l.claimed_at, l.assigned_at) AS until_active,
+       coalesce(l.ended_at, clock()) - l.active_at AS used,
+       l.ended_at,
+       CASE l.status
+           WHEN 'queued' THEN 'waits for a machine'
+           WHEN 'ended' THEN CASE WHEN l.ended_at >= l.expires_at THEN 'its time was up' ELSE 'handed back or released' END
+           WHEN 'cancelled' THEN 'given up before it was ready'
+           WHEN 'failed' THEN 'failed: ' || replace(l.failure, '-', ' ')
+           ELSE 'under way' END AS how_it_ended
+FROM leases l ORDER BY l.place DESC;
+COMMENT ON VIEW lease_history IS 'Each lease: how long its steps took and how it ended, in words. Newest first.';
+
+-- Who waits.
+CREATE OR REPLACE VIEW waiting AS
+SELECT row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS position, l.pool, l.email, l.kind, l.created_at AS since,
+       clock() - l.created_at AS waited, l.deadline AS until, l.id
+FROM leases l WHERE l.status = 'queued' ORDER BY l.pool, l.place;
+COMMENT ON VIEW waiting IS 'The queue of each pool: who waits, at which position, since when, and until when at most.';

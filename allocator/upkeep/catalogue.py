@@ -1,0 +1,138 @@
+"""Compares a database's schema with the one that the code makes: built beside it, by the same server."""
+
+import re
+import secrets
+from collections.abc import AsyncIterator, Mapping
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
+from pathlib import Path
+
+import asyncpg
+
+from allocator import bootstrap, migrate
+from allocator.connection import Connection
+from allocator.upkeep.reach import connected, database_of, in_database
+from allocator.upkeep.scratch import BEGINNING
+
+QUERY = Path(__file__).with_name("catalogue.sql")
+
+# What is parsed anew from a dump gets other casts, parentheses and names of unnamed columns than it had.
+PARSED_ANEW = re.compile(r'\bAS "?[\w?]+"?|::(?:text|character varying)(?:\(\d+\))?(?:\[\])?|[()\s]+')
+REPARSED = {"constraint", "index", "view", "column", "function", "policy", "trigger"}
+
+HARMLESS = {"table", "view", "index", "sequence", "function", "column", "type", "schema"}
+"""What an admin may add: nothing of ours runs or is refused because of it."""
+
+OF_LABLINK = re.compile(r"^(everybody|lablink_app|lablink_reader|lablink_client|lablink_vm_\w+) may ")
+MIGRATE = "lablink db migrate"
+
+
+@dataclass(frozen=True, slots=True)
+class Fact:
+    """One part of the schema."""
+
+    kind: str
+    name: str
+    of_table: str | None
+    definition: str
+
+    @property
+    def meaning(self) -> str:
+        """The definition, without what a dump and a restore change."""
+        return PARSED_ANEW.sub("", self.definition) if self.kind in REPARSED else self.definition
+
+
+@dataclass(frozen=True, slots=True)
+class Difference:
+    """Where the schema is not the code's, and what to do. What an admin added and harms nothing is not `wrong`."""
+
+    what: str
+    cure: str
+    wrong: bool = True
+
+
+Catalogue = Mapping[tuple[str, str], Fact]
+
+
+async def read(connection: Connection) -> Catalogue:
+    """What the schema consists of, as the connection's role sees it (nothing in the catalogue is hidden)."""
+    async with connection.transaction(isolation="repeatable_read", readonly=True):
+        await connection.execute("SET LOCAL search_path = pg_catalog")
+        rows = await connection.fetch(QUERY.read_text())
+    return {(row["kind"], row["name"]): Fact(**row) for row in rows}
+
+
+async def reference(dsn: str) -> Catalogue:
+    """What the code makes, on the server of `dsn`, which is the owner's: in a database that is dropped again."""
+    async with _beside(dsn) as other:
+        await migrate.upgrade(other)
+        async with connected(other) as connection:
+            return await read(connection)
+
+
+def differences(found: Catalogue, wanted: Catalogue) -> list[Difference]:
+    """Where `found` is not as `wanted`."""
+    missing = [_missing(wanted[key]) for key in wanted.keys() - found.keys() if _tells(wanted[key], found)]
+    changed = [
+        _changed(found[key]) for key in wanted.keys() & found.keys() if found[key].meaning != wanted[key].meaning
+    ]
+    added = [_added(found[key]) for key in found.keys() - wanted.keys() if _tells(found[key], wanted)]
+    return sorted([*missing, *changed, *added], key=lambda each: (not each.wrong, each.what))
+
+
+def _tells(fact: Fact, other: Catalogue) -> bool:
+    """Whether the fact says more than that its table is only on one side."""
+    itself = fact.of_table is None or fact.name == fact.of_table
+    table_there = any((kind, fact.of_table) in other for kind in ("table", "view", "type"))
+    subject = fact.name.partition(" may ")[2].partition(" ")[2]
+    kind, _, name = subject.partition(" ")
+    return (itself or table_there) and (fact.kind != "grant" or kind == "column" or (kind, name) in other)
+
+
+def _missing(fact: Fact) -> Difference:
+    if fact.kind == "grant":
+        return Difference(f"{fact.name.replace(' may ', ' may not ', 1)}, and must.", MIGRATE)
+    cure = MIGRATE if fact.kind in ("function", "trigger", "view") else "Restore a backup, or make it again by hand."
+    return Difference(f"The {fact.kind} {fact.name} is missing.", cure)
+
+
+def _changed(fact: Fact) -> Difference:
+    if fact.kind == "trigger" and fact.definition.endswith(("disabled", "enabled otherwise")):
+        name, _, table = fact.name.rpartition(" on ")
+        return Difference(f"The trigger {fact.name} is off.", f"ALTER TABLE {table} ENABLE TRIGGER {name}")
+    if fact.kind == "index" and fact.definition.endswith(" invalid"):
+        return Difference(f"The index {fact.name} is not complete.", f"lablink db reindex {fact.of_table}")
+    cure = MIGRATE if fact.kind in ("function", "trigger", "view") else "Take the change back by hand, as the owner."
+    if fact.kind in ("function", "view", "table") and not fact.definition.startswith(f"owner {bootstrap.OWNER} "):
+        cure = f"ALTER {fact.kind.upper()} {fact.name} OWNER TO {bootstrap.OWNER}, then {MIGRATE}"
+    return Difference(f"The {fact.kind} {fact.name} is not LabLink's own.", cure)
+
+
+def _added(fact: Fact) -> Difference:
+    if fact.kind == "grant":
+        wrong = bool(OF_LABLINK.match(fact.name))
+        name = fact.name.replace("everybody", "Everybody", 1)
+        return Difference(f"{name}, and LabLink does not need that.", "REVOKE it, unless it is meant.", wrong)
+    wrong = fact.kind not in HARMLESS or (fact.kind == "index" and fact.definition.endswith(" invalid"))
+    return Difference(f"The {fact.kind} {fact.name} is not one of LabLink's.", "Drop it, unless it is yours.", wrong)
+
+
+@asynccontextmanager
+async def _beside(dsn: str) -> AsyncIterator[str]:
+    """An empty database on the same server, dropped at the end; so is what a killed run left and nobody is in.
+
+    This is no operation and several may run at once: so, unlike a scratch database, nobody else's is dropped.
+    """
+    prefix = f"{database_of(dsn)[:BEGINNING]}_reference_"
+    name = prefix + secrets.token_hex(4)
+    async with connected(dsn) as connection:
+        for left in await connection.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix):
+            with suppress(asyncpg.ObjectInUseError, asyncpg.InvalidCatalogNameError):
+                await connection.execute(f"DROP DATABASE {left['datname']}")
+        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+        try:
+            async with connected(in_database(dsn, name)) as kept:  # so that nobody takes it for a left one
+                await kept.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; {bootstrap.INSIDE}")
+                yield in_database(dsn, name)
+        finally:
+            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

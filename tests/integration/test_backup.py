@@ -1,0 +1,251 @@
+"""Backups: complete or not there, without secrets, checked when they are used, removed when they are old."""
+
+import asyncio
+import gc
+import json
+import stat
+from collections.abc import Iterator
+from datetime import timedelta
+from pathlib import Path
+
+import boto3
+import pytest
+from moto.server import ThreadedMotoServer
+
+from allocator.upkeep import UpkeepFailed, programs
+from allocator.upkeep.backup import Backup, back_up, backups, named, remove_old
+from allocator.upkeep.rehearse import verify
+from allocator.upkeep.storage import Bucket, Directory, Storage, storage_at
+from tests.sql.history import happen, seal, tamper
+from tests.sql.steps import CODE, PIN
+from tests.support.database import Database
+from tests.support.upkeep import ignore, some_life
+
+BUCKET = "backups-of-a-test"
+
+
+@pytest.fixture(scope="module")
+def s3() -> Iterator[str]:
+    """The address of a stand-in for S3."""
+    server = ThreadedMotoServer(port=0, verbose=False)
+    server.start()
+    host, port = server.get_host_and_port()
+    yield f"http://{host}:{port}"
+    server.stop()
+
+
+@pytest.fixture(params=["directory", "s3"])
+def storage(request: pytest.FixtureRequest, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Storage:
+    """An empty place for backups, of each kind."""
+    if request.param == "directory":
+        return storage_at(str(tmp_path / "backups"))
+    monkeypatch.setenv("AWS_ENDPOINT_URL", request.getfixturevalue("s3"))
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    monkeypatch.setenv("AWS_DEFAULT_REGION", "us-east-1")
+    boto3.client("s3").create_bucket(Bucket=BUCKET)
+    return storage_at(f"s3://{BUCKET}/{tmp_path.name}")
+
+
+async def test_a_backup_has_every_row_and_can_be_restored(database: Database, storage: Storage) -> None:
+    await some_life(database)
+    made = await back_up(database.dsn("lablink"), storage, ignore)
+
+    assert await backups(storage) == [made]
+    assert (made.rows["public.vms"], made.rows["public.leases"]) == (1, 2)
+    shown = await verify(database.dsn("lablink"), storage, "latest", ignore)
+    assert shown.problems == []
+    assert [step.step for step in shown.steps] == ["restore"]
+
+
+async def test_a_backup_holds_no_code_pin_or_invitation(database: Database, tmp_path: Path) -> None:
+    await some_life(database)
+    storage = Directory(tmp_path)
+    made = await back_up(database.dsn("lablink"), storage, ignore)
+
+    pg_restore = programs.find("pg_restore", database.server.version)
+    printed = await programs.run(pg_restore, ["--file=-", f"{tmp_path}/{made.name}.dump"], database.dsn("lablink"))
+    assert "COPY public.leases" in printed
+    assert "ada@example.org" in printed
+    table_data = [line for line in printed.splitlines() if line.startswith("COPY ")]
+    assert not any(line.startswith(("COPY public.lease_secrets", "COPY public.join_tokens")) for line in table_data)
+    assert CODE not in printed
+    assert PIN not in printed
+
+
+async def test_a_backup_is_readable_by_its_owner_only(database: Database, tmp_path: Path) -> None:
+    await back_up(database.dsn("lablink"), Directory(tmp_path / "new"), ignore)
+
+    assert stat.S_IMODE((tmp_path / "new").stat().st_mode) == 0o700
+    assert {stat.S_IMODE(file.stat().st_mode) for file in (tmp_path / "new").iterdir()} == {0o600}
+
+
+async def test_a_backup_tells_how_far_it_is(database: Database, tmp_path: Path) -> None:
+    told = []
+
+    async def tell(done: int, total: int | None, what: str) -> None:
+        told.append((done, total, what))
+
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), tell)
+
+    assert {"public.vms", "public.leases"} <= {what for _, _, what in told}
+    assert told[-1][:2] == (len(made.rows), len(made.rows))
+
+
+async def test_what_changes_meanwhile_is_in_all_of_a_backup_or_in_none_of_it(
+    database: Database, tmp_path: Path
+) -> None:
+    await some_life(database)
+    owner = await database.connect()
+
+    async def interfere(_done: int, _total: int | None, _what: str) -> None:
+        await owner.execute("INSERT INTO pools (name) VALUES ('p' || floor(random() * 1e9)::text)")
+
+    await back_up(database.dsn("lablink"), Directory(tmp_path), interfere)
+
+    assert (await verify(database.dsn("lablink"), Directory(tmp_path), "latest", ignore)).problems == []
+
+
+@pytest.mark.parametrize("spoil", ["flip", "cut"])
+async def test_a_damaged_backup_is_noticed_before_it_is_used(database: Database, tmp_path: Path, spoil: str) -> None:
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    dump = tmp_path / f"{made.name}.dump"
+    content = bytearray(dump.read_bytes())
+    content[-1] ^= 1
+    dump.write_bytes(content if spoil == "flip" else content[:-1])
+
+    with pytest.raises(UpkeepFailed, match="is damaged"):
+        await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)
+
+
+async def test_verify_says_what_is_not_as_the_manifest_says(database: Database, tmp_path: Path) -> None:
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    manifest = tmp_path / f"{made.name}.json"
+    manifest.write_text(manifest.read_text().replace('"public.pools": 1', '"public.pools": 2'))
+
+    shown = await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)
+
+    assert shown.problems == ["public.pools has 1 rows instead of 2"]
+
+
+async def test_verify_compares_the_history_with_the_head_that_the_manifest_keeps(
+    database: Database, tmp_path: Path
+) -> None:
+    owner, service = await database.connect(), await database.connect("lablink_app")
+    (event,) = await happen(owner)
+    await seal(service)
+    head = await owner.fetchval("SELECT seal || ':' || sha256 FROM history_head()")
+    well = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    await tamper(database, f"UPDATE events SET kind = 'x' WHERE id = {event}")
+    spoilt = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    shown = [await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore) for made in (well, spoilt)]
+
+    assert well.head == spoilt.head == head
+    assert [each.problems for each in shown] == [[], [f"event {event} was changed after it was sealed (seal 1)"]]
+
+
+async def test_verify_says_where_the_schema_is_not_that_of_the_code(database: Database, tmp_path: Path) -> None:
+    owner = await database.connect()
+    await owner.execute("DROP TRIGGER vm_update_trigger ON vms")
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+
+    (problem,) = (await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)).problems
+
+    assert "vm_update_trigger" in problem
+
+
+async def test_a_backup_that_is_interrupted_leaves_nothing(database: Database, storage: Storage) -> None:
+    at_work = asyncio.Event()
+
+    async def hold(_done: int, _total: int | None, _what: str) -> None:
+        at_work.set()
+        await asyncio.Event().wait()
+
+    task = asyncio.create_task(back_up(database.dsn("lablink"), storage, hold))
+    await at_work.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    assert await storage.names() == []
+    assert isinstance(storage, Bucket) or list(storage.path.iterdir()) == []
+
+
+@pytest.mark.filterwarnings("ignore:unclosed file:ResourceWarning")
+@pytest.mark.parametrize("storage", ["s3"], indirect=True)
+async def test_sending_a_file_to_a_bucket_ends_when_it_is_interrupted(storage: Bucket, tmp_path: Path) -> None:
+    large, at_work = tmp_path / "large", asyncio.Event()
+    with large.open("wb") as file:
+        file.truncate(200 << 20)
+
+    async def tell(_done: int, total: int | None, what: str) -> None:
+        assert (total, what) == (209, "sending large (MB)")
+        at_work.set()
+
+    task = asyncio.create_task(storage.put("large", large, tell))
+    await at_work.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    gc.collect()  # boto3 leaves it the parts that it never sent
+    assert await storage.names() == []
+
+
+async def test_half_a_backup_is_not_listed(database: Database, tmp_path: Path) -> None:
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    (tmp_path / "somebody.json").write_text("[]")
+    (tmp_path / f"{made.name}.dump").rename(tmp_path / "without-manifest.dump")
+
+    assert await backups(Directory(tmp_path)) == []
+    with pytest.raises(UpkeepFailed, match=r"has no complete backup latest\. See them: lablink db backups"):
+        await named(Directory(tmp_path), "latest")
+
+
+async def test_old_backups_of_the_same_database_go_and_the_newest_stays(database: Database, storage: Storage) -> None:
+    first = await back_up(database.dsn("lablink"), storage, ignore)
+    second = await back_up(database.dsn("lablink"), storage, ignore, keep_days=1)
+    await _made_earlier(storage, first, days=3)
+    await _made_earlier(storage, second, days=2)
+
+    assert await remove_old(storage, second, keep_days=7) == []
+    third = await back_up(database.dsn("lablink"), storage, ignore, keep_days=1)
+
+    assert [each.name for each in await backups(storage)] == [third.name]
+    assert await remove_old(storage, third, keep_days=1) == []
+    assert sorted(await storage.names()) == [f"{third.name}.dump", f"{third.name}.json"]
+
+
+async def _made_earlier(storage: Storage, backup: Backup, days: int) -> None:
+    manifest = json.loads(backup.manifest())
+    manifest["taken_at"] = (backup.taken_at - timedelta(days=days)).isoformat()
+    await storage.write(f"{backup.name}.json", json.dumps(manifest).encode())
+
+
+async def test_a_place_that_cannot_be_written_to_is_one_sentence(database: Database, tmp_path: Path) -> None:
+    (tmp_path / "file").write_text("not a directory")
+    with pytest.raises(UpkeepFailed, match=r"cannot be used for backups \(Not a directory\)"):
+        await back_up(database.dsn("lablink"), Directory(tmp_path / "file" / "backups"), ignore)
+
+
+async def test_a_bucket_that_is_not_there_is_one_sentence(
+    database: Database, s3: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL", s3)
+    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
+        monkeypatch.setenv(name, "testing")
+    with pytest.raises(UpkeepFailed, match=r"s3://nobodys-bucket does not do its part: .*NoSuchBucket"):
+        await back_up(database.dsn("lablink"), storage_at("s3://nobodys-bucket"), ignore)
+
+
+def test_a_program_that_is_too_old_is_not_used() -> None:
+    with pytest.raises(UpkeepFailed, match="needs pg_dump of PostgreSQL 99 or newer"):
+        programs.find("pg_dump", 99)
+
+
+async def test_a_password_is_not_among_a_programs_arguments(database: Database) -> None:
+    dsn = database.dsn("lablink")
+    assert programs.environment(dsn)["PGPASSWORD"] == "owner-password"
+    program = programs.find("psql", database.server.version)
+    said = await programs.run(program, ["--no-psqlrc", "--tuples-only", "--command=SELECT current_user"], dsn)
+    assert said.strip() == "lablink"

@@ -1,0 +1,110 @@
+"""Long runs: one at a time, each with its progress and an end, whatever becomes of the process."""
+
+import asyncio
+import json
+from contextlib import AbstractAsyncContextManager
+
+import asyncpg
+import pytest
+
+from allocator.operations import Operation, OperationRefused, running
+from allocator.upkeep.reach import connect
+from tests.support.database import Database
+
+
+def begin(database: Database, kind: str = "backup", who: str = "ada") -> AbstractAsyncContextManager[Operation]:
+    """An operation of this kind, to be entered."""
+    return running(lambda: connect(database.dsn("lablink")), kind, who)
+
+
+async def rows(database: Database) -> list[asyncpg.Record]:
+    owner = await database.connect()
+    return await owner.fetch("SELECT * FROM operations WHERE kind <> 'migrate' ORDER BY id")
+
+
+async def test_a_run_is_a_row_with_progress_and_a_result(database: Database) -> None:
+    async with begin(database) as operation:
+        await operation.progress(3, 7, "public.vms")
+        (row,) = await rows(database)
+        assert (row["status"], row["done"], row["total"], row["started_by"]) == ("running", 3, 7, "ada")
+        operation.result = {"size": 12}
+
+    (row,) = await rows(database)
+    assert (row["status"], json.loads(row["result"])) == ("done", {"size": 12})
+
+
+async def test_a_run_that_fails_says_why(database: Database) -> None:
+    with pytest.raises(ValueError, match="no room"):
+        async with begin(database):
+            raise ValueError("there is no room\nand much detail")
+
+    (row,) = await rows(database)
+    assert (row["status"], row["error"]) == ("failed", "there is no room")
+
+
+async def test_a_run_that_is_cancelled_was_interrupted(database: Database) -> None:
+    begun = asyncio.Event()
+
+    async def work() -> None:
+        async with begin(database):
+            begun.set()
+            await asyncio.Event().wait()
+
+    task = asyncio.create_task(work())
+    await begun.wait()
+    task.cancel()
+    with pytest.raises(asyncio.CancelledError):
+        await task
+
+    (row,) = await rows(database)
+    assert (row["status"], row["error"]) == ("failed", "interrupted")
+
+
+async def test_a_second_run_is_refused_with_what_runs_and_since_when(database: Database) -> None:
+    async with begin(database, "restore", "ada on laptop"):
+        with pytest.raises(OperationRefused, match=r"a restore runs since 20.* UTC, started by ada on laptop"):
+            async with begin(database):
+                pytest.fail("two ran at once")
+
+    assert [row["kind"] for row in await rows(database)] == ["restore"]
+    async with begin(database):
+        pass
+
+
+async def test_what_a_killed_process_left_running_is_closed_by_the_next_run(database: Database) -> None:
+    async with begin(database) as killed:
+        for connection in (killed.lock, killed.rows):
+            connection.terminate()
+        async with begin(database, "rehearse"):
+            statuses = [(row["kind"], row["status"], row["error"]) for row in await rows(database)]
+
+    assert statuses == [("backup", "failed", "interrupted"), ("rehearse", "running", None)]
+
+
+async def test_a_run_in_a_database_of_an_earlier_version_makes_the_row_to_lock(database: Database) -> None:
+    owner = await database.connect()
+    await owner.execute(
+        "ALTER TABLE sweeps DISABLE TRIGGER USER; DELETE FROM sweeps WHERE name = 'operations';"
+        "ALTER TABLE sweeps ENABLE TRIGGER USER"
+    )
+
+    async with begin(database):
+        with pytest.raises(OperationRefused):
+            async with begin(database):
+                pytest.fail("two ran at once")
+
+
+async def test_a_run_that_is_not_wanted_any_more_is_not_begun(database: Database) -> None:
+    with pytest.raises(OperationRefused, match="Somebody else did it"):
+        async with running(lambda: connect(database.dsn("lablink")), "backup", "ada", wanted="SELECT false"):
+            pytest.fail("nobody wanted it")
+
+    assert await rows(database) == []
+
+
+async def test_a_run_outlives_its_connection_to_write_down_its_end(database: Database) -> None:
+    async with begin(database) as operation:
+        operation.rows.terminate()
+        await operation.progress(7, 7)
+
+    assert [(row["status"], row["done"]) for row in await rows(database)] == [("done", 7)]

@@ -1,0 +1,47 @@
+"""A database with people and machines in it, its backups, and how one is restored."""
+
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+
+import asyncpg
+
+from allocator.operations import running
+from allocator.upkeep.reach import connect
+from allocator.upkeep.restore import Restored, restore
+from allocator.upkeep.storage import Storage
+from tests.sql.steps import ADA, BOB, ask
+from tests.support.database import Database, Vm
+
+
+async def ignore(_done: int, _total: int | None, _what: str) -> None:
+    """A Tell for those who do not watch."""
+
+
+async def some_life(database: Database) -> Vm:
+    """A machine that is lent to Ada, and Bob who waits; both with a code that was not delivered yet."""
+    vm = await database.vm("vm-1")
+    service = await database.connect("lablink_app", **{"lablink.actor": "web"})
+    await ask(service, ADA)
+    await ask(service, BOB)
+    await service.close()
+    return vm
+
+
+async def restored_from(
+    database: Database, storage: Storage, name: str = "latest", *, force: bool = True, dsn: str | None = None
+) -> Restored:
+    """The backup put in place of the database, as the command does it."""
+    dsn = dsn or database.dsn("lablink")
+    async with running(lambda: connect(dsn), "restore", "a test") as operation:
+        return await restore(dsn, storage, name, operation, force=force)
+
+
+@asynccontextmanager
+async def without_kept_databases(database: Database) -> AsyncIterator[None]:
+    """At the end of the block the databases beside this one are dropped, which restores kept."""
+    yield
+    superuser = await asyncpg.connect(database.server.superuser_dsn)
+    kept = await superuser.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", f"{database.name}_")
+    for row in kept:
+        await superuser.execute(f"DROP DATABASE {row['datname']} WITH (FORCE)")
+    await superuser.close()
