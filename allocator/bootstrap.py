@@ -5,6 +5,7 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
+from allocator.connection import LIMITS
 from client.scram import verifier
 
 OWNER = "lablink"
@@ -29,6 +30,8 @@ COMFORTS = (
     f"GRANT pg_signal_backend TO {OWNER}",
     "REVOKE CONNECT, TEMPORARY ON DATABASE postgres FROM PUBLIC",
     "REVOKE CONNECT, TEMPORARY ON DATABASE template1 FROM PUBLIC",
+    # The service asks for these itself, but a pooler does not pass that on.
+    *(f"ALTER ROLE {SERVICE} SET {name} = '{value}'" for name, value in LIMITS.items()),
 )
 
 # What would let a machine or reader, whom the server gives no table, fill its disk or its table of locks. The owner

@@ -79,6 +79,9 @@ class Database(_Group):
     host: Annotated[str, StringConstraints(min_length=1)]
     port: Port
     name: Name
+    pooler_host: str | None
+    """PgBouncer, through which pages and API ask. Whoever listens, sweeps or backs up goes to `host`."""
+    pooler_port: Port | None
     tls: Literal["loopback", "verify-full"]
     """`loopback`: no TLS, and only on this machine. `verify-full`: certificate and name are checked."""
     ca_file: Path | None
@@ -88,12 +91,19 @@ class Database(_Group):
     connections: Annotated[int, Field(ge=2, le=500)]
     """The most that one service process opens, its listener aside."""
 
+    @property
+    def pooler(self) -> "Database | None":
+        """The same database by way of the pooler, if there is one."""
+        if self.pooler_host is None and self.pooler_port is None:
+            return None
+        return self.model_copy(update={"host": self.pooler_host or self.host, "port": self.pooler_port or self.port})
+
     @field_validator("tls")
     @classmethod
     def _keeps_the_network_out(cls, tls: str, info: ValidationInfo) -> str:
-        host = info.data.get("host")
-        if tls == "loopback" and host and not is_loopback(host):
-            raise ValueError(f"must be verify-full, because {host} is not this machine")
+        far = [host for host in map(info.data.get, ("host", "pooler_host")) if host and not is_loopback(host)]
+        if tls == "loopback" and far:
+            raise ValueError(f"must be verify-full, because {far[0]} is not this machine")
         return tls
 
     @field_validator("ca_file")

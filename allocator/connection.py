@@ -1,6 +1,6 @@
 """Opens the service's connections to PostgreSQL: the password read at use, every wait limited, a dead peer noticed."""
 
-from collections.abc import Callable, Coroutine
+from collections.abc import Callable, Coroutine, Mapping
 from typing import TYPE_CHECKING, Any
 
 import asyncpg
@@ -33,14 +33,29 @@ def connector(database: Database, actor: str) -> Connect:
     or none on this machine.
     """
     settings = {"lablink.actor": actor, "application_name": f"lablink {actor}", **LIMITS}
+    return _opener(database, settings, remembered_statements=100)
 
+
+def pooled_connector(database: Database, actor: str) -> Connect:
+    """As `connector`, by way of the pooler if there is one.
+
+    In PgBouncer's transaction mode the next statement may run on another connection: none is prepared, and of what a
+    session could set, only the application's name goes with it (actor() reads it). The limits are the role's own.
+    """
+    if pooler := database.pooler:
+        return _opener(pooler, {"application_name": f"lablink {actor}"}, remembered_statements=0)
+    return connector(database, actor)
+
+
+def _opener(database: Database, settings: Mapping[str, str], remembered_statements: int) -> Connect:
     async def connect(*_of_pool: object, **_options_of_pool: object) -> Connection:
         return await asyncpg.connect(
             await secrets.dsn(database, database.service),
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
             connection_class=KeptAlive,
-            server_settings=settings,
+            server_settings=dict(settings),
+            statement_cache_size=remembered_statements,
         )
 
     return connect

@@ -9,7 +9,7 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from allocator.config import Settings
-from allocator.connection import connector
+from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import NoToken
 from allocator.feed import Feed
@@ -57,7 +57,7 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
     feed = Feed(connector(settings.database, "feed"), settings.pool.name)
     sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
     async with (
-        Store.open(connector(settings.database, "web"), settings.database.connections) as store,
+        Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
         running(feed.run()),
         running(sweeper.run()),
         running(BackupSchedule(settings.database, settings.backup).run()),

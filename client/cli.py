@@ -17,6 +17,7 @@ from client.enrol import AllocatorAway, EnrolmentError, Invitation, TokenRefused
 from client.journal import Journal
 from client.logs import log_to_stderr
 from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
+from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Account, AccountUnusable, Session, SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
@@ -74,7 +75,7 @@ async def _serve(
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     adopt_orphans()
     limit_all_below()
-    async with _transport(credential) as transport:
+    async with _transport(state, credential) as transport:
         agent = Agent(transport, Journal(state.journal), session, programs, checkpoint)
         try:
             await _until_stopped(agent)
@@ -86,10 +87,10 @@ async def _serve(
     log.info("stopped")
 
 
-def _transport(credential: Credential) -> Transport:
+def _transport(state: StateDir, credential: Credential) -> Transport:
     """What carries the verbs. Raises SettingsError for what a later allocator may have said at enrolment."""
     if credential.transport == "direct":
-        return DirectTransport(credential.database)
+        return DirectTransport(credential.database, Passwords(state, credential))
     raise SettingsError(
         f"This client knows no transport {credential.transport!r}: install that of the allocator's version."
     )

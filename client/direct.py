@@ -15,6 +15,7 @@ import asyncpg
 from client.command import Accepts, from_parts
 from client.network import KeptAlive, distrust, is_loopback
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
+from client.rotation import Passwords, changed_password
 from client.settings import DatabaseAddress
 from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
 
@@ -56,6 +57,7 @@ class DirectTransport:
     def __init__(
         self,
         address: DatabaseAddress,
+        passwords: Passwords | None = None,
         *,
         check_seconds: float = CHECK_SECONDS,
         check_limit: float = CHECK_LIMIT_SECONDS,
@@ -63,6 +65,7 @@ class DirectTransport:
     ) -> None:
         self.wake = asyncio.Event()
         self._address = address
+        self._passwords = passwords
         self._tls = tls_of(address)
         self._backoff = Backoff()
         self._pace = Pace(self.wake)
@@ -180,7 +183,7 @@ class DirectTransport:
         if self._connection is None or self._connection.is_closed():
             self._drop()
             try:
-                self._connection = await self._connect()
+                self._connection = await self._log_in()
                 await self._connection.add_listener(CHANNEL, self._notified)
             except asyncpg.InvalidPasswordError as error:
                 self._drop()
@@ -192,13 +195,35 @@ class DirectTransport:
             self._connection.add_termination_listener(self._ended)
         return self._connection
 
-    async def _connect(self) -> Connection:
+    async def _log_in(self) -> Connection:
+        """A new connection; if an admin wants it, with a new password, which is used at once."""
+        connection = await self._let_in()
+        if self._passwords is not None and await changed_password(connection, self._passwords):
+            connection.terminate()
+            connection = await self._let_in()
+        return connection
+
+    async def _let_in(self) -> Connection:
+        """A connection with the newest of the machine's passwords that is taken."""
+        if self._passwords is None:
+            return await self._connect(self._address.password)
+        for password in self._passwords.to_try():
+            try:
+                connection = await self._connect(password)
+            except asyncpg.InvalidPasswordError as error:
+                refusal = error
+            else:
+                self._passwords.let_in_with(password)
+                return connection
+        raise refusal
+
+    async def _connect(self, password: str) -> Connection:
         return await asyncpg.connect(
             host=self._address.host,
             port=self._address.port,
             database=self._address.database,
             user=self._address.user,
-            password=self._address.password,
+            password=password,
             ssl=self._tls,
             timeout=CONNECT_LIMIT_SECONDS,
             command_timeout=VERB_LIMIT_SECONDS,

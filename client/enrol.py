@@ -57,6 +57,7 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     credential = _credential(_answer(invitation.allocator_url, request, notice, once=once), password["password"])
     tls_of(credential.database)
     Journal.create(state.journal)
+    durable.remove(state.rotation)
     durable.replace(state.credential, json.dumps(asdict(credential), indent=1).encode())
     if invitation.token_file is not None:
         _remove_token(invitation.token_file)
@@ -74,6 +75,7 @@ def forget(state: StateDir) -> None:
     """Be nobody again. The journal goes first: a credential without a journal trusts nothing on the machine."""
     durable.remove(state.journal)
     durable.remove(state.enrolment)
+    durable.remove(state.rotation)
     durable.remove(state.credential)
 
 

@@ -42,6 +42,11 @@ class StateDir:
         return self.root / "credential.json"
 
     @property
+    def rotation(self) -> Path:
+        """The password that may have taken the place of the credential's. Secret."""
+        return self.root / "rotation.json"
+
+    @property
     def journal(self) -> Path:
         """What was started on this machine."""
         return self.root / "journal"

@@ -2,12 +2,15 @@
 
 import os
 from collections.abc import AsyncIterator, Generator
+from contextlib import AsyncExitStack
+from dataclasses import replace
 from itertools import count
 
 import pytest
 import pytest_asyncio
 
 from tests.support.database import WORKER, Database, cloned_database, migrated_template
+from tests.support.pooler import pooler_before
 from tests.support.server import TestServer, found_server
 
 _numbers = count()
@@ -15,8 +18,11 @@ _numbers = count()
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")
 async def server() -> AsyncIterator[TestServer]:
-    """A PostgreSQL server; see tests/support/server.py for which one."""
-    async with found_server() as found:
+    """A PostgreSQL server; see tests/support/server.py for which one. With LABLINK_TEST_POOLER, PgBouncer before it."""
+    async with AsyncExitStack() as opened:
+        found = await opened.enter_async_context(found_server())
+        if os.environ.get("LABLINK_TEST_POOLER"):
+            found = replace(found, pooler_port=await opened.enter_async_context(pooler_before(found)))
         yield found
 
 

@@ -41,13 +41,15 @@ ID = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f-]*")
 BY_ID = "WHERE starts_with(l.id::text, lower($1)) LIMIT 2"
 BY_PERSON = "WHERE lower(l.email) = lower($1) ORDER BY l.live DESC, l.place DESC LIMIT 2"
 
-Act = Literal["fail", "return", "release", "retire"]
+Act = Literal["fail", "return", "release", "retire", "rotate", "revoke"]
 
 ACTS: dict[Act, str] = {
     "fail": "SELECT fail_vm($1, $2)",
     "return": "SELECT return_vm($1)",
     "release": "SELECT release_vm($1)",
     "retire": "SELECT retire_vm($1)",
+    "rotate": "SELECT rotate_vm($1)",
+    "revoke": "SELECT revoke_vm($1)",
 }
 """What an admin does with a machine; each answers with the status that it has then."""
 
@@ -116,6 +118,11 @@ async def check_known(connection: Connection, hostname: str) -> None:
 async def act_on_vm(connection: Connection, act: Act, hostname: str, *details: str) -> str:
     """Do that with a machine. Returns its new status."""
     return await _value(connection, str, ACTS[act], hostname, *details)
+
+
+async def disconnect_vm(connection: Connection, hostname: str) -> int:
+    """End the sessions of a machine. Returns how many."""
+    return await _value(connection, int, "SELECT disconnect_vm($1)", hostname)
 
 
 async def leases(connection: Connection, *, everything: bool, limit: int) -> list[Row]:

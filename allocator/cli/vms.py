@@ -136,6 +136,41 @@ def retire_vm(
     _act("retire", hostname, as_json=as_json, data_dir=data_dir, settings=settings)
 
 
+@app.command("rotate")
+def rotate_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
+    """Have a machine make itself a new password, now. Its old one is worth nothing from then on; its lease goes on.
+
+    Example: `lablink vms rotate vm-2`
+    """
+    from allocator.cli import admin
+
+    sentence = "{} makes itself a new password when it connects next: lablink vms show {}"
+    _act("rotate", hostname, as_json=as_json, data_dir=data_dir, settings=settings, sentence=sentence)
+
+    async def work(connection: admin.Connection) -> None:
+        await admin.disconnect_vm(connection, hostname)  # once the wish is committed
+
+    run_on_database(work, data_dir, settings)
+
+
+@app.command("revoke")
+def revoke_vm(
+    hostname: Hostname,
+    yes: Yes = False,
+    as_json: Json = False,
+    data_dir: DataDir = None,
+    settings: Settings = None,
+) -> None:
+    """Make a machine's password worth nothing. Whoever has it loses it; only an invitation brings the machine back.
+
+    Example: `lablink vms revoke vm-2`
+    """
+    if not yes:
+        _ask_first(hostname, ("in-use",), "Revoke its credential?", data_dir, settings)
+    sentence = "{} is failed, and cannot log in any more. To have it back: lablink vms invite {}"
+    _act("revoke", hostname, as_json=as_json, data_dir=data_dir, settings=settings, sentence=sentence)
+
+
 @app.command("invite")
 def invite_vm(
     hostname: Hostname,
@@ -169,15 +204,21 @@ def invite_vm(
 
 
 def _act(
-    act: "Act", hostname: str, *details: str, as_json: bool, data_dir: Path | None, settings: list[str] | None
+    act: "Act",
+    hostname: str,
+    *details: str,
+    as_json: bool,
+    data_dir: Path | None,
+    settings: list[str] | None,
+    sentence: str = "",
 ) -> None:
-    """Do that with a machine, and say what it is now and what comes next."""
+    """Do that with a machine, and say what it is now and what comes next: in `sentence`, if it is given."""
     from allocator.cli import admin, output
 
     async def work(connection: admin.Connection) -> None:
         status = await admin.act_on_vm(connection, act, hostname, *details)
-        sentence = f"{hostname} is {status}. {NEXT.get(status, '').format(hostname)}".rstrip()
-        output.show_change({"hostname": hostname, "status": status}, sentence, as_json=as_json)
+        words = sentence.replace("{}", hostname) or f"{hostname} is {status}. {NEXT.get(status, '').format(hostname)}"
+        output.show_change({"hostname": hostname, "status": status}, words.rstrip(), as_json=as_json)
 
     run_on_database(work, data_dir, settings)
 

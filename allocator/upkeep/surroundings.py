@@ -149,7 +149,8 @@ def _powers(row: asyncpg.Record) -> list[tuple[str, str]]:
     never = {"SUPERUSER": row["rolsuper"], "REPLICATION": row["rolreplication"], "BYPASSRLS": row["rolbypassrls"]}
     powers = [(f"has {name}, which it must not", f"NO{name}") for name, there in never.items() if there]
     powers += [(f"has {name}, which it must not", f"NO{name}") for name in has if has[name] and name not in wanted]
-    powers += [(f"lacks {name}", name) for name in has if not has[name] and name in wanted]
+    if not row["of_machine"]:  # one whose credential was revoked cannot log in
+        powers += [(f"lacks {name}", name) for name in has if not has[name] and name in wanted]
     if row["of_machine"] and row["rolconnlimit"] < 0:
         powers.append(("may open any number of connections", "CONNECTION LIMIT 3"))
     return powers

@@ -74,6 +74,23 @@ async def test_a_failed_machine_comes_back_by_way_of_a_cleaning(database: Databa
     assert returned == {"hostname": "vm-1", "status": "cleaning"}
 
 
+async def test_a_credential_is_rotated_and_revoked_and_an_invitation_is_what_comes_next(database: Database) -> None:
+    vm = await database.vm("vm-1")
+    session = await vm.connect()
+
+    rotated = await lablink(database, "vms", "rotate", "vm-1")
+    wanted = await (await vm.connect()).fetchval("SELECT client_api.wants_new_password()")
+    revoked = await lablink(database, "vms", "revoke", "vm-1")
+    returned = await lablink(database, "vms", "return", "vm-1")
+
+    assert "vm-1 makes itself a new password" in rotated.stdout
+    assert wanted
+    assert session.is_closed()
+    assert "lablink vms invite vm-1" in revoked.stdout
+    assert returned.returncode == 2
+    assert "lablink vms invite vm-1" in returned.stderr
+
+
 async def test_a_lease_is_found_by_person_and_by_the_beginning_of_its_id(database: Database) -> None:
     await database.vm("vm-1")
     await ask(database, "ada@example.org")

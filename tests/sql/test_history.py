@@ -9,7 +9,7 @@ import pytest
 from allocator.local.postgres_binaries import find_binaries
 from allocator.upkeep.history import Head, broken_history
 from tests.sql.history import happen, seal, tamper, wrong
-from tests.sql.steps import refused
+from tests.sql.steps import ask, refused
 from tests.support.database import PASSWORDS, Database
 from tests.support.upkeep import ignore
 
@@ -67,6 +67,35 @@ async def test_the_service_cannot_change_it_on_any_purpose(service: asyncpg.Conn
             await service.execute(statement)
     with pytest.raises(asyncpg.InsufficientPrivilegeError):
         await service.execute("INSERT INTO events (actor, kind) VALUES ('web', 'x')")
+
+
+async def test_an_event_says_who_did_it_in_which_role_and_from_where(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    sweep = await database.connect("lablink_app", **{"lablink.actor": "sweep"})
+    typed = await database.connect("lablink", **{"lablink.actor": "cli:ada"})
+    forger = await (await database.vm("vm-1")).connect()
+    await forger.execute("SET lablink.actor = 'web'")
+    last = await owner.fetchval("SELECT max(id) FROM events")
+
+    await owner.execute("INSERT INTO leases (email, kind) VALUES ('ada@example.org', 'job')")
+    await sweep.execute("SELECT sweep_queue()")
+    await forger.execute("SELECT client_api.claim(1)")
+    await typed.execute("SELECT release_vm('vm-1')")
+    await ask(service)
+
+    rows = await owner.fetch("SELECT DISTINCT actor, db_role, host(client_addr) FROM events WHERE id > $1", last)
+    role = await owner.fetchval("SELECT role FROM vms")
+    assert {tuple(row) for row in rows} == {
+        (actor, db_role, "127.0.0.1")
+        for actor, db_role in [
+            ("lablink", "lablink"),
+            ("sweep", "lablink_app"),
+            ("vm-1", role),
+            ("cli:ada", "lablink"),
+            ("web", "lablink_app"),
+        ]
+    }
 
 
 async def test_what_happened_is_sealed_once(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:

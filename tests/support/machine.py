@@ -18,9 +18,10 @@ import asyncpg
 from client.agent import Agent
 from client.direct import DirectTransport
 from client.journal import Journal
+from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Session
-from client.settings import Credential, DatabaseAddress, StateDir
+from client.settings import Credential, DatabaseAddress, StateDir, load_credential
 from tests.support.database import Database, Vm
 
 LIMIT_SECONDS = 20.0
@@ -80,7 +81,8 @@ class Machine:
     @asynccontextmanager
     async def serving(self, **options: Any) -> AsyncIterator[None]:
         """Its client, as a task of this process."""
-        async with DirectTransport(self.address, **options) as transport:
+        passwords = Passwords(self.state, load_credential(self.state.credential))
+        async with DirectTransport(self.address, passwords, **options) as transport:
             programs = Programs(start_host=str(self.state.root / "start-host"))
             agent = Agent(transport, Journal(self.state.journal), Session(self.state.session), programs)
             task = asyncio.create_task(agent.run())

@@ -44,6 +44,8 @@ class TestServer:
     version: int
     outlives_us: bool = False
     """Whether it is somebody's, who wants no roles of ours left on it."""
+    pooler_port: int | None = None
+    """Where a PgBouncer leads to it, if the service is to ask through one."""
 
     def dsn(self, database: str, user: str | None = None, password: str = "") -> str:
         """A DSN for `database`: as `user`, else as the superuser."""

@@ -29,7 +29,11 @@ DESKTOP_LINE = (
 
 
 def settings_for(database: Database, directory: Path, *overrides: str, port: int | None = None) -> Settings:
-    """Settings that lead to the test's database, its password in a file of `directory`; with `port`, over a wire."""
+    """Settings that lead to the test's database, its password in a file of `directory`; with `port`, over a wire.
+
+    The service asks through the server's pooler if there is one, and nothing was said of a port.
+    """
+    pooler = database.server.pooler_port
     parts = urlsplit(database.dsn("lablink_app"))
     password = directory / "app-password"
     password.write_text(unquote(parts.password or ""))
@@ -41,6 +45,7 @@ def settings_for(database: Database, directory: Path, *overrides: str, port: int
             f"database.service.password='file:{password}'",
             f"pool.programs=[{PROGRAMS}]",
             "sweeps.period_seconds=0.2",
+            *([f"database.pooler_port={pooler}"] if pooler and not port else []),
             *overrides,
         ]
     )

@@ -15,10 +15,11 @@ BEGIN ATOMIC
 END;
 
 -- Who did it, for the history: the service names its part (web, sweep, cli), a machine is its hostname, and everybody
--- else is their database role.
+-- else is their database role. A pooler passes on the application's name and no other setting.
 CREATE OR REPLACE FUNCTION actor() RETURNS text LANGUAGE sql STABLE
 RETURN CASE WHEN session_user IN ('lablink', 'lablink_app')
-            THEN coalesce(nullif(current_setting('lablink.actor', true), ''), session_user)
+            THEN coalesce(nullif(current_setting('lablink.actor', true), ''),
+                          substring(current_setting('application_name') FROM '^lablink (web)$'), session_user)
             ELSE known_as(session_user) END;
 
 -- Seconds between two hellos of one machine: 10 s, more when the fleet is so large that 50 a second would come.

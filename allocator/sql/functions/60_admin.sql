@@ -41,6 +41,9 @@ DECLARE
 BEGIN
     IF now_is NOT IN ('failed', 'retired') THEN
         RETURN now_is;
+    ELSIF EXISTS (SELECT FROM vms v JOIN pg_roles r ON r.rolname = v.role WHERE v.hostname = p_hostname AND NOT r.rolcanlogin) THEN
+        RAISE EXCEPTION 'the credential of % was revoked', p_hostname USING ERRCODE = 'LL003',
+            HINT = 'Give it a new one: lablink vms invite ' || p_hostname;
     END IF;
     RETURN change_vm(p_hostname, 'cleaning');  -- or its refusal, of a machine that is retired or not there
 END $$;
@@ -51,6 +54,58 @@ LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT public.change_vm(p_hostname, 'retired');
 END;
+
+-- The role of a machine that is in the pool, or the refusal that says what to do.
+CREATE OR REPLACE FUNCTION role_of_vm(p_hostname text) RETURNS name LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    found name := (SELECT v.role FROM vms v JOIN pg_roles r ON r.rolname = v.role
+                   WHERE v.hostname = p_hostname AND v.status <> 'retired');
+BEGIN
+    IF found IS NULL THEN
+        RAISE EXCEPTION 'no machine of the name % can log in', p_hostname USING ERRCODE = 'LL002',
+            HINT = 'Give it a credential: lablink vms invite ' || p_hostname;
+    END IF;
+    RETURN found;
+END $$;
+
+-- Makes a machine's credential worth nothing: it is failed, its lease with it, and only a new invitation brings it back.
+-- Whoever slips in before this is committed is the next sweep's.
+CREATE OR REPLACE FUNCTION revoke_vm(p_hostname text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    its_role name := role_of_vm(p_hostname);
+BEGIN
+    PERFORM change_vm(p_hostname, 'failed', held_by('its credential was revoked'));
+    EXECUTE format('ALTER ROLE %I NOLOGIN PASSWORD NULL', its_role);
+    PERFORM record_event('vm.revoked', NULL, p_hostname, NULL, '{}');
+    PERFORM disconnect_vm(p_hostname);
+    RETURN 'failed';
+END $$;
+
+-- Has a machine make itself a new password when it connects next (disconnect_vm makes that now). Both are the server's,
+-- so the wish stands where the password is: \du+ shows it. Returns the machine's status.
+CREATE OR REPLACE FUNCTION rotate_vm(p_hostname text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    EXECUTE format('COMMENT ON ROLE %I IS %L', role_of_vm(p_hostname), new_password_wish());
+    RETURN (SELECT status FROM vms WHERE hostname = p_hostname);
+END $$;
+
+-- What the comment of a role says while its machine is to make itself a new password.
+CREATE OR REPLACE FUNCTION new_password_wish() RETURNS text LANGUAGE sql IMMUTABLE
+RETURN 'makes itself a new password when it connects next';
+
+-- Ends every session of a machine but the caller's own; a client comes back by itself. Returns how many were ended: none
+-- where the owner may not.
+CREATE OR REPLACE FUNCTION disconnect_vm(p_hostname text) RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    RETURN (SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) FROM pg_stat_activity a JOIN vms v ON v.role = a.usename
+            WHERE v.hostname = p_hostname AND a.pid <> pg_backend_pid());
+EXCEPTION WHEN insufficient_privilege THEN
+    RETURN 0;
+END $$;
 
 -- Makes the pool what the configuration says.
 CREATE OR REPLACE FUNCTION ensure_pool(
@@ -87,6 +142,15 @@ RETURN p_text ~ ('^SCRAM-SHA-256\$[0-9]{4,7}'
     ':(?:[A-Za-z0-9+/]{4}){3,15}(?:[A-Za-z0-9+/]{4}|[A-Za-z0-9+/]{3}=|[A-Za-z0-9+/]{2}==)'
     '\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$');
 
+-- Refuses what is no verifier: a password, say, which nobody but its machine may know.
+CREATE OR REPLACE FUNCTION check_verifier(p_verifier text) RETURNS void LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF NOT coalesce(is_verifier(p_verifier), false) THEN
+        RAISE EXCEPTION 'the verifier is not a SCRAM-SHA-256 verifier' USING ERRCODE = 'LL006',
+            HINT = 'Send the verifier of the password, never the password.';
+    END IF;
+END $$;
+
 -- Lets a machine in: its row becomes booting, and a database role of its own is made with the SCRAM verifier of a
 -- password that only the machine knows. The same token with the same verifier again is answered the same.
 CREATE OR REPLACE FUNCTION enrol_vm(p_token_sha256 bytea, p_verifier text)
@@ -101,10 +165,8 @@ BEGIN
        OR token.verifier_sha256 IS DISTINCT FROM sha256(p_verifier::bytea) AND token.role IS NOT NULL THEN
         RAISE EXCEPTION 'this join token is unknown, used or expired' USING ERRCODE = 'LL006',
             HINT = 'Ask an admin to invite the machine again.';
-    ELSIF NOT coalesce(is_verifier(p_verifier), false) THEN
-        RAISE EXCEPTION 'the verifier is not a SCRAM-SHA-256 verifier' USING ERRCODE = 'LL006',
-            HINT = 'Send the verifier of the password, never the password.';
     END IF;
+    PERFORM check_verifier(p_verifier);
     IF token.role IS NULL THEN
         token.role := 'lablink_vm_' || left(replace(gen_random_uuid()::text, '-', ''), 16);
         EXECUTE format('CREATE ROLE %I LOGIN CONNECTION LIMIT 3 PASSWORD %L IN ROLE lablink_client', token.role, p_verifier);

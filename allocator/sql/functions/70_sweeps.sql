@@ -235,7 +235,7 @@ BEGIN
 END $$;
 
 -- Ends the sessions of machines that keep a transaction open this long, for it may hold the queue, or an advisory lock,
--- and the sessions of roles that were dropped while somebody logged in. A client does none of this. Returns how many were
+-- and the sessions of roles that were dropped or revoked while somebody logged in. A client does none of this. Returns how many were
 -- ended: none where the owner may not (it needs pg_signal_backend and pg_monitor).
 CREATE OR REPLACE FUNCTION cut_sessions(p_seconds double precision) RETURNS integer LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -243,11 +243,11 @@ DECLARE
     cut integer;
 BEGIN
     SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) INTO cut
-    FROM pg_stat_activity a LEFT JOIN vm_roles r ON r.role = a.usename
+    FROM pg_stat_activity a LEFT JOIN vm_roles r ON r.role = a.usename LEFT JOIN pg_roles l ON l.rolname = r.role
     WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
       AND (r.role IS NOT NULL AND a.xact_start < clock_timestamp() - make_interval(secs => p_seconds)
            OR r.role IS NOT NULL AND EXISTS (SELECT FROM pg_locks k WHERE k.pid = a.pid AND k.locktype = 'advisory')
-           OR a.usename IS NULL AND a.usesysid IS NOT NULL);
+           OR NOT l.rolcanlogin OR a.usename IS NULL AND a.usesysid IS NOT NULL);
     RETURN cut;
 EXCEPTION WHEN insufficient_privilege THEN
     RETURN 0;

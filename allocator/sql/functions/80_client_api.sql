@@ -212,3 +212,29 @@ BEGIN
     END IF;
     RETURN (SELECT status FROM vms WHERE id = vm.id);
 END $$;
+
+-- Whether an admin wants this machine to make itself a new password.
+CREATE OR REPLACE FUNCTION client_api.wants_new_password() RETURNS boolean
+LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT coalesce(shobj_description(oid, 'pg_authid') = public.new_password_wish(), false)
+    FROM pg_roles WHERE rolname = session_user;
+END;
+
+-- Gives the machine's role another password, of which only the verifier comes here, if that is wanted. The old one is worth
+-- nothing from then on, and whoever else is logged in with it is cut off. Says whether it was done.
+CREATE OR REPLACE FUNCTION client_api.change_password(p_verifier text) RETURNS boolean
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm vms := client_vm(true);
+BEGIN
+    PERFORM check_verifier(p_verifier);
+    IF NOT client_api.wants_new_password() THEN
+        RETURN false;
+    END IF;
+    EXECUTE format('ALTER ROLE %I PASSWORD %L', vm.role, p_verifier);
+    EXECUTE format('COMMENT ON ROLE %I IS NULL', vm.role);
+    PERFORM record_event('vm.rotated', vm.id, vm.hostname, NULL, '{}');
+    PERFORM disconnect_vm(vm.hostname);
+    RETURN true;
+END $$;

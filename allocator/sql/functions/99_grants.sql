@@ -7,8 +7,8 @@ REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC, lablink_ap
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
 
 GRANT USAGE ON SCHEMA client_api TO lablink_client;
-GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report, client_api.cleaned, client_api.unhealthy
-    TO lablink_client;
+GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report, client_api.cleaned, client_api.unhealthy,
+    client_api.wants_new_password, client_api.change_password TO lablink_client;
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
 GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, pool_counts, clock,
