@@ -87,7 +87,7 @@ async def test_a_credential_is_rotated_and_revoked_and_an_invitation_is_what_com
     assert wanted
     assert session.is_closed()
     assert "lablink vms invite vm-1" in revoked.stdout
-    assert returned.returncode == 2
+    assert returned.returncode == 1
     assert "lablink vms invite vm-1" in returned.stderr
 
 

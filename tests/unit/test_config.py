@@ -70,6 +70,7 @@ def test_settings_never_change_afterwards() -> None:
             "transport.host=db.example.org",
             "transport: database.tls must be verify-full, because db.example.org is not this machine",
         ),
+        ("database.pooler_host=10.0.0.2", "database.tls: must be verify-full, because 10.0.0.2 is not this machine"),
         ("database=server", "database.host: is not set; give database.host=…"),
     ],
 )
