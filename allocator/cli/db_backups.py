@@ -35,6 +35,14 @@ From = Annotated[
     str | None,
     typer.Option("--from", metavar=Place, help="Where the backups are. Left out: backup.to, or DATA-DIR/backups."),
 ]
+To = Annotated[
+    str | None,
+    typer.Option("--to", metavar=Place, help="Where it goes. Left out: backup.to, or DATA-DIR/backups."),
+]
+KeepDays = Annotated[
+    int | None, typer.Option("--keep-days", min=1, help="Then remove older ones. Left out: backup.keep_days.")
+]
+Force = Annotated[bool, typer.Option("--force", help="Also when people or machines are using the database.")]
 Name = Annotated[str, typer.Argument(help='The name of a backup, or "latest".')]
 
 backup_app = typer.Typer(**CONTEXT | {"no_args_is_help": False})
@@ -51,13 +59,8 @@ def register(app: typer.Typer) -> None:
 @backup_app.callback()
 def backup(
     context: typer.Context,
-    to: Annotated[
-        str | None,
-        typer.Option("--to", metavar=Place, help="Where it goes. Left out: backup.to, or DATA-DIR/backups."),
-    ] = None,
-    keep_days: Annotated[
-        int | None, typer.Option("--keep-days", min=1, help="Then remove older ones. Left out: backup.keep_days.")
-    ] = None,
+    to: To = None,
+    keep_days: KeepDays = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     settings: Settings = None,
@@ -143,9 +146,7 @@ def show_backups(
 def restore(
     name: Name,
     source: From = None,
-    force: Annotated[
-        bool, typer.Option("--force", help="Also when people or machines are using the database.")
-    ] = False,
+    force: Force = False,
     as_json: Json = False,
     data_dir: DataDir = None,
     settings: Settings = None,

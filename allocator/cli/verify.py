@@ -14,18 +14,19 @@ if TYPE_CHECKING:
 WRONG = {"rule": "Rule", "what": "What is wrong", "cure": "What to do"}
 NOTES = WRONG | {"what": "Worth knowing"}
 
+Since = Annotated[
+    datetime | None,
+    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Of the history, only what was sealed since (UTC)."),
+]
+Kept = Annotated[
+    str | None,
+    typer.Option(metavar="SEAL:HASH", help="A seal that you kept, from the service's log or beside a backup."),
+]
+
 
 def verify(
-    since: Annotated[
-        datetime | None,
-        typer.Option(
-            formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Of the history, only what was sealed since (UTC)."
-        ),
-    ] = None,
-    head: Annotated[
-        str | None,
-        typer.Option(metavar="SEAL:HASH", help="A seal that you kept, from the service's log or beside a backup."),
-    ] = None,
+    since: Since = None,
+    head: Kept = None,
     as_json: Json = False,
     data_dir: DataDir = None,
     settings: Settings = None,
@@ -35,7 +36,7 @@ def verify(
     Tables, functions and rights are compared with those that this version makes, in a database that is dropped again.
     The history is compared with its seals: what was changed, removed or added behind them is named. With --head even a
     history that was sealed anew shows. Exits with 0 when all is well, and with 1 and a line for each thing that is not.
-    Safe to run at any time. At the server around the database looks `lablink db verify`.
+    Safe to run at any time. `lablink db verify` looks at the server around the database as well.
 
     Examples:
 
