@@ -1,6 +1,7 @@
 """Fixtures for everybody: a PostgreSQL server for the session and a fresh, migrated database for each test."""
 
 import os
+import signal
 from collections.abc import AsyncIterator, Generator
 from contextlib import AsyncExitStack
 from dataclasses import replace
@@ -38,6 +39,11 @@ async def database(server: TestServer, template: str) -> AsyncIterator[Database]
     """A migrated database of this test's own, whose time zone is not UTC."""
     async with cloned_database(server, template, f"lablink_test_{WORKER}_{next(_numbers)}") as own:
         yield own
+
+
+def pytest_configure() -> None:
+    """Started in the background by a shell, this process ignores Ctrl-C, and so would everything that a test starts."""
+    signal.signal(signal.SIGINT, signal.default_int_handler)
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
