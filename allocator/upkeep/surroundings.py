@@ -36,7 +36,7 @@ OVERRIDDEN = """
 
 ROLES = """
     SELECT rolname, rolsuper, rolcreaterole, rolcreatedb, rolcanlogin, rolreplication, rolbypassrls, rolconnlimit,
-           EXISTS (SELECT FROM vm_roles WHERE role = rolname) AS of_machine, oid = 10 AS first
+           starts_with(rolname, 'lablink_vm_') AS of_machine, oid = 10 AS first
     FROM pg_roles WHERE starts_with(rolname, 'lablink') ORDER BY rolname
 """
 
@@ -138,7 +138,7 @@ async def roles(connection: Connection) -> Findings:
             continue
         for power, cure in _powers(row):
             yield Finding("roles", f"The role {name} {power}.", f"ALTER ROLE {name} {cure}")
-    async for finding in _memberships(connection, {name for name, row in found.items() if row["of_machine"]}):
+    async for finding in _memberships(connection):
         yield finding
 
 
@@ -149,19 +149,18 @@ def _powers(row: asyncpg.Record) -> list[tuple[str, str]]:
     never = {"SUPERUSER": row["rolsuper"], "REPLICATION": row["rolreplication"], "BYPASSRLS": row["rolbypassrls"]}
     powers = [(f"has {name}, which it must not", f"NO{name}") for name, there in never.items() if there]
     powers += [(f"has {name}, which it must not", f"NO{name}") for name in has if has[name] and name not in wanted]
-    if not row["of_machine"]:  # one whose credential was revoked cannot log in
+    if not row["of_machine"]:  # one whose credential was revoked, or that is about to be dropped, cannot log in
         powers += [(f"lacks {name}", name) for name in has if not has[name] and name in wanted]
     if row["of_machine"] and row["rolconnlimit"] < 0:
         powers.append(("may open any number of connections", "CONNECTION LIMIT 3"))
     return powers
 
 
-async def _memberships(connection: Connection, machines: set[str]) -> Findings:
+async def _memberships(connection: Connection) -> Findings:
     """Who belongs to whom. Only the owner's powers may be somebody's who is not LabLink's: a managed master user."""
     for row in await connection.fetch(MEMBERS, bootstrap.OWNER):
         member, group = row["member"], row["of_role"]
-        of_machine = member in machines or member.startswith("lablink_vm_")
-        fits = group == bootstrap.CLIENTS and (of_machine or member == bootstrap.OWNER)
+        fits = group == bootstrap.CLIENTS and (member.startswith("lablink_vm_") or member == bootstrap.OWNER)
         fits = fits or (member == bootstrap.READER and group in HARMLESS_GROUPS) or member == bootstrap.OWNER
         if not fits:
             ours = member.startswith("lablink")
