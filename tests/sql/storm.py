@@ -32,7 +32,7 @@ SWEEPS = ["sweep_lost(1e6)", "sweep_deadlines()", "sweep_queue()", "sweep_secret
 RUNS: list[list[tuple[str, int | None]]] = [[("started", None), ("exited", 0)], [("exited", 1)], [("unknown", None)]]
 VERBS = ("ask", "end", "release", "fail", "sweep", "hello", "claim", "report", "cleaned")
 REFUSALS = {"LL001", "LL002", "LL003", "LL008", "40001", "55P03"}
-"""What may be answered instead. 55P03 is the service's limit of two seconds, which admins' deadlocks can use up: a 503."""
+"""What may be answered instead. 55P03 is the service's limit of two seconds, which admins' deadlocks can use up."""
 
 
 @dataclass
