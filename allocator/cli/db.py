@@ -4,12 +4,13 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli import db_activity, db_archive, db_backups, db_checks
+from allocator.cli import db_activity, db_archive, db_backups, db_checks, db_move
 from allocator.cli.options import CONTEXT, DataDir, Json, Settings
 
 app = typer.Typer(help="Reach the database with psql; bring it to a version; keep its data safe.", **CONTEXT)
 db_archive.register(app)
 db_backups.register(app)
+db_move.register(app)
 db_activity.register(app)
 db_checks.register(app)
 

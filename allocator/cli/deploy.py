@@ -2,14 +2,19 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 from urllib.parse import parse_qsl, unquote, urlsplit
 
 from allocator import bootstrap, migrate
+from allocator.cli.database import settings_place
 from allocator.cli.failures import Misused, explained
+from allocator.conf_files import override
 from allocator.config import Database, load_settings
 from allocator.secrets import dsn, resolve, url
+from allocator.upkeep.target import Target
+from client.network import is_loopback
 
-NOT_POINTED_TO = """--superuser takes no connection string, which everybody on this machine could read in the list of \
+NOT_POINTED_TO = """{} takes no connection string, which everybody on this machine could read in the list of \
 processes, but where it is: env:NAME, file:PATH or aws:NAME."""
 NO_CONNECTION_STRING = """There is no connection string behind {}. It is \
 postgresql://USER:PASSWORD@HOST:PORT/postgres, with what is special in a password percent-encoded."""
@@ -42,12 +47,45 @@ async def deploy(superuser: str, settings: Sequence[str]) -> Deployed:
 
 async def superuser_dsn(database: Database, reference: str) -> str:
     """The connection string behind `reference`, at the address and with the TLS that the settings ask for."""
-    if not reference.startswith(("env:", "file:", "aws:")):
-        raise Misused(NOT_POINTED_TO)
-    host, port, user, password, name = _parts(await resolve(reference), reference)
+    host, port, user, password, name = _parts(await pointed_to(reference), reference)
     if ((host or database.host).lower(), port or database.port) != (database.host.lower(), database.port):
         raise Misused(f"The connection string behind {reference} is not of database.host and database.port.")
     return url(database.model_copy(update={"name": name or "postgres"}), user, password)
+
+
+async def superuser_of(reference: str, data_dir: Path | None, settings: Sequence[str]) -> str:
+    """The same of the database that a command means."""
+    return await superuser_dsn(load_settings(settings, settings_place(data_dir, settings)).database, reference)
+
+
+async def pointed_to(reference: str, option: str = "--superuser") -> str:
+    """The connection string behind `reference`."""
+    if not reference.startswith(("env:", "file:", "aws:")):
+        raise Misused(NOT_POINTED_TO.format(option))
+    return await resolve(reference)
+
+
+async def target_of(reference: str, data_dir: Path | None, settings: Sequence[str]) -> tuple[Target, list[str]]:
+    """Where `lablink db move` goes, and the settings that lead there. Raises CommandFailed, SecretMissing, ConfigError.
+
+    Its authority is the connection string's `sslrootcert`, else that of the settings.
+    """
+    given = await pointed_to(reference, "--to")
+    host, port, user, password, name = _parts(given, reference)
+    if not host:
+        raise Misused(NO_CONNECTION_STRING.format(reference))
+    options = dict(parse_qsl(urlsplit(given).query))
+    tls = "loopback" if is_loopback(host) and options.get("sslmode") != "verify-full" else "verify-full"
+    there = [override("database.host", host), f"database.port={port or 5432}", f"database.tls={tls}"]
+    if authority := options.get("sslrootcert"):
+        there.append(override("database.ca_file", authority))
+    directory = settings_place(data_dir, settings)
+    database = load_settings([*settings, *there], directory).database
+    passwords = {login.user: await resolve(login.password) for login in (database.owner, database.service)}
+    if set(passwords) != {bootstrap.OWNER, bootstrap.SERVICE}:
+        raise Misused(OTHER_NAMES)
+    above = url(database.model_copy(update={"name": name or "postgres"}), user, password)
+    return Target(above, await dsn(database, database.owner), passwords), there
 
 
 def _parts(given: str, reference: str) -> tuple[str | None, int | None, str, str, str]:

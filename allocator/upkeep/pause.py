@@ -12,20 +12,21 @@ from allocator.connection import Connection
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.reach import connected
 
-LOCK = "LOCK TABLE vms, leases IN EXCLUSIVE MODE"
+MACHINES_AND_LEASES = "vms, leases"
 LOCK_SECONDS = 20
+ATTEMPTS = 5
+"""Of which each ends when PostgreSQL finds that we and somebody else wait for each other."""
 
 
 @asynccontextmanager
-async def paused(dsn: str) -> AsyncIterator[Connection]:
-    """Nobody changes a machine or lease of the database at `dsn` (the owner's) until the block ends.
+async def paused(dsn: str, tables: str = MACHINES_AND_LEASES) -> AsyncIterator[Connection]:
+    """Nobody changes a machine or lease (or what else is in `tables`) at `dsn`, the owner's, until the block ends.
 
     Yields the connection that holds the lock; who closes it ends the pause. A database without those tables needs none.
     """
     async with connected(dsn) as connection:
-        await connection.execute(f"BEGIN; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
         try:
-            await connection.execute(LOCK)
+            await _lock(connection, tables)
         except asyncpg.UndefinedTableError:
             await connection.execute("ROLLBACK")
         except asyncpg.LockNotAvailableError as error:
@@ -33,3 +34,15 @@ async def paused(dsn: str) -> AsyncIterator[Connection]:
                 f"Somebody has held machines or leases locked for {LOCK_SECONDS} s. See who: lablink db locks"
             ) from error
         yield connection
+
+
+async def _lock(connection: Connection, tables: str) -> None:
+    for attempt in range(1, ATTEMPTS + 1):
+        try:
+            await connection.execute(f"BEGIN; SET LOCAL lock_timeout = '{LOCK_SECONDS}s'")
+            await connection.execute(f"LOCK TABLE {tables} IN EXCLUSIVE MODE")
+            return
+        except asyncpg.DeadlockDetectedError:
+            await connection.execute("ROLLBACK")
+            if attempt == ATTEMPTS:
+                raise

@@ -4,6 +4,8 @@ import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
+import asyncpg
+
 from allocator.upkeep.reach import connected, database_of, in_database
 
 BEGINNING = 40
@@ -11,11 +13,11 @@ BEGINNING = 40
 
 
 @asynccontextmanager
-async def scratch_database(dsn: str, purpose: str = "scratch") -> AsyncIterator[str]:
+async def scratch_database(dsn: str, purpose: str = "scratch", later: str | None = None) -> AsyncIterator[str]:
     """The connection string of an empty database on the same server, which nobody but its owner may enter.
 
     `dsn` is the owner's. The caller runs an operation, so that leftovers of the same purpose are nobody's. A database
-    that is renamed within the block stays.
+    that is renamed within the block stays. `later` is the name that the database at `dsn` may have at the end.
     """
     prefix = f"{database_of(dsn)[:BEGINNING]}_{purpose}_"
     name = prefix + secrets.token_hex(4)
@@ -28,8 +30,17 @@ async def scratch_database(dsn: str, purpose: str = "scratch") -> AsyncIterator[
             await connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         yield in_database(dsn, name)
     finally:
+        await _drop(dsn, name, later)
+
+
+async def _drop(dsn: str, name: str, later: str | None) -> None:
+    try:
         async with connected(dsn) as connection:
             await connection.execute(_dropping(name))
+    except asyncpg.InvalidCatalogNameError:
+        if later is None:
+            raise
+        await _drop(in_database(dsn, later), name, None)
 
 
 def _dropping(name: str) -> str:

@@ -1,7 +1,8 @@
-"""Gives a database's name to another one, in one moment for everybody, and keeps the first under a new name."""
+"""Takes a database's name away in one moment for everybody, and keeps it under a new one; another may get the name."""
 
 import asyncio
-from contextlib import suppress
+from collections.abc import AsyncIterator, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import asyncpg
 
@@ -35,32 +36,48 @@ async def swap(dsn: str, successor: str, kept: str, pause: Connection) -> None:
     Everybody's sessions there are ended, `pause` last, so that nothing is accepted in between. Raises UpkeepFailed.
     """
     await _copy_settings(dsn, successor)
-    async with (
-        scratch_database(dsn, "hall") as hall,  # a database can be renamed only from another one
-        connected(hall) as mover,
-        connected(hall) as usher,
-    ):
-        try:
-            await _rename(mover, usher, database_of(dsn), successor, kept, pause)
-        except asyncpg.ObjectInUseError as error:
-            raise UpkeepFailed(f"Somebody stays connected: end that session and try again ({error.detail}).") from error
-        except asyncpg.InsufficientPrivilegeError as error:
-            raise UpkeepFailed(
-                "The owner may not end others' sessions. Stop the allocator and the machines meanwhile, or as the "
-                f"superuser: GRANT pg_signal_backend TO {bootstrap.OWNER}"
-            ) from error
-
-
-async def _rename(
-    mover: Connection, usher: Connection, name: str, successor: str, kept: str, pause: Connection
-) -> None:
-    """PostgreSQL lets nobody new in while it waits (5 s at most) for the last session to end."""
-    async with mover.transaction():
-        async with running(_empty(usher, name, mover.get_server_pid(), pause)):
-            await mover.execute(f"ALTER DATABASE {name} RENAME TO {kept}")
+    name = database_of(dsn)
+    async with put_away(dsn, kept, pause) as mover:
         await mover.execute(f"ALTER DATABASE {successor} RENAME TO {name}")
         await mover.execute(f"REVOKE ALL ON DATABASE {kept} FROM PUBLIC, {bootstrap.SERVICE}, {bootstrap.CLIENTS}")
         await mover.execute(bootstrap.access_to(name))
+
+
+@asynccontextmanager
+async def put_away(dsn: str, kept: str, pause: Connection) -> AsyncIterator[Connection]:
+    """The database at `dsn` is named `kept` once the block ends; when it raises, all is as it was.
+
+    Everybody's sessions there are ended, `pause` last, and nobody comes in before the block has ended. Yields the
+    connection whose transaction that is. Raises UpkeepFailed.
+    """
+    async with (
+        scratch_database(dsn, "hall", kept) as hall,  # a database can be renamed only from another one
+        connected(hall) as mover,
+        connected(hall) as usher,
+    ):
+        with _explained():
+            async with mover.transaction():
+                await _rename(mover, usher, database_of(dsn), kept, pause)
+                yield mover
+
+
+@contextmanager
+def _explained() -> Iterator[None]:
+    try:
+        yield
+    except asyncpg.ObjectInUseError as error:
+        raise UpkeepFailed(f"Somebody stays connected: end that session and try again ({error.detail}).") from error
+    except asyncpg.InsufficientPrivilegeError as error:
+        raise UpkeepFailed(
+            "The owner may not end others' sessions. Stop the allocator and the machines meanwhile, or as the "
+            f"superuser: GRANT pg_signal_backend TO {bootstrap.OWNER}"
+        ) from error
+
+
+async def _rename(mover: Connection, usher: Connection, name: str, kept: str, pause: Connection) -> None:
+    """PostgreSQL lets nobody new in while it waits (5 s at most) for the last session to end."""
+    async with running(_empty(usher, name, mover.get_server_pid(), pause)):
+        await mover.execute(f"ALTER DATABASE {name} RENAME TO {kept}")
 
 
 async def _empty(usher: Connection, name: str, mover: int, pause: Connection) -> None:

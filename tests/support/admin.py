@@ -31,8 +31,8 @@ async def lablink(database: Database, *arguments: str, **environment: str) -> Do
     return await asyncio.to_thread(run_lablink, *arguments, *options, **(passwords | environment))
 
 
-async def answer(database: Database, *arguments: str, code: int = 0) -> Any:
+async def answer(database: Database, *arguments: str, code: int = 0, **environment: str) -> Any:
     """What a command prints with --json when it ends with `code`."""
-    done = await lablink(database, *arguments, "--json")
+    done = await lablink(database, *arguments, "--json", **environment)
     assert done.returncode == code, done.stderr or done.stdout
     return json.loads(done.stdout)
