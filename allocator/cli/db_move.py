@@ -75,7 +75,7 @@ def _tell(moved: "Moved", there: list[str]) -> None:
 
     counted = f"machines: {moved.vms}, live leases: {moved.leases}"
     say(f"The database is on the new server now (PostgreSQL {moved.server_version}), with all of it; {counted}.")
-    say("Start the allocators with: " + " ".join(f"--set {shlex.quote(each)}" for each in there))
+    say("Start the allocators with: lablink serve " + " ".join(f"--set {shlex.quote(each)}" for each in there))
     for statement in moved.refused:
         say(f"Refused by the new server, and not needed: {statement}")
     if moved.vms_to_invite:

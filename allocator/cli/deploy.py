@@ -1,5 +1,6 @@
 """What `lablink db deploy` does: roles, database and tables on a server that may have none of them."""
 
+import re
 from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,9 +77,9 @@ async def target_of(reference: str, data_dir: Path | None, settings: Sequence[st
         raise Misused(NO_CONNECTION_STRING.format(reference))
     options = dict(parse_qsl(urlsplit(given).query))
     tls = "loopback" if is_loopback(host) and options.get("sslmode") != "verify-full" else "verify-full"
-    there = [override("database.host", host), f"database.port={port or 5432}", f"database.tls={tls}"]
+    there = [_setting("database.host", host), f"database.port={port or 5432}", f"database.tls={tls}"]
     if authority := options.get("sslrootcert"):
-        there.append(override("database.ca_file", authority))
+        there.append(_setting("database.ca_file", authority))
     directory = settings_place(data_dir, settings)
     database = load_settings([*settings, *there], directory).database
     passwords = {login.user: await resolve(login.password) for login in (database.owner, database.service)}
@@ -86,6 +87,11 @@ async def target_of(reference: str, data_dir: Path | None, settings: Sequence[st
         raise Misused(OTHER_NAMES)
     above = url(database.model_copy(update={"name": name or "postgres"}), user, password)
     return Target(above, await dsn(database, database.owner), passwords), there
+
+
+def _setting(key: str, value: str) -> str:
+    """For an admin to type: quoted only where it must be."""
+    return f"{key}={value}" if re.fullmatch(r"[A-Za-z0-9._/-]+", value) else override(key, value)
 
 
 def _parts(given: str, reference: str) -> tuple[str | None, int | None, str, str, str]:

@@ -290,7 +290,7 @@ async def test_the_command_says_where_it_went_and_which_settings_lead_there(
 
     parts = urlsplit(there.server.superuser_dsn)
     assert moved["set"] == [
-        f"database.host='{parts.hostname}'",
+        f"database.host={parts.hostname}",
         f"database.port={parts.port}",
         "database.tls=loopback",
     ]
