@@ -308,3 +308,12 @@ async def test_a_target_that_does_not_answer_is_refused_in_a_sentence(database: 
     assert secret.returncode == 2
     assert "--to takes no connection string" in secret.stderr
     assert (await ask(await database.connect("lablink_app"), BOB))["outcome"] == "created"
+
+
+async def test_a_target_on_another_machine_is_reached_with_tls_or_not_at_all(database: Database) -> None:
+    elsewhere = "postgresql://postgres:x@db.example.org/postgres?sslmode=disable"
+
+    done = await lablink(database, "db", "move", "--to", "env:TARGET", TARGET=elsewhere)
+
+    assert done.returncode == 2
+    assert "database.ca_file: must name a file with the certificate authority" in done.stderr
