@@ -20,12 +20,15 @@ log = structlog.get_logger()
 
 @dataclass(frozen=True, slots=True)
 class LeaseRequest:
-    """What somebody asks for, as it came in. `tokens` are those that they hold already."""
+    """What somebody asks for, as it came in; `domains` are those whose addresses may ask, any if there are none.
+
+    `tokens` are those that they hold already.
+    """
 
     email: str
     crd_command: str = field(repr=False)
     pool: str
-    domains: Sequence[str] = ()
+    domains: Sequence[str]
     key: str | None = field(default=None, repr=False)
     tokens: Sequence[str] = field(default=(), repr=False)
 

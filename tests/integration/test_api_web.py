@@ -141,6 +141,23 @@ async def test_behind_a_proxy_with_tls_everything_is_of_https(database: Database
     assert 'value="https://lab.example.org/leases/' in page.text
 
 
+async def test_where_only_some_domains_may_ask_form_and_api_refuse_the_others(
+    database: Database, tmp_path: Path
+) -> None:
+    settings = settings_for(database, tmp_path, "access.domains=[lab.example.net]")
+    async with running_service(settings) as running, running.client() as client:
+        await ready(running.service)
+
+        answer = await client.post(LEASES, json=WANTED)
+        form = await client.post("/api/request_vm", data=WANTED, headers={"Accept": "text/html"})
+        accepted = await client.post(LEASES, json=WANTED | {"email": "ada@lab.example.net"})
+        page = await client.get("/")
+
+    assert (answer.status_code, form.status_code, accepted.status_code) == (422, 422, 201)
+    assert "lent to addresses at lab.example.net" in answer.text and "lent to addresses at lab.example.net" in form.text
+    assert "it must be at lab.example.net" in page.text
+
+
 async def test_a_body_over_the_limit_is_refused_however_it_comes(api: httpx.AsyncClient) -> None:
     async def in_pieces() -> AsyncIterator[bytes]:
         for _ in range(350):
