@@ -48,12 +48,17 @@ def archive_months(
     from datetime import UTC, datetime
 
     from allocator.cli import output
+
+    rows = [asdict(each) for each in _archived(_month(before), to, data_dir, settings)]
+    empty = f"No month before {before} is left."
+    output.show_rows(rows, MOVED, now=datetime.now(UTC), empty=empty, as_json=as_json)
+
+
+def _archived(month: "date", to: Path, data_dir: Path | None, settings: list[str] | None) -> "list[Archived]":
     from allocator.cli.database import os_user
     from allocator.cli.long_runs import run_operation
     from allocator.upkeep.archive import archive
     from allocator.upkeep.reach import connected
-
-    month = _month(before)
 
     async def work(dsn: str, operation: "Operation") -> "list[Archived]":
         async with connected(dsn) as connection:
@@ -62,9 +67,7 @@ def archive_months(
         operation.result = {"months": [each.month for each in moved]}
         return moved
 
-    rows = [asdict(each) for each in run_operation("archive", work, data_dir, settings)]
-    empty = f"No month before {before} is left."
-    output.show_rows(rows, MOVED, now=datetime.now(UTC), empty=empty, as_json=as_json)
+    return run_operation("archive", work, data_dir, settings)
 
 
 @archives.command("list")

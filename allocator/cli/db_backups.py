@@ -76,19 +76,10 @@ def backup(
     """
     if context.invoked_subcommand:
         return
-    from allocator.cli.long_runs import run_operation
     from allocator.cli.output import show_change
-    from allocator.operations import Operation
-    from allocator.upkeep.backup import Backup, back_up
 
     storage, days = _storage(to, data_dir, settings, keep_days)
-
-    async def work(dsn: str, operation: Operation) -> Backup:
-        made = await back_up(dsn, storage, operation.progress, days)
-        operation.result = made.summary()
-        return made
-
-    made = run_operation("backup", work, data_dir, settings)
+    made = _made(storage, days, data_dir, settings)
     row = _row(made)
     show_change(
         row,
@@ -192,6 +183,19 @@ def _storage(
     if place is None:
         raise Misused(NOWHERE)
     return storage_at(place), keep_days or backup.keep_days
+
+
+def _made(storage: "Storage", days: int | None, data_dir: Path | None, settings: list[str] | None) -> "Backup":
+    from allocator.cli.long_runs import run_operation
+    from allocator.operations import Operation
+    from allocator.upkeep.backup import back_up
+
+    async def work(dsn: str, operation: Operation) -> "Backup":
+        made = await back_up(dsn, storage, operation.progress, days)
+        operation.result = made.summary()
+        return made
+
+    return run_operation("backup", work, data_dir, settings)
 
 
 def _rehearsal(
