@@ -25,6 +25,8 @@ from client.transport import Refused, Transport, Unreachable
 _OUTCOME: dict[State, Outcome] = {"intent": "started", "done": "exited", "failed": "failed", "unknown": "unknown"}
 _SOON_SECONDS = 1.0
 _PERIOD_SECONDS = 10.0
+_AT_ONCE_SECONDS = 0.05
+"""A command that ends sooner is reported once, as ended: each report wakes every listener of a direct fleet."""
 
 log = logging.getLogger("lablink.client")
 
@@ -199,7 +201,12 @@ class Agent:
             return
         self._checkpoint("started")
         log.info("started", extra={"lease": key.lease_id, "epoch": key.epoch, "kind": command.kind})
-        self._work = Work(key, running, asyncio.create_task(self._await_end(key, command.kind, running)))
+        ending = asyncio.create_task(self._await_end(key, command.kind, running))
+        self._work = Work(key, running, ending)
+        await asyncio.wait({ending}, timeout=_AT_ONCE_SECONDS)
+        self._raise_what_went_wrong()
+        if not ending.done() or not self._journal.trusted:
+            ending.add_done_callback(lambda _: self._transport.wake.set())
 
     async def _open_session(self) -> None:
         try:
@@ -221,7 +228,6 @@ class Agent:
             self._journal.conclude(_ending(key, kind, finished, started=True))
         self._checkpoint("done")
         log.info("exited", extra={"lease": key.lease_id, "epoch": key.epoch, "exit_code": finished.exit_code})
-        self._transport.wake.set()
 
     async def _tell(self, entry: Entry, orders: Orders) -> None:
         """Report the command's state until that was answered. A refusal is an answer too."""

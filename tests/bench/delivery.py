@@ -14,7 +14,9 @@ from tests.bench.options import Options
 from tests.bench.ours import MACHINES_A_PROCESS, Ours, ours
 from tests.bench.trips import Trip, double_bookings, lost, refused, repeated, spans
 
-WARM_UP = 10
+WARM_UP_RATE = 25
+"""Requests a second of the warm-up: one for every machine, since a connection's first lease finds no plan made yet."""
+
 SETTLE_SECONDS = 0.3
 STEADY, BURST = 10_000, 20_000
 """Numbers of requests from which on they belong to the load, and to the burst; below is the warm-up."""
@@ -56,7 +58,7 @@ async def _load(
     asked: Both[list[Asked]] = ([], [])
     used = [Usage(), Usage()]
     slices = [poisson(options.rate, options.seconds / options.slices, seed) for seed in range(options.slices)]
-    phases = [([n / options.rate for n in range(WARM_UP)], 0)]
+    phases = [([n / WARM_UP_RATE for n in range(options.clients)], 0)]
     phases += [(moments, STEADY + 1000 * n) for n, moments in enumerate(slices)]
     phases += [([0.0] * options.burst, BURST)]
     for number, (moments, first) in enumerate(phases):
@@ -127,7 +129,7 @@ def _remarks(used: list[Usage], trips: Both[list[Trip]]) -> list[str]:
     return [
         f"Aim on two idle cores: POST → command started p50 ≤ {AIM[0]:g} ms, p99 ≤ {AIM[1]:g} ms.",
         "The naive side has no journal, history or queue, and cleans no machine; it is fast because it does less.",
-        f"{MACHINES_A_PROCESS} machines share a process, all share cores and disk with the people.",
+        f"{MACHINES_A_PROCESS} machines share a process, all share cores and disk with the people; each has served before.",
         "PostgreSQL times its commits (before the flush), commands time themselves (date).",
         f"People came at most {late.p99:g} ms late (p99)." if late else "Nobody came.",
         f"Other programs used {others:.0%} of the cores" + (": these figures say little." if others > BUSY else "."),

@@ -25,7 +25,7 @@ from tests.bench.trips import Trip
 from tests.bench.workers import STOP_SECONDS, Worker, WorkerFailed, dealt, workers
 
 START_LIMIT_SECONDS = 10.0
-MACHINES_A_PROCESS = 10
+MACHINES_A_PROCESS = 50
 RECORDS = """
     SELECT l.id::text, l.hostname, l.epoch, l.output, (
         SELECT (extract(epoch FROM pg_xact_commit_timestamp(e.xmin)) * 1000000000)::bigint
