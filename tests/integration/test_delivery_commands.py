@@ -2,8 +2,10 @@
 
 from pathlib import Path
 
+import pytest
 import pytest_asyncio
 
+from client import agent
 from tests.support.database import Database
 from tests.support.machine import Machine, Pool, reached
 
@@ -41,6 +43,27 @@ async def test_a_job_that_cannot_be_started_fails_visibly(pool: Pool, machine: M
         lease = await pool.settled(await pool.request_job(["no-such-program"]))
         assert (lease["status"], lease["failure"]) == ("failed", "not-installed")
         await pool.available(machine)
+
+
+async def test_a_job_that_ends_at_once_is_reported_once(
+    pool: Pool, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(agent, "_AT_ONCE_SECONDS", 20.0)
+    async with machine.serving():
+        lease = await pool.finished(await pool.request_job(["sh", "-c", "echo hello"]))
+        assert (lease["status"], lease["exit_code"], lease["output"]) == ("active", 0, "hello\n")
+        assert lease["started_at"] is not None
+        await reached(lambda: "reported exited" in machine.steps)
+    assert [step for step in machine.steps if step.startswith("reported")] == ["reported exited"]
+
+
+async def test_a_job_that_goes_on_is_reported_twice(pool: Pool, machine: Machine) -> None:
+    async with machine.serving():
+        await pool.request_job(machine.job(f"until test -e {machine.starts}.go; do sleep 0.01; done"))
+        await reached(lambda: "reported started" in machine.steps)
+        Path(f"{machine.starts}.go").touch()
+        await reached(lambda: "reported exited" in machine.steps)
+    assert [step for step in machine.steps if step.startswith("reported")] == ["reported started", "reported exited"]
 
 
 async def test_a_line_typed_in_psql_is_read_and_run_by_the_machine(pool: Pool, machine: Machine) -> None:

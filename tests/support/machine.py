@@ -51,6 +51,8 @@ class Machine:
     address: DatabaseAddress
     starts: Path
     processes: list["ClientProcess"] = field(default_factory=list)
+    steps: list[str] = field(default_factory=list)
+    """The checkpoints that clients in this process have passed."""
 
     @classmethod
     def of(cls, vm: Vm, root: Path, port: int | None = None) -> "Machine":
@@ -84,7 +86,8 @@ class Machine:
         passwords = Passwords(self.state, load_credential(self.state.credential))
         async with DirectTransport(self.address, passwords, **options) as transport:
             programs = Programs(start_host=str(self.state.root / "start-host"))
-            agent = Agent(transport, Journal(self.state.journal), Session(self.state.session), programs)
+            steps = self.steps.append
+            agent = Agent(transport, Journal(self.state.journal), Session(self.state.session), programs, steps)
             task = asyncio.create_task(agent.run())
             try:
                 yield
