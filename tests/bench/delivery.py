@@ -129,7 +129,7 @@ def _remarks(used: list[Usage], trips: Both[list[Trip]]) -> list[str]:
     return [
         f"Aim on two idle cores: POST → command started p50 ≤ {AIM[0]:g} ms, p99 ≤ {AIM[1]:g} ms.",
         "The naive side has no journal, history or queue, and cleans no machine; it is fast because it does less.",
-        f"{MACHINES_A_PROCESS} machines share a process, all share cores and disk with the people; each has served before.",
+        f"{MACHINES_A_PROCESS} machines share a process, all the cores with the people; each has served before.",
         "PostgreSQL times its commits (before the flush), commands time themselves (date).",
         f"People came at most {late.p99:g} ms late (p99)." if late else "Nobody came.",
         f"Other programs used {others:.0%} of the cores" + (": these figures say little." if others > BUSY else "."),
