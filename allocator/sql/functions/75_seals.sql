@@ -62,6 +62,7 @@ BEGIN
     RETURN n;
 END $$;
 
+-- Puts a seal over these events at the end of the chain. One sweep at a time does.
 CREATE OR REPLACE FUNCTION append_seal(
     p_month date, p_ids int8multirange, p_events bigint, p_rows_sha256 bytea, p_prints bytea) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -93,39 +94,4 @@ BEGIN
     ELSIF p_over THEN
         UPDATE event_sealing SET settled = seen, seen = (SELECT last_value FROM events_id_seq), until = NULL;
     END IF;
-END $$;
-
--- Sees to it that this month and the next two have a partition, and whatever month the default one has caught.
-CREATE OR REPLACE FUNCTION sweep_months() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    months  date[];
-    missing date;
-BEGIN
-    IF NOT sweep_begins('months') THEN
-        RETURN 0;
-    END IF;
-    months := ARRAY(
-        (SELECT (event_month(clock()) + make_interval(months => ahead))::date FROM generate_series(0, 2) AS ahead
-         UNION SELECT event_month(at) FROM events_default)
-        EXCEPT SELECT month FROM event_months());
-    FOREACH missing IN ARRAY months LOOP
-        PERFORM add_event_month(missing);
-    END LOOP;
-    PERFORM guard_event_months();
-    RETURN cardinality(months);
-EXCEPTION WHEN lock_not_available THEN
-    RETURN 0;
-END $$;
-
--- Counts the use anew when it was last counted five minutes ago. Who reads it meanwhile reads the numbers of before.
-CREATE OR REPLACE FUNCTION sweep_usage() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    IF NOT sweep_begins('usage')
-       OR EXISTS (SELECT FROM usage_by_day WHERE counted_at > clock() - interval '5 minutes') THEN
-        RETURN 0;
-    END IF;
-    REFRESH MATERIALIZED VIEW CONCURRENTLY usage_by_day;
-    RETURN (SELECT count(*) FROM usage_by_day);
 END $$;

@@ -1,5 +1,4 @@
--- What `lablink verify` asks of the history, and how a month of it goes into a file. Each check says in words what is wrong
--- and where; no row means that all is well.
+-- What `lablink verify` asks of the history. Each check says in words what is wrong and where; no row means that all is well.
 
 -- The seals p_first to p_last as a chain: each is what it was, and stands on the one before it.
 CREATE OR REPLACE FUNCTION broken_chain(p_first bigint, p_last bigint) RETURNS TABLE (what text)
@@ -95,26 +94,3 @@ BEGIN ATOMIC
                       AND e.detail ->> 'sha256' = encode(a.sha256, 'hex'))
       AND NOT EXISTS (SELECT FROM public.event_archives later WHERE later.month = public.event_month(a.archived_at));
 END;
-
--- Drops the partition of a month whose p_events events are in a file, and writes that down. Refuses when the file cannot
--- have them all.
-CREATE OR REPLACE FUNCTION archive_month(p_month date, p_file text, p_sha256 bytea, p_events bigint) RETURNS void
-LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '1s' AS $$
-DECLARE
-    partition regclass := (SELECT m.partition FROM event_months() m WHERE m.month = p_month);
-    found     bigint;
-    ids       int8multirange;
-BEGIN
-    LOCK TABLE events IN ACCESS EXCLUSIVE MODE;
-    EXECUTE format('SELECT count(*), range_agg(int8range(id, id, ''[]'')) FROM %s', partition) INTO found, ids;
-    IF found IS DISTINCT FROM p_events THEN
-        RAISE EXCEPTION '% has % events, the file has %', to_char(p_month, 'YYYY-MM'), found, p_events USING ERRCODE = 'LL003',
-            HINT = 'Somebody wrote to that month just now. Try again.';
-    END IF;
-    EXECUTE format('ALTER TABLE events DETACH PARTITION %s', partition);
-    EXECUTE format('DROP TABLE %s', partition);
-    INSERT INTO event_archives (month, ids, events, file, sha256, archived_by)
-    VALUES (p_month, coalesce(ids, '{}'), found, p_file, p_sha256, actor());
-    PERFORM record_event('history.archived', NULL, NULL, NULL, jsonb_build_object(
-        'month', to_char(p_month, 'YYYY-MM'), 'events', found, 'file', p_file, 'sha256', encode(p_sha256, 'hex')));
-END $$;
