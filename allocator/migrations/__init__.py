@@ -1,5 +1,6 @@
 """The database's versions: each revision here runs one `V<version>__<description>.sql` of allocator/sql."""
 
+import re
 from pathlib import Path
 
 import asyncpg
@@ -7,6 +8,12 @@ import sqlalchemy
 from alembic import op
 
 SQL = Path(__file__).parent.parent / "sql"
+
+FUNCTION = re.compile(r"^(?:CREATE|CREATE OR REPLACE|DROP) FUNCTION (?:IF EXISTS )?(\w+)\(", re.MULTILINE)
+OURS = """
+    SELECT string_agg(oid::regprocedure::text, ', ') FROM pg_proc
+    WHERE pronamespace = 'public'::regnamespace AND proowner = current_user::regrole AND proname = ANY (:names)
+"""
 
 
 class MigrationFailed(Exception):
@@ -20,6 +27,14 @@ def run_script(name: str) -> None:
         context.impl.static_output((SQL / name).read_text())
     else:
         execute(op.get_bind(), SQL / name)
+
+
+def drop_functions() -> None:
+    """Drops every function in `public` that a file of ours makes, or made once; an admin's own stay."""
+    names = {name for file in SQL.rglob("*.sql") for name in FUNCTION.findall(file.read_text())}
+    connection = op.get_bind()
+    ours = connection.execute(sqlalchemy.text(OURS), {"names": sorted(names)}).scalar_one()
+    connection.exec_driver_sql(f"DROP FUNCTION {ours} CASCADE")  # in one statement: some are in others' way
 
 
 def execute(connection: sqlalchemy.Connection, file: Path) -> None:

@@ -171,6 +171,13 @@ async def test_down_drops_the_machines_roles_and_nobody_elses_functions(database
     assert await owner.fetchval("SELECT the_admins()") == 2
 
 
+async def test_down_also_drops_what_only_an_earlier_release_made(database: Database) -> None:
+    owner = await database.connect("lablink")
+    await owner.execute("CREATE FUNCTION refuse_dead_leases(integer[]) RETURNS void LANGUAGE sql RETURN NULL")
+    await migrate.downgrade(database.dsn("lablink"), "base")
+    assert await contents(database) == ["schema public"]
+
+
 async def test_two_processes_that_migrate_an_empty_database_at_once_both_succeed(database: Database) -> None:
     dsn = database.dsn("lablink")
     await migrate.downgrade(dsn, "base")

@@ -1,6 +1,6 @@
 """main job"""
 
-from allocator.migrations import run_script
+from allocator.migrations import drop_functions, run_script
 
 revision = "1"
 down_revision = None
@@ -12,3 +12,4 @@ def upgrade() -> None:
 
 def downgrade() -> None:
     run_script("V1__main_job.down.sql")
+    drop_functions()
