@@ -4,25 +4,19 @@ import asyncio
 import getpass
 import json
 import os
-import shutil
 from collections.abc import AsyncIterator, Callable, Coroutine, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING, NoReturn, TypeVar
-from urllib.parse import parse_qsl, unquote, urlsplit
+from typing import TypeVar
 
 import asyncpg
 
 from allocator.cli.admin import Connection
-from allocator.cli.failures import CommandFailed, Misused, explained
+from allocator.cli.failures import Misused, explained
 from allocator.config import load_settings
-from allocator.local import UpFailed
 from allocator.local.data_directory import nearest
 from allocator.secrets import SecretMissing, dsn
-
-if TYPE_CHECKING:
-    from allocator.migrate import Step
 
 T = TypeVar("T")
 
@@ -34,9 +28,6 @@ STATEMENT_SECONDS = 30.0
 
 NOTHING_GIVEN = """There is no .lablink here or in a directory above, so which database? Give --data-dir of a \
 `lablink up`, or --set database.host=… with the owner's password in LABLINK_OWNER_PASSWORD."""
-
-NO_PSQL = """There is no psql on this machine. Install it (Debian, Ubuntu: apt install postgresql-client; macOS: brew \
-install libpq), or give `lablink db url` to any other PostgreSQL program."""
 
 
 def settings_place(data_dir: Path | None, settings: Sequence[str]) -> Path | None:
@@ -79,13 +70,6 @@ def reachable_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:
     return asked(where, data_dir, settings)
 
 
-def versions(data_dir: Path | None, settings: Sequence[str]) -> "list[Step]":
-    """Every version of the database, oldest first, and whether this one has it."""
-    from allocator.migrate import history
-
-    return asked(history, data_dir, settings)
-
-
 def asked(question: Callable[[str], Coroutine[None, None, T]], data_dir: Path | None, settings: Sequence[str]) -> T:
     """The answer to a question about the database at the owner's connection string; failures come with words."""
     place = asyncio.run(find(data_dir, settings))
@@ -122,45 +106,3 @@ def os_user() -> str:
         return os.environ.get("SUDO_USER") or getpass.getuser()
     except (KeyError, OSError):  # a container without this user in its passwd
         return str(os.getuid())
-
-
-def become_psql(url: str, arguments: Sequence[str]) -> NoReturn:
-    """Replace this process by psql, connected to `url`; the password goes where `ps` does not see it."""
-    psql = find_psql()
-    if psql is None:
-        raise CommandFailed(NO_PSQL)
-    quiet = "--variable=SHOW_CONTEXT=never"  # a refusal is two lines: what was refused, and the hint
-    os.execvpe(psql, [psql, quiet, *arguments], os.environ | psql_environment(url))
-
-
-def find_psql() -> str | None:
-    """The psql to run, if there is one."""
-    return _psql_of_server() or shutil.which("psql")
-
-
-def psql_environment(url: str) -> dict[str, str]:
-    """What libpq reads instead of a connection string."""
-    parts = urlsplit(url)
-    options = dict(parse_qsl(parts.query))
-    given = {
-        "PGHOST": options.get("host") or parts.hostname,
-        "PGPORT": str(parts.port or 5432),
-        "PGUSER": parts.username,
-        "PGPASSWORD": unquote(parts.password or ""),
-        "PGDATABASE": parts.path.lstrip("/"),
-        "PGSSLMODE": options.get("sslmode"),
-        "PGSSLROOTCERT": options.get("sslrootcert"),
-        "PGAPPNAME": "lablink db shell",
-    }
-    return {name: value for name, value in given.items() if value}
-
-
-def _psql_of_server() -> str | None:
-    """The psql beside the server that `lablink up` runs, if it has one: as new as the newest database here."""
-    from allocator.local.postgres_binaries import find_binaries
-
-    try:
-        psql = find_binaries().directory / "psql"
-    except UpFailed:
-        return None
-    return str(psql) if psql.exists() else None

@@ -12,7 +12,8 @@ from pathlib import Path
 import asyncpg
 
 from allocator import secrets
-from allocator.cli.database import find_psql, settings_place
+from allocator.cli import psql
+from allocator.cli.database import settings_place
 from allocator.config import ConfigError, Database, Settings, load_settings
 from allocator.connection import Connection
 from allocator.local.data_directory import nearest
@@ -177,5 +178,5 @@ async def _machine(place: Path | None) -> Lines:
     yield Line(
         "disk", free >= LEAST_FREE, room, None if free >= LEAST_FREE else "Make room: a full disk stops PostgreSQL."
     )
-    psql = find_psql()
-    yield Line("psql", True if psql else None, psql or "not here", None if psql else "apt install postgresql-client")
+    there = psql.find()
+    yield Line("psql", True if there else None, there or "not here", None if there else "apt install postgresql-client")

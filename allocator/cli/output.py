@@ -3,7 +3,7 @@
 import json
 import sys
 from collections.abc import Iterable, Mapping, Sequence
-from datetime import datetime, timedelta
+from datetime import UTC, datetime, timedelta
 from typing import Any, TextIO
 from uuid import UUID
 
@@ -96,14 +96,19 @@ def print_json_lines(rows: Iterable[Row]) -> None:
         print(dump(dict(row)), flush=True)
 
 
-def show_rows(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime, empty: str, as_json: bool) -> None:
-    """Print rows as a table of the keys in `columns`, or `empty` when there is none; or all of them as JSON."""
+def show_rows(
+    rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime | None = None, empty: str = "", as_json: bool
+) -> None:
+    """Print rows as a table of the keys in `columns`, or `empty` when there is none; or all of them as JSON.
+
+    Times are told against `now`, which is the database's where the times are; left out, this machine's.
+    """
     listed = [dict(row) for row in rows]
     if as_json:
         print_json(listed)
     elif listed:
-        console().print(table(listed, columns, now=now))
-    else:
+        console().print(table(listed, columns, now=now or datetime.now(UTC)))
+    elif empty:
         say(empty)
 
 

@@ -63,10 +63,9 @@ def tell_findings(found: "list[Finding]", as_json: bool) -> None:
     if as_json:
         output.print_json([*wrong, *notes])
     else:
-        now = datetime.now(UTC)
-        output.show_rows(wrong, WRONG, now=now, empty="Everything is as it must be.", as_json=False)
+        output.show_rows(wrong, WRONG, empty="Everything is as it must be.", as_json=False)
         if notes:
-            output.show_rows(notes, NOTES, now=now, empty="", as_json=False)
+            output.show_rows(notes, NOTES, as_json=False)
     if wrong:
         raise typer.Exit(1)
 

@@ -21,7 +21,16 @@ def test_every_link_and_every_file_that_a_document_names_is_there(document: str)
 
 
 @pytest.mark.parametrize(
-    "package", ["client", "allocator", "allocator/cli", "allocator/local", "allocator/sql/functions"]
+    "package",
+    [
+        "client",
+        "allocator",
+        "allocator/cli",
+        "allocator/cli/db",
+        "allocator/local",
+        "allocator/sql/functions",
+        "allocator/upkeep",
+    ],
 )
 def test_the_architecture_says_what_every_module_is_for(package: str) -> None:
     there = {path.name for path in (ROOT / package).iterdir() if path.suffix in {".py", ".sql"}} - {"__init__.py"}

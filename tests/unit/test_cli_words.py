@@ -8,8 +8,8 @@ import pytest
 from rich.console import Console
 
 from allocator.cli import output
-from allocator.cli.database import psql_environment
 from allocator.cli.failures import EXPECTED
+from allocator.upkeep.programs import environment
 
 NOW = datetime(2026, 3, 1, 12, tzinfo=UTC)
 
@@ -76,18 +76,17 @@ def test_json_has_times_in_iso_8601() -> None:
     assert output.dump({"at": NOW}) == '{"at": "2026-03-01T12:00:00+00:00"}'
 
 
-def test_psql_is_told_all_through_its_environment() -> None:
-    told = psql_environment("postgresql://lablink:s%2Fe@[::1]:5433/lablink_db?sslmode=verify-full&sslrootcert=/ca.pem")
+def test_programs_of_postgresql_are_told_all_through_their_environment() -> None:
+    told = environment("postgresql://lab%40link:s%2Fe@[::1]:5433/lablink_db?sslmode=verify-full&sslrootcert=/ca.pem")
 
     assert told == {
         "PGHOST": "::1",
         "PGPORT": "5433",
-        "PGUSER": "lablink",
+        "PGUSER": "lab@link",
         "PGPASSWORD": "s/e",
         "PGDATABASE": "lablink_db",
         "PGSSLMODE": "verify-full",
         "PGSSLROOTCERT": "/ca.pem",
-        "PGAPPNAME": "lablink db shell",
     }
 
 

@@ -45,15 +45,9 @@ KeepDays = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Also when people or machines are using the database.")]
 Name = Annotated[str, typer.Argument(help='The name of a backup, or "latest".')]
 
+app = typer.Typer()
 backup_app = typer.Typer(**CONTEXT | {"no_args_is_help": False})
-
-
-def register(app: typer.Typer) -> None:
-    """Add the commands to `lablink db`."""
-    app.add_typer(backup_app, name="backup", invoke_without_command=True)
-    app.command("backups")(show_backups)
-    app.command("restore")(restore)
-    app.command("rehearse")(rehearse)
+app.add_typer(backup_app, name="backup", invoke_without_command=True)
 
 
 @backup_app.callback()
@@ -104,6 +98,7 @@ def verify(
     _show(_rehearsal("backup verify", upkeep.verify, storage, name, data_dir, settings), as_json)
 
 
+@app.command("rehearse")
 def rehearse(
     name: Name, source: From = None, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None
 ) -> None:
@@ -119,21 +114,22 @@ def rehearse(
     _show(_rehearsal("rehearse", upkeep.rehearse, storage, name, data_dir, settings), as_json)
 
 
+@app.command("backups")
 def show_backups(
     source: From = None, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None
 ) -> None:
     """List the backups, oldest first."""
     import asyncio
-    from datetime import UTC, datetime
 
     from allocator.cli.output import show_rows
     from allocator.upkeep.backup import backups
 
     storage, _ = _storage(source, data_dir, settings)
     rows = [_row(each) for each in asyncio.run(backups(storage))]
-    show_rows(rows, COLUMNS, now=datetime.now(UTC), empty=f"{storage} has no backup yet.", as_json=as_json)
+    show_rows(rows, COLUMNS, empty=f"{storage} has no backup yet.", as_json=as_json)
 
 
+@app.command("restore")
 def restore(
     name: Name,
     source: From = None,
@@ -226,7 +222,6 @@ def _row(backup: "Backup") -> dict[str, object]:
 def _show(rehearsal: "Rehearsal", as_json: bool) -> None:
     """Print what a rehearsal showed; the exit code says whether it went well."""
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from allocator.cli.output import print_json, say, show_rows
 
@@ -234,7 +229,7 @@ def _show(rehearsal: "Rehearsal", as_json: bool) -> None:
     if as_json:
         print_json(shown)
     else:
-        show_rows(shown["steps"], STEPS, now=datetime.now(UTC), empty="", as_json=False)
+        show_rows(shown["steps"], STEPS, as_json=False)
         for problem in rehearsal.problems:
             say(f"Wrong: {problem}")
         say("It is not as it must be." if rehearsal.problems else f"{rehearsal.backup} is as it must be.")

@@ -9,6 +9,8 @@ from allocator.cli.options import DataDir, Json, Settings
 if TYPE_CHECKING:
     from allocator.upkeep.move import Moved
 
+app = typer.Typer()
+
 To = Annotated[
     str,
     typer.Option(
@@ -27,11 +29,7 @@ Superuser = Annotated[
 ]
 
 
-def register(app: typer.Typer) -> None:
-    """Add the command to `lablink db`."""
-    app.command("move")(move)
-
-
+@app.command("move")
 def move(
     to: To,
     superuser: Superuser = None,
@@ -49,7 +47,8 @@ def move(
     import asyncio
     from dataclasses import asdict
 
-    from allocator.cli.deploy import superuser_of, target_of
+    from allocator.cli.db.superusers import superuser_of
+    from allocator.cli.db.target import target_of
     from allocator.cli.long_runs import run_operation
     from allocator.cli.output import print_json
     from allocator.operations import Operation

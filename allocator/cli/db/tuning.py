@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import Sequence
 from dataclasses import asdict
-from datetime import UTC, datetime
 from pathlib import Path
 
 import asyncpg
@@ -11,7 +10,7 @@ import asyncpg
 from allocator.cli import output
 from allocator.cli.admin import Connection
 from allocator.cli.database import connected, settings_place
-from allocator.cli.deploy import superuser_dsn
+from allocator.cli.db.superusers import superuser_dsn
 from allocator.cli.failures import CommandFailed, Misused, explained
 from allocator.config import load_settings
 from allocator.upkeep import tune
@@ -42,7 +41,7 @@ def tuned(
         return print(tune.as_conf([tune.Setting(each.name, each.value, each.why) for each in found]))
     if form == "sql":
         return print("\n".join(f"{tune.as_sql(each.name, each.value)};" for each in differing))
-    output.show_rows([asdict(each) for each in found], COLUMNS, now=datetime.now(UTC), empty="", as_json=as_json)
+    output.show_rows([asdict(each) for each in found], COLUMNS, as_json=as_json)
 
 
 async def _compared(

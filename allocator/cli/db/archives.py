@@ -14,7 +14,9 @@ if TYPE_CHECKING:
     from allocator.operations import Operation
     from allocator.upkeep.archive import Archived
 
+app = typer.Typer()
 archives = typer.Typer(help="Months of the history that are in files.", **CONTEXT)
+app.add_typer(archives, name="archives")
 
 MOVED = {"month": "Month", "events": "Events", "file": "File", "sha256": "SHA-256"}
 COLUMNS = MOVED | {"archived_at": "Archived", "archived_by": "By"}
@@ -25,12 +27,7 @@ LIST = """
 """
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `lablink db`."""
-    app.command("archive")(archive_months)
-    app.add_typer(archives, name="archives")
-
-
+@app.command("archive")
 def archive_months(
     before: Annotated[str, typer.Option("--before", metavar="YYYY-MM", help="The first month that stays.")],
     to: Annotated[Path, typer.Option("--to", metavar="DIR", help="Where the files go.", file_okay=False)],
@@ -45,13 +42,12 @@ def archive_months(
     Example: `lablink db archive --before 2026-09 --to /var/backups/lablink`
     """
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from allocator.cli import output
 
     rows = [asdict(each) for each in _archived(_month(before), to, data_dir, settings)]
     empty = f"No month before {before} is left."
-    output.show_rows(rows, MOVED, now=datetime.now(UTC), empty=empty, as_json=as_json)
+    output.show_rows(rows, MOVED, empty=empty, as_json=as_json)
 
 
 def _archived(month: "date", to: Path, data_dir: Path | None, settings: list[str] | None) -> "list[Archived]":

@@ -12,6 +12,8 @@ from allocator.cli.units import seconds, size
 if TYPE_CHECKING:
     from allocator.upkeep.trial import Step
 
+app = typer.Typer()
+
 STEPS = {"name": "Step", "done": "Worked", "milliseconds": "ms", "why": "Why not"}
 COMPARED = {"name": "Setting", "now": "Now", "value": "Should be", "why": "Why"}
 
@@ -33,15 +35,7 @@ class Form(StrEnum):
     conf = "conf"
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `lablink db`."""
-    app.command("verify")(verify)
-    app.command("test")(walk)
-    app.command("tune")(tune)
-    app.command("hba")(hba)
-    app.command("watch-logs")(watch_logs)
-
-
+@app.command("verify")
 def verify(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
     """Check all that `lablink verify` does, and the server around the database: its settings, room, doors and TLS.
 
@@ -62,6 +56,7 @@ def verify(as_json: Json = False, data_dir: DataDir = None, settings: Settings =
     tell_findings(found, as_json)
 
 
+@app.command("test")
 def walk(
     full: Annotated[
         bool, typer.Option("--full", help="Also lend a machine that is made for it, and undo that.")
@@ -78,18 +73,18 @@ def walk(
     Example: `lablink db test --full`
     """
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from allocator.cli import output
-    from allocator.cli.trial import steps
+    from allocator.cli.db.trial import steps
 
     taken: list[Step] = steps(full, data_dir, settings or [])
     rows = [asdict(each) | {"milliseconds": round(each.milliseconds, 1)} for each in taken]
-    output.show_rows(rows, STEPS, now=datetime.now(UTC), empty="", as_json=as_json)
+    output.show_rows(rows, STEPS, as_json=as_json)
     if not all(each.done for each in taken):
         raise typer.Exit(1)
 
 
+@app.command("tune")
 def tune(
     ram: Annotated[str, typer.Option("--ram", metavar="SIZE", help="Memory of the server's machine, for example 2GB.")],
     connections: Annotated[
@@ -113,14 +108,15 @@ def tune(
 
     Example: `lablink db tune --ram 2GB --as conf > lablink.conf`
     """
+    from allocator.cli.db.tuning import tuned
     from allocator.cli.failures import Misused
-    from allocator.cli.tuning import tuned
 
     if apply and not superuser:
         raise Misused("--apply needs --superuser: where the connection string of a superuser is, as env:NAME.")
     tuned(size(ram), connections, storage, form, superuser if apply else None, as_json, data_dir, settings or [])
 
 
+@app.command("hba")
 def hba(
     cidr: Annotated[Cidrs, typer.Option("--cidr", metavar="CIDR", help="A network that machines are in.")] = None,
     service: Annotated[Cidrs, typer.Option("--service", metavar="CIDR", help="Where the allocator is.")] = None,
@@ -146,6 +142,7 @@ def hba(
         raise Misused(str(error)) from error
 
 
+@app.command("watch-logs")
 def watch_logs(
     log_group: Annotated[str, typer.Option("--log-group", help="For example /aws/rds/instance/NAME/postgresql.")],
     topic: Annotated[str, typer.Option("--topic", metavar="ARN", help="The SNS topic that is told.")],
@@ -165,6 +162,6 @@ def watch_logs(
 
     Example: `lablink db watch-logs --log-group /aws/rds/instance/lablink/postgresql --topic arn:aws:sns:… --once`
     """
-    from allocator.cli.watch_logs import watch
+    from allocator.cli.db.watch_logs import watch
 
     watch(log_group, topic, seconds(since), None if once else seconds(every), state, as_json)

@@ -1,4 +1,4 @@
-"""`lablink db vacuum, reindex, sizes, connections, kill-idle, slow, locks, listeners`: what goes on in the database."""
+"""`lablink db connections, kill-idle, slow, locks, listeners`: who is connected, what they do, who waits for whom."""
 
 from typing import TYPE_CHECKING, Annotated, Any
 
@@ -10,20 +10,9 @@ from allocator.cli.units import seconds
 if TYPE_CHECKING:
     from allocator.cli.admin import Connection
     from allocator.upkeep.activity import Cut, Session
-    from allocator.upkeep.tables import Treated
 
-Table = Annotated[str | None, typer.Argument(metavar="[TABLE]", help="One table; left out: all of them.")]
+app = typer.Typer()
 
-SIZES = {
-    "table": "Table",
-    "rows": "Rows, about",
-    "dead": "Dead rows",
-    "table_bytes": "Table",
-    "index_bytes": "Indexes",
-    "total_bytes": "Together",
-    "vacuumed": "Vacuumed",
-}
-TREATED = {"table": "Table", "bytes_before": "Before", "bytes_after": "After", "seconds": "Seconds"}
 SESSIONS = {
     "pid": "Process",
     "role": "Role",
@@ -47,78 +36,7 @@ shared_preload_libraries, restart it, and run in this database: CREATE EXTENSION
 WAITS = {"pid": "Process", "blocker": "Waits for", "what": "What"}
 
 
-def register(app: typer.Typer) -> None:
-    """Add the commands to `lablink db`."""
-    app.command("sizes")(show_sizes)
-    app.command("vacuum")(vacuum)
-    app.command("reindex")(reindex)
-    app.command("connections")(show_connections)
-    app.command("kill-idle")(kill_idle)
-    app.command("slow")(show_slow)
-    app.command("locks")(show_locks)
-    app.command("listeners")(show_listeners)
-
-
-def show_sizes(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
-    """How large the database and each table is, and when it was vacuumed."""
-    from dataclasses import asdict
-
-    from allocator.cli import output
-    from allocator.cli.units import in_words
-    from allocator.upkeep import tables
-
-    async def work(connection: "Connection") -> None:
-        found = await tables.sizes(connection)
-        if as_json:
-            return output.print_json(asdict(found))
-        rows = [_with_words(asdict(each)) for each in found.tables]
-        await _show(connection, rows, SIZES, "There are no tables yet: lablink db migrate", as_json)
-        output.say(f"{found.database} has {in_words(found.bytes)} altogether.")
-
-    run_on_database(work, data_dir, settings)
-
-
-def vacuum(
-    table: Table = None,
-    full: Annotated[
-        bool,
-        typer.Option("--full", help="Give room back to the disk. Nobody can use a table while it is written anew."),
-    ] = False,
-    as_json: Json = False,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-) -> None:
-    """Remove dead rows and renew the statistics. PostgreSQL does so by itself; this does it now.
-
-    Example: `lablink db vacuum events`
-    """
-    from allocator.cli.long_runs import shown_progress
-    from allocator.upkeep import tables
-
-    async def work(connection: "Connection") -> None:
-        with shown_progress() as tell:
-            treated = await tables.vacuum(connection, table, tell, full=full)
-        await _show_treated(connection, treated, as_json)
-
-    _on_tables(work, data_dir, settings)
-
-
-def reindex(table: Table = None, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
-    """Build the indexes anew, while they are in use. Interrupted, it leaves the old ones.
-
-    Example: `lablink db reindex leases`
-    """
-    from allocator.cli.long_runs import shown_progress
-    from allocator.upkeep import tables
-
-    async def work(connection: "Connection") -> None:
-        with shown_progress() as tell:
-            treated = await tables.reindex(connection, table, tell)
-        await _show_treated(connection, treated, as_json)
-
-    _on_tables(work, data_dir, settings)
-
-
+@app.command("connections")
 def show_connections(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
     """Who is connected, from where, and what they did last. Literals are left out: they may be secrets."""
     from allocator.upkeep import activity
@@ -130,6 +48,7 @@ def show_connections(as_json: Json = False, data_dir: DataDir = None, settings: 
     run_on_database(work, data_dir, settings)
 
 
+@app.command("kill-idle")
 def kill_idle(
     older: Annotated[str, typer.Option("--older", metavar="TIME", help="Idle for at least that long.")] = "10m",
     in_transaction: Annotated[
@@ -158,6 +77,7 @@ def kill_idle(
         raise typer.Exit(1)
 
 
+@app.command("slow")
 def show_slow(
     over: Annotated[str, typer.Option("--over", metavar="TIME", help="Running for at least that long.")] = "1s",
     as_json: Json = False,
@@ -183,6 +103,7 @@ def show_slow(
     run_on_database(work, data_dir, settings)
 
 
+@app.command("locks")
 def show_locks(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
     """Who waits for whom. To end who is in the way, in psql: SELECT pg_terminate_backend(PROCESS)."""
     from allocator.upkeep import activity
@@ -193,6 +114,7 @@ def show_locks(as_json: Json = False, data_dir: DataDir = None, settings: Settin
     run_on_database(work, data_dir, settings)
 
 
+@app.command("listeners")
 def show_listeners(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
     """Who listens for changes, which machines are not connected, and how full the queue of notifications is.
 
@@ -214,23 +136,12 @@ def show_listeners(as_json: Json = False, data_dir: DataDir = None, settings: Se
     run_on_database(work, data_dir, settings)
 
 
-def _on_tables(work: Any, data_dir: DataDir, settings: Settings) -> None:
-    from allocator.cli.failures import NotThere
-    from allocator.upkeep.tables import NoSuchTable
-
-    try:
-        run_on_database(work, data_dir, settings)
-    except NoSuchTable as error:
-        raise NotThere(str(error)) from error
-
-
 async def _show(
     connection: "Connection", rows: list[dict[str, Any]], columns: dict[str, str], empty: str, as_json: bool
 ) -> None:
-    from allocator.cli import output
+    from allocator.cli import admin, output
 
-    now = await connection.fetchval("SELECT clock_timestamp()")
-    output.show_rows(rows, columns, now=now, empty=empty, as_json=as_json)
+    output.show_rows(rows, columns, now=await admin.clock(connection), empty=empty, as_json=as_json)
 
 
 def _tell_cuts(cut: "list[Cut]", limit: float, as_json: bool) -> None:
@@ -246,11 +157,6 @@ def _tell_cuts(cut: "list[Cut]", limit: float, as_json: bool) -> None:
         output.say(f"Nobody has been idle for {output.duration(limit)}.")
 
 
-async def _show_treated(connection: "Connection", treated: "list[Treated]", as_json: bool) -> None:
-    rows = _plain(treated)
-    await _show(connection, rows if as_json else [_with_words(row) for row in rows], TREATED, "", as_json)
-
-
 def _plain(things: "list[Any]") -> list[dict[str, Any]]:
     return [_row(each) for each in things]
 
@@ -259,14 +165,6 @@ def _row(thing: "Session | Any") -> dict[str, Any]:
     from dataclasses import asdict
 
     return {key: value for key, value in asdict(thing).items() if key != "now"}
-
-
-def _with_words(row: dict[str, Any]) -> dict[str, Any]:
-    """The row with bytes and seconds as a person reads them."""
-    from allocator.cli.units import in_words
-
-    words = {key: in_words(value) for key, value in row.items() if "bytes" in key}
-    return row | words | _rounded(row)
 
 
 def _rounded(row: dict[str, Any]) -> dict[str, str]:

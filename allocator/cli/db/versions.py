@@ -1,49 +1,14 @@
-"""`lablink db`: the database itself: how to reach it, which version it has."""
+"""`lablink db deploy, migrate, downgrade, stamp, sql, history`: roles, database and tables, and their version."""
 
 from typing import Annotated
 
 import typer
 
-from allocator.cli import db_activity, db_archive, db_backups, db_checks, db_move
-from allocator.cli.options import CONTEXT, DataDir, Json, Settings
+from allocator.cli.options import DataDir, Json, Settings
 
-app = typer.Typer(help="Reach the database with psql; bring it to a version; keep its data safe.", **CONTEXT)
-db_archive.register(app)
-db_backups.register(app)
-db_move.register(app)
-db_activity.register(app)
-db_checks.register(app)
+app = typer.Typer()
 
 COLUMNS = {"version": "Version", "description": "What it brought", "applied": "Applied"}
-
-
-@app.command("url")
-def print_url(data_dir: DataDir = None, settings: Settings = None) -> None:
-    """Print the owner's connection string. It holds the password: keep it out of logs and shared screens.
-
-    Example: `psql "$(lablink db url)"`
-    """
-    from allocator.cli.database import owner_dsn
-
-    print(owner_dsn(data_dir, settings or []))
-
-
-@app.command("shell", context_settings={"ignore_unknown_options": True})
-def open_shell(
-    arguments: Annotated[list[str] | None, typer.Argument(metavar="[PSQL-ARGUMENTS]", help="For psql itself.")] = None,
-    data_dir: DataDir = None,
-    settings: Settings = None,
-) -> None:
-    """Open psql as the owner. Illegal changes are refused with a hint; legal ones do all that the web page would do.
-
-    Examples:
-
-    - `lablink db shell`
-    - `lablink db shell -c "SELECT hostname, status FROM vms"`
-    """
-    from allocator.cli.database import become_psql, reachable_dsn
-
-    become_psql(reachable_dsn(data_dir, settings or []), arguments or [])
 
 
 @app.command("deploy")
@@ -64,7 +29,7 @@ def deploy(
     """
     import asyncio
 
-    from allocator.cli.deploy import deploy as run
+    from allocator.cli.db.deploy import deploy as run
     from allocator.cli.output import say
 
     deployed = asyncio.run(run(superuser, settings or []))
@@ -145,13 +110,13 @@ def print_sql(version: Annotated[str, typer.Argument(help="The version to stop a
 
 
 @app.command("history")
-def history(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
+def show_history(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
     """Every version of the database, oldest first, and whether this one has it."""
     from dataclasses import asdict
-    from datetime import UTC, datetime
 
     from allocator.cli import output
-    from allocator.cli.database import versions
+    from allocator.cli.database import asked
+    from allocator.migrate import history
 
-    rows = [asdict(step) for step in versions(data_dir, settings or [])]
-    output.show_rows(rows, COLUMNS, now=datetime.now(UTC), empty="There is no version yet.", as_json=as_json)
+    rows = [asdict(step) for step in asked(history, data_dir, settings or [])]
+    output.show_rows(rows, COLUMNS, empty="There is no version yet.", as_json=as_json)
