@@ -12,7 +12,7 @@ from allocator.errors import LeaseLive, NoSuchLease
 from allocator.metrics import Metrics
 from allocator.store import Store
 from allocator.tokens import key_sha256, lease_token, new_key, new_salt, pin_of, request_sha256
-from allocator.views import Accepted, HeldLease, Outcome
+from allocator.views import Accepted, HeldLease, RequestOutcome
 from client.command import Command, DesktopCommand
 
 log = structlog.get_logger()
@@ -38,7 +38,7 @@ class Opened:
     """The lease that answers a request; `outcome` tells whether it was there before."""
 
     held: HeldLease
-    outcome: Outcome
+    outcome: RequestOutcome
 
 
 async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> Opened:
@@ -73,7 +73,7 @@ async def _request_vm(
     key = request.key
     secret, salt = key or new_key(), new_salt()
     token = lease_token(secret, salt)
-    with metrics.claim_timer():
+    with metrics.request_timer():
         accepted = await store.request_vm(
             email,
             with_pin(command, token),

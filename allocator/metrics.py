@@ -7,7 +7,7 @@ from typing import get_args
 from prometheus_client import CollectorRegistry, Counter, Gauge, Histogram, generate_latest
 from prometheus_client.exposition import CONTENT_TYPE_LATEST
 
-from allocator.views import LIVE, Outcome, Tally, VmStatus
+from allocator.views import LIVE, RequestOutcome, Tally, VmStatus
 
 CONTENT_TYPE = CONTENT_TYPE_LATEST
 
@@ -25,18 +25,20 @@ class Metrics:
         self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=own)
         self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=own)
         self._streams = Gauge("lablink_open_pages", "Pages that follow a lease or the pool.", registry=own)
-        self._claims = Histogram("lablink_request_seconds", "Time to accept a request.", buckets=SECONDS, registry=own)
+        self._requests = Histogram(
+            "lablink_request_seconds", "Time to accept a request.", buckets=SECONDS, registry=own
+        )
         self._outcomes = Counter("lablink_requests", "Requests for a machine by outcome.", ["outcome"], registry=own)
         self._swept = Counter("lablink_swept_rows", "Rows that sweeps changed.", ["duty"], registry=own)
         self._sweeps = Counter("lablink_sweeps", "Sweeps done.", ["duty"], registry=own)
 
     @contextmanager
-    def claim_timer(self) -> Iterator[None]:
-        """Measures one request_vm, also when it fails."""
-        with self._claims.time():
+    def request_timer(self) -> Iterator[None]:
+        """Times one request_vm, also when it fails."""
+        with self._requests.time():
             yield
 
-    def requested(self, outcome: Outcome) -> None:
+    def requested(self, outcome: RequestOutcome) -> None:
         """A request for a machine was accepted, or found its earlier self."""
         self._outcomes.labels(outcome).inc()
 

@@ -18,7 +18,7 @@ from allocator.problems import Problems
 from allocator.schedule import BackupSchedule
 from allocator.store import Store
 from allocator.sweeps import Sweeper
-from allocator.tasks import running
+from allocator.tasks import alongside
 from allocator.templates import Templates
 from allocator.views import HeldLease
 from allocator.web import Site
@@ -58,9 +58,9 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
     sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
     async with (
         Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
-        running(feed.run()),
-        running(sweeper.run()),
-        running(BackupSchedule(settings.database, settings.backup).run()),
+        alongside(feed.run()),
+        alongside(sweeper.run()),
+        alongside(BackupSchedule(settings.database, settings.backup).run()),
     ):
         yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
         feed.end_streams()

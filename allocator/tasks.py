@@ -7,7 +7,7 @@ from typing import Any
 
 
 @asynccontextmanager
-async def running(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
+async def alongside(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
     """`loop` runs until the block ends; then it is cancelled and has ended."""
     task = asyncio.create_task(loop)
     try:

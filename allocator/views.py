@@ -11,7 +11,7 @@ from client.protocol import Kind
 
 LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "failed", "cancelled"]
 VmStatus = Literal["booting", "available", "in-use", "cleaning", "failed", "retired"]
-Outcome = Literal["created", "repeated", "live"]
+RequestOutcome = Literal["created", "repeated", "live"]
 EndedBy = Literal["holder", "admin", "machine", "service"]
 
 LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
@@ -68,7 +68,7 @@ class Accepted:
     """What request_vm made of a request: the lease and the salt of its token (none when it is somebody's live one)."""
 
     lease_id: UUID
-    outcome: Outcome
+    outcome: RequestOutcome
     token_salt: bytes | None
 
 

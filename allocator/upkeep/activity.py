@@ -3,6 +3,7 @@
 import re
 from dataclasses import dataclass
 from datetime import datetime
+from typing import Any
 
 import asyncpg
 
@@ -76,7 +77,7 @@ class Session:
         return f"{program}({role}, process {self.pid})"
 
     @property
-    def idle_seconds(self) -> float:
+    def state_seconds(self) -> float:
         """How long it has been in its present state."""
         return (self.now - self.since).total_seconds() if self.since else 0.0
 
@@ -102,7 +103,7 @@ class Wait:
 
 @dataclass(frozen=True, slots=True)
 class Statement:
-    """What pg_stat_statements knows about one statement."""
+    """What pg_stat_statements knows about one statement, which is shown without its literals: it leaves some in."""
 
     query: str
     calls: int
@@ -134,23 +135,23 @@ async def cut_idle(connection: Connection, older_seconds: float, *, in_transacti
     idle = [
         each
         for each in await sessions(connection)
-        if each.state in states and each.since and each.idle_seconds >= older_seconds
+        if each.state in states and each.since and each.state_seconds >= older_seconds
     ]
     return [await _cut(connection, each) for each in idle]
 
 
-async def running(connection: Connection, over_seconds: float) -> list[Session]:
+async def slow(connection: Connection, over_seconds: float) -> list[Session]:
     """Statements that have been running for at least that long, the longest first."""
     found = [
-        each for each in await sessions(connection) if each.state == "active" and each.idle_seconds >= over_seconds
+        each for each in await sessions(connection) if each.state == "active" and each.state_seconds >= over_seconds
     ]
-    return sorted(found, key=lambda each: -each.idle_seconds)
+    return sorted(found, key=lambda each: -each.state_seconds)
 
 
 async def statements(connection: Connection) -> list[Statement] | None:
     """The statements that took the most time altogether; None where the server does not count them."""
     try:
-        return [Statement(**row) for row in await connection.fetch(STATEMENTS)]
+        return [Statement(**_without_literals(row)) for row in await connection.fetch(STATEMENTS)]
     except (asyncpg.UndefinedTableError, asyncpg.ObjectNotInPrerequisiteStateError):
         return None
 
@@ -179,7 +180,11 @@ def without_literals(query: str) -> str:
 
 
 def _session(row: asyncpg.Record) -> Session:
-    return Session(**{**row, "query": without_literals(row["query"] or "")})
+    return Session(**_without_literals(row))
+
+
+def _without_literals(row: asyncpg.Record) -> dict[str, Any]:
+    return {**row, "query": without_literals(row["query"] or "")}
 
 
 async def _cut(connection: Connection, session: Session) -> Cut:

@@ -8,7 +8,7 @@ import asyncpg
 
 from allocator import bootstrap
 from allocator.connection import Connection
-from allocator.tasks import running
+from allocator.tasks import alongside
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.reach import connected, database_of, in_database
 from allocator.upkeep.scratch import scratch_database
@@ -76,7 +76,7 @@ def _explained() -> Iterator[None]:
 
 async def _rename(mover: Connection, usher: Connection, name: str, kept: str, pause: Connection) -> None:
     """PostgreSQL lets nobody new in while it waits (5 s at most) for the last session to end."""
-    async with running(_empty(usher, name, mover.get_server_pid(), pause)):
+    async with alongside(_empty(usher, name, mover.get_server_pid(), pause)):
         await mover.execute(f"ALTER DATABASE {name} RENAME TO {kept}")
 
 

@@ -11,7 +11,6 @@ KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"B": 1, "kB": KB, "8kB": 8 * KB, "MB": MB, "GB": GB}
 LEAST_RAM = 256 * MB
 
-
 PRESENT = "SELECT name, setting, unit, context, pending_restart FROM pg_settings WHERE name = ANY ($1)"
 
 
@@ -57,11 +56,11 @@ def recommended(ram: int, connections: int = 100, storage: str = "ssd") -> list[
     fast = storage == "ssd"
     return [
         Setting("max_connections", str(connections), "one a machine, two while it reconnects, and 40 for all others"),
-        Setting("shared_buffers", size(buffers), "a quarter of memory: PostgreSQL's own cache"),
-        Setting("effective_cache_size", size(ram // 2), "half of memory: what it may expect the system to cache"),
-        Setting("work_mem", size(work), "a third of the rest, shared by all connections: each sort or hash"),
-        Setting("maintenance_work_mem", size(min(ram // 16, 2 * GB)), "a sixteenth: vacuum, index builds, restore"),
-        Setting("wal_buffers", size(min(16 * MB, buffers // 32)), "holds what commits write together"),
+        Setting("shared_buffers", in_units(buffers), "a quarter of memory: PostgreSQL's own cache"),
+        Setting("effective_cache_size", in_units(ram // 2), "half of memory: what it may expect the system to cache"),
+        Setting("work_mem", in_units(work), "a third of the rest, shared by all connections: each sort or hash"),
+        Setting("maintenance_work_mem", in_units(min(ram // 16, 2 * GB)), "a sixteenth: vacuum, index builds, restore"),
+        Setting("wal_buffers", in_units(min(16 * MB, buffers // 32)), "holds what commits write together"),
         Setting("min_wal_size", "1GB", "log files are reused, not made anew"),
         Setting("max_wal_size", "4GB", "checkpoints come by the clock, not because of a bulk change"),
         Setting("checkpoint_completion_target", "0.9", "a checkpoint's writes are spread out"),
@@ -109,21 +108,21 @@ def _compared(wanted: Setting, row: asyncpg.Record | None) -> Compared:
     if row is None:
         return Compared(wanted.name, wanted.value, wanted.why, None, False, True)
     now = float(row["setting"]) * UNITS.get(row["unit"] or "B", 1)
-    shown = size(int(now)) if row["unit"] in UNITS else row["setting"]
-    fits = abs(now - plain(wanted.value)) <= 8 * KB * (row["unit"] in UNITS)
+    shown = in_units(int(now)) if row["unit"] in UNITS else row["setting"]
+    fits = abs(now - number(wanted.value)) <= 8 * KB * (row["unit"] in UNITS)
     restart = row["context"] == "postmaster"
     return Compared(wanted.name, wanted.value, wanted.why, shown, fits, restart)
 
 
-def plain(value: str) -> float:
+def number(value: str) -> float:
     """A value as written here, in bytes or as the number that it is."""
     digits = value.rstrip("kMGB")
     return float(digits) * UNITS[value[len(digits) :] or "B"]
 
 
-def size(count: int) -> str:
+def in_units(count: int) -> str:
     """Bytes as PostgreSQL takes them, in the largest unit of which it is more than a few, rounded down."""
-    for unit, size in (("GB", GB), ("MB", MB)):
-        if count % size == 0 or count >= 4 * size:
-            return f"{count // size}{unit}" if count >= size else "0"
+    for unit in ("GB", "MB"):
+        if count % UNITS[unit] == 0 or count >= 4 * UNITS[unit]:
+            return f"{count // UNITS[unit]}{unit}" if count >= UNITS[unit] else "0"
     return f"{count // KB}kB"

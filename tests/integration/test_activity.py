@@ -6,10 +6,13 @@ from pathlib import Path
 import asyncpg
 import pytest
 
+from allocator.local.postgres import running_server
 from allocator.upkeep import activity, tables
 from allocator.upkeep.activity import Wait, without_literals
 from tests.support.admin import answer, lablink
 from tests.support.database import Database
+from tests.support.doors import version_with_tls
+from tests.support.server import UNSAFE_AND_FAST
 from tests.support.service import running_service, settings_for
 from tests.support.upkeep import ignore
 
@@ -111,7 +114,7 @@ async def test_locks_tell_in_words_who_waits_for_whom(database: Database) -> Non
         await holder.execute("SELECT FROM vms WHERE hostname = 'vm-1' FOR UPDATE")
         waiting = asyncio.ensure_future(waiter.execute("SELECT FROM vms WHERE hostname = 'vm-1' FOR UPDATE"))
         wait = await _wait_for_lock(owner)
-        running = await activity.running(owner, 0)
+        slow_now = await activity.slow(owner, 0)
         shown = await answer(database, "db", "locks")
         slow = await answer(database, "db", "slow", "--over", "0s")
     await waiting
@@ -121,8 +124,21 @@ async def test_locks_tell_in_words_who_waits_for_whom(database: Database) -> Non
     assert "held by psql (lablink, process" in wait.what
     assert "which is idle in transaction" in wait.what
     assert [each["blocker"] for each in shown] == [holder.get_server_pid()]
-    assert waiter.get_server_pid() in [each.pid for each in running]
+    assert waiter.get_server_pid() in [each.pid for each in slow_now]
     assert waiter.get_server_pid() in [each["pid"] for each in slow["now"]]
+
+
+async def test_statements_that_the_server_counted_show_no_literal(tmp_path: Path) -> None:
+    settings = {**UNSAFE_AND_FAST, "shared_preload_libraries": "pg_stat_statements"}
+    async with running_server(tmp_path, version=version_with_tls(), settings=settings) as own:
+        superuser = await asyncpg.connect(own.dsn())
+        await superuser.execute("CREATE EXTENSION pg_stat_statements")
+        await superuser.execute("CREATE ROLE somebody PASSWORD 'hunter2'")
+        counted = await activity.statements(superuser)
+        await superuser.close()
+
+    assert counted
+    assert "CREATE ROLE somebody PASSWORD '…'" in [each.query for each in counted]
 
 
 async def test_listeners_name_the_machines_that_are_not_connected(database: Database) -> None:

@@ -13,7 +13,7 @@ import pytest_asyncio
 from allocator.connection import connector
 from allocator.feed import PAYLOADS, POOL, Feed, News, Subscription
 from allocator.store import LEASE_CHANNEL
-from allocator.tasks import running
+from allocator.tasks import alongside
 from allocator.views import Counts, LeaseView
 from client.protocol import CHANNEL
 from tests.support.database import Database
@@ -35,7 +35,7 @@ async def wire(database: Database) -> AsyncIterator[Wire]:
 async def feed(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[Feed]:
     """A feed that is listening."""
     feed = Feed(connector(settings_for(database, tmp_path, port=wire.port).database, "web"), "default")
-    async with running(feed.run()):
+    async with alongside(feed.run()):
         await feed.listening.wait()
         yield feed
 
@@ -165,7 +165,7 @@ async def test_lost_notifications_and_a_dead_peer_are_noticed_by_the_check(
     connect = connector(settings_for(database, tmp_path, port=wire.port).database, "web")
     feed = Feed(connect, "default", check_seconds=0.2)
     lease = await queue(owner)
-    async with running(feed.run()):
+    async with alongside(feed.run()):
         await feed.listening.wait()
         with feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)
@@ -187,7 +187,7 @@ async def test_steady_traffic_does_not_keep_a_lost_notification_from_being_made_
     connect = connector(settings_for(database, tmp_path).database, "web")
     feed = Feed(connect, "default", check_seconds=0.2)
     lease, superuser = await queue(owner), await database.connect("postgres")
-    async with running(feed.run()), running(_chatter(database)):
+    async with alongside(feed.run()), alongside(_chatter(database)):
         await feed.listening.wait()
         with feed.subscribe(POOL), feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)
@@ -204,7 +204,7 @@ async def test_a_flood_of_payloads_is_not_read_but_everything_is_looked_at(
     lease, superuser = await queue(owner), await database.connect("postgres")
     flood = 'SELECT pg_notify($1, format(\'[{"id": "%s"}]\', gen_random_uuid())) FROM generate_series(0, $2)'
     await owner.execute("SELECT end_lease($1)", lease.id)
-    async with running(feed.run()), asyncio.timeout(LIMIT_SECONDS):
+    async with alongside(feed.run()), asyncio.timeout(LIMIT_SECONDS):
         await feed.listening.wait()
         with feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)

@@ -14,7 +14,7 @@ from allocator.connection import Connect, connector
 from allocator.errors import DatabaseUnavailable
 from allocator.metrics import Metrics
 from allocator.sweeps import Sweeper
-from allocator.tasks import running
+from allocator.tasks import alongside
 from allocator.upkeep.history import Head, broken_history
 from client.protocol import CHANNEL
 from tests.support.database import Database
@@ -175,7 +175,7 @@ async def test_a_running_sweeper_rides_out_an_outage(
     database: Database, owner: Connection, wire: Wire, settings: Settings
 ) -> None:
     sweeper = new_sweeper(settings)
-    async with running(sweeper.run()), asyncio.timeout(LIMIT_SECONDS):
+    async with alongside(sweeper.run()), asyncio.timeout(LIMIT_SECONDS):
         await sweeper.in_contact.wait()
         given = asyncio.Event()
         await owner.add_listener(CHANNEL, lambda *notice: given.set() if "in-use" in notice[-1] else None)
@@ -198,7 +198,7 @@ async def test_a_fault_that_nobody_expected_does_not_end_the_sweeping(settings: 
         return await connect(*arguments, **options)
 
     sweeper = new_sweeper(settings, faulty)
-    async with running(sweeper.run()), asyncio.timeout(LIMIT_SECONDS):
+    async with alongside(sweeper.run()), asyncio.timeout(LIMIT_SECONDS):
         await sweeper.in_contact.wait()
 
 

@@ -48,7 +48,7 @@ def test_the_guides_machine_gets_the_guides_settings() -> None:
 @pytest.mark.parametrize("ram", [tune.LEAST_RAM, GB, 64 * GB, 1024 * GB])
 @pytest.mark.parametrize("connections", [10, 100, 10_000])
 def test_memory_is_never_promised_twice(ram: int, connections: int) -> None:
-    computed = {each.name: tune.plain(each.value) for each in tune.recommended(ram, connections)}
+    computed = {each.name: tune.number(each.value) for each in tune.recommended(ram, connections)}
     least = 256 * tune.KB * connections
     assert computed["shared_buffers"] + max(computed["work_mem"] * connections, least) <= ram + least
     assert computed["maintenance_work_mem"] <= 2 * GB
@@ -131,4 +131,9 @@ async def test_what_cannot_be_is_refused_in_a_sentence(database: Database, argum
 
 
 def test_sizes_are_written_as_postgresql_takes_them() -> None:
-    assert [tune.size(count) for count in (5 * MB + 1, 3 * GB, 6 * GB, 300 * tune.KB)] == ["5MB", "3GB", "6GB", "300kB"]
+    assert [tune.in_units(count) for count in (5 * MB + 1, 3 * GB, 6 * GB, 300 * tune.KB)] == [
+        "5MB",
+        "3GB",
+        "6GB",
+        "300kB",
+    ]

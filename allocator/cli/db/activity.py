@@ -91,13 +91,13 @@ def show_slow(
     limit = seconds(over)
 
     async def work(connection: "Connection") -> None:
-        now, counted = await activity.running(connection, limit), await activity.statements(connection)
+        now, counted = await activity.slow(connection, limit), await activity.statements(connection)
         if as_json:
             return output.print_json({"now": _plain(now), "statements": None if counted is None else _plain(counted)})
         await _show(connection, _plain(now), SESSIONS, f"No statement has run for {output.duration(limit)}.", as_json)
         if counted is None:
             return output.say(UNCOUNTED)
-        rows = [row | {"query": activity.without_literals(row["query"])} | _rounded(row) for row in _plain(counted)]
+        rows = [row | _rounded(row) for row in _plain(counted)]
         await _show(connection, rows, STATEMENTS, "No statement was counted yet.", as_json)
 
     run_on_database(work, data_dir, settings)
@@ -150,7 +150,7 @@ def _tell_cuts(cut: "list[Cut]", limit: float, as_json: bool) -> None:
     if as_json:
         return output.print_json([_row(each.session) | {"cut": each.done, "why_not": each.why_not} for each in cut])
     for each in cut:
-        idle = output.duration(each.session.idle_seconds)
+        idle = output.duration(each.session.state_seconds)
         outcome = f"Ended {each.session.who}" if each.done else f"Did not end {each.session.who}: {each.why_not}"
         output.say(f"{outcome}; {each.session.state} for {idle}.")
     if not cut:

@@ -20,7 +20,7 @@ COMPARED = {"name": "Setting", "now": "Now", "value": "Should be", "why": "Why"}
 Cidrs = list[str] | None
 
 
-class Storage(StrEnum):
+class Disk(StrEnum):
     """What the data lies on."""
 
     ssd = "ssd"
@@ -91,7 +91,7 @@ def tune(
         int | None,
         typer.Option("--connections", min=10, max=10_000, help="Left out: enough for the machines that there are."),
     ] = None,
-    storage: Annotated[Storage, typer.Option("--storage", help="What the data lies on.")] = Storage.ssd,
+    storage: Annotated[Disk, typer.Option("--storage", help="What the data lies on.")] = Disk.ssd,
     form: Annotated[Form, typer.Option("--as", help="A comparison, ALTER SYSTEM statements, or a file.")] = Form.table,
     apply: Annotated[bool, typer.Option("--apply", help="Set what differs; needs --superuser.")] = False,
     superuser: Annotated[
