@@ -109,6 +109,15 @@ async def test_what_happened_is_sealed_once(owner: asyncpg.Connection, service: 
     assert [row["events"] for row in await owner.fetch("SELECT events FROM event_seals ORDER BY seal")] == [5, 2]
 
 
+async def test_the_first_event_is_sealed_however_long_it_was_waited_for(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    assert await seal(service) == 0
+    await happen(owner)
+    assert await seal(service) == 1
+    assert await wrong(owner) == []
+
+
 async def test_an_event_committed_late_is_sealed_late(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -2,8 +2,10 @@
 
 from collections.abc import Sequence
 from dataclasses import dataclass
+from pathlib import Path
 
 from allocator import bootstrap, migrate
+from allocator.cli.database import settings_place
 from allocator.cli.db.superusers import superuser_dsn
 from allocator.cli.failures import Misused, explained
 from allocator.config import Database, load_settings
@@ -20,12 +22,12 @@ class Deployed:
     refused: list[str]
 
 
-async def deploy(superuser: str, settings: Sequence[str]) -> Deployed:
+async def deploy(superuser: str, data_dir: Path | None, settings: Sequence[str]) -> Deployed:
     """Make what is missing, and the database of the newest version. Raises CommandFailed, SecretMissing.
 
     `superuser` points to the connection string of a superuser or of a managed service's master user.
     """
-    database = load_settings(settings).database
+    database = load_settings(settings, settings_place(data_dir, settings)).database
     above, owner = await superuser_dsn(database, superuser), await dsn(database, database.owner)
     given = await passwords(database)
     with explained("Check database.host and database.port."):

@@ -19,6 +19,7 @@ def deploy(
             metavar="REFERENCE", help="Where the superuser's connection string is: env:NAME, file:PATH or aws:NAME."
         ),
     ],
+    data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
     """Make LabLink's roles, its database and the tables on a server. May be repeated; also sets changed passwords.
@@ -32,7 +33,7 @@ def deploy(
     from allocator.cli.db.deploy import deploy as run
     from allocator.cli.output import say
 
-    deployed = asyncio.run(run(superuser, settings or []))
+    deployed = asyncio.run(run(superuser, data_dir, settings or []))
     for statement in deployed.refused:
         say(f"Refused by the server, and not needed: {statement}")
     say(f"The database is at version {deployed.version}.")

@@ -49,7 +49,7 @@ BEGIN
         RETURN 0;
     END IF;
     SELECT * INTO so_far FROM event_sealing;
-    IF (SELECT last_value FROM events_id_seq) <= so_far.settled THEN
+    IF (SELECT last_value - (NOT is_called)::integer FROM events_id_seq) <= so_far.settled THEN
         RETURN 0;
     END IF;
     over := pg_snapshot_xmin(pg_current_snapshot()) >= so_far.until;
@@ -80,8 +80,8 @@ END $$;
 -- Moves the mark below which no event can appear any more, so that a round reads new events only. Ids are drawn long
 -- before their events can be seen, so it takes three rounds: one notes which ids were drawn (`seen`), a later one which
 -- transactions there had been by then (`until`; a transaction draws an id and gets its own number in one statement), a
--- later one finds them all over. p_over is what was found before this round's seals were made; p_reached the last id of
--- a round that left some.
+-- later one finds them all over. Before the first is drawn, last_value is the id that it will be. p_over is what was found
+-- before this round's seals were made; p_reached the last id of a round that left some.
 CREATE OR REPLACE FUNCTION settle_events(p_so_far event_sealing, p_over boolean, p_reached bigint) RETURNS void
 LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -92,6 +92,7 @@ BEGIN
     ELSIF p_over AND p_reached < p_so_far.seen THEN
         UPDATE event_sealing SET settled = p_reached;
     ELSIF p_over THEN
-        UPDATE event_sealing SET settled = seen, seen = (SELECT last_value FROM events_id_seq), until = NULL;
+        UPDATE event_sealing SET settled = seen, until = NULL,
+            seen = (SELECT last_value - (NOT is_called)::integer FROM events_id_seq);
     END IF;
 END $$;
