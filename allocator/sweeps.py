@@ -23,9 +23,6 @@ log = structlog.get_logger()
 UNTOLD: frozenset[Duty] = frozenset({"seal", "usage"})
 """Duties that keep accounts and change nothing that anybody waits for: not worth a log line each time."""
 
-SELDOM: dict[Duty, float] = {"usage": 300.0}
-"""Seconds between two tries of what takes long, so that one that takes too long does not keep the others waiting."""
-
 HEAD_SECONDS = 600.0
 """How often the head of the history goes into the log, where whoever owns the database cannot change it."""
 
@@ -42,7 +39,6 @@ class Sweeper:
         self.contact_at = 0.0
         """Since when the database was there without a gap, on the clock of `_now`."""
         self.swept_at = 0.0
-        self._tried_at: dict[Duty, float] = {}
         self._head_told_at = -inf
         self._loss_is_told = False
         self.in_contact = asyncio.Event()
@@ -58,22 +54,15 @@ class Sweeper:
             self.close()
 
     async def run_once(self) -> dict[Duty, int]:
-        """Do every duty that is due; returns how many rows each changed. One that fails does not keep others waiting.
+        """Do every duty; returns how many rows each changed. One that fails does not keep others waiting.
 
         Raises Unavailable when the database is away: then its silence is not counted as the machines'.
         """
         connection = await self._connected()
         self._note_gap()
-        changed = {duty: await self._sweep(connection, duty) for duty in DUTIES if self._is_due(duty)}
+        changed = {duty: await self._sweep(connection, duty) for duty in DUTIES}
         await self._tell_head(connection)
         return changed
-
-    def _is_due(self, duty: Duty) -> bool:
-        now = _now()
-        due = now - self._tried_at.get(duty, -inf) >= SELDOM.get(duty, 0.0)
-        if due:
-            self._tried_at[duty] = now
-        return due
 
     async def _try_once(self) -> None:
         try:

@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from tests.sql.steps import ADA, BOB, CODE, CYD, PIN, ask, claimed, lent, machine
+from tests.sql.steps import ADA, BOB, CODE, CYD, PIN, ask, lent, machine
 from tests.support.database import Database
 
 VIEWS = ("vm_status", "lease_history", "waiting", "usage_by_day")
@@ -119,48 +119,6 @@ async def test_the_queue_is_shown_in_its_order(service: asyncpg.Connection, read
         await ask(service, email)
     rows = await reader.fetch("SELECT position, email, pool FROM waiting")
     assert [tuple(row) for row in rows] == [(1, ADA, "default"), (2, BOB, "default"), (3, CYD, "default")]
-
-
-async def test_a_days_use_is_counted_in_utc_and_a_lease_over_midnight_on_both_days(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reader: asyncpg.Connection
-) -> None:
-    vm, lease = await claimed(database, service)
-    await vm.report(lease, 1, "exited", 0)
-    await service.execute("SELECT end_lease($1)", lease)
-    superuser = await database.connect("postgres")
-    await superuser.execute(
-        "SET session_replication_role = replica; UPDATE leases SET created_at = '2026-03-01 21:59:30+00', "
-        "assigned_at = '2026-03-01 22:00+00', ended_at = '2026-03-02 01:30+00'"
-    )
-    await service.fetchval("SELECT sweep_usage()")
-
-    rows = await reader.fetch("SELECT * FROM usage_by_day ORDER BY day")
-    counted = [(str(row["day"]), row["leases"], row["people"], float(row["hours_lent"])) for row in rows]
-    assert counted == [("2026-03-01", 1, 1, 2.0), ("2026-03-02", 0, 0, 1.5)]
-    assert [row["median_wait_seconds"] and float(row["median_wait_seconds"]) for row in rows] == [30.0, None]
-
-
-async def test_use_is_counted_anew_after_five_minutes(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reader: asyncpg.Connection
-) -> None:
-    await ask(service, ADA)
-    first = await service.fetchval("SELECT sweep_usage()")
-    await ask(service, BOB)
-    again = await service.fetchval("SELECT sweep_usage()")
-    await database.let_pass(301)
-
-    assert (first, again, await service.fetchval("SELECT sweep_usage()")) == (1, 0, 1)
-    assert await reader.fetchval("SELECT sum(leases) FROM usage_by_day") == 2
-
-
-async def test_use_is_counted_while_somebody_reads_it(
-    database: Database, service: asyncpg.Connection, reader: asyncpg.Connection
-) -> None:
-    await ask(service, ADA)
-    async with reader.transaction():
-        before = await reader.fetch("SELECT * FROM usage_by_day")
-        assert await service.fetchval("SELECT sweep_usage()") == 1
-    assert before == []
 
 
 @pytest.mark.parametrize("view", VIEWS)

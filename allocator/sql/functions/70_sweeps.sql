@@ -252,15 +252,3 @@ BEGIN
 EXCEPTION WHEN insufficient_privilege THEN
     RETURN 0;
 END $$;
-
--- Counts the use anew when it was last counted five minutes ago. Who reads it meanwhile reads the numbers of before.
-CREATE OR REPLACE FUNCTION sweep_usage() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    IF NOT sweep_begins('usage')
-       OR EXISTS (SELECT FROM usage_by_day WHERE counted_at > clock() - interval '5 minutes') THEN
-        RETURN 0;
-    END IF;
-    REFRESH MATERIALIZED VIEW CONCURRENTLY usage_by_day;
-    RETURN (SELECT count(*) FROM usage_by_day);
-END $$;
