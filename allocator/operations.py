@@ -22,12 +22,9 @@ INTERRUPTED = "interrupted"
 NOT_WANTED = "Somebody else did it a moment ago."
 SECONDS_BETWEEN_UPDATES = 0.5
 
-LOCK = "SELECT true FROM sweeps WHERE name = 'operations' FOR UPDATE NOWAIT"
-ROW = """
-    ALTER TABLE sweeps DISABLE TRIGGER USER;
-    INSERT INTO sweeps (name) VALUES ('operations') ON CONFLICT DO NOTHING;
-    ALTER TABLE sweeps ENABLE TRIGGER USER;
-"""
+LOCK = "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM alembic_version FOR UPDATE"
+"""Only the owner can take it, every version has it, and a migration waits for it."""
+
 CLOSE_LEFTOVERS = """
     UPDATE operations SET status = 'failed', finished_at = clock(), error = $1 WHERE status = 'running'
 """
@@ -50,7 +47,7 @@ class OperationRefused(Exception):
 
 @dataclass(slots=True)
 class Operation:
-    """One run. What it found out goes into `result`, which becomes JSON."""
+    """One run. What it found out goes into `result`, which becomes JSON; `problem` says that it failed all the same."""
 
     id: int
     connect: Connect
@@ -58,6 +55,7 @@ class Operation:
     rows: Connection
     tell: Tell | None
     result: dict[str, Any] = field(default_factory=dict)
+    problem: str | None = None
     left: bool = False
     _told_at: float = 0.0
 
@@ -100,7 +98,7 @@ async def running(
     tell: Tell | None = None,
     wanted: str = "SELECT true",
 ) -> AsyncIterator[Operation]:
-    """The operation that the block is: done when the block ends, failed with a sentence when it raises.
+    """The operation that the block is: done when the block ends, failed when it raises or leaves a `problem`.
 
     Raises OperationRefused while another one runs, and when the query `wanted` says that there is no need for it any
     more. A block that called `leave` and succeeded is not written down.
@@ -115,7 +113,7 @@ async def running(
             await asyncio.shield(operation._end(why))
         raise
     if not operation.left:
-        await operation._end(None)
+        await operation._end(operation.problem)
 
 
 async def _alone(connect: Connect, wanted: str) -> tuple[Connection, Connection]:
@@ -134,12 +132,9 @@ async def _alone(connect: Connect, wanted: str) -> tuple[Connection, Connection]
 
 
 async def _take(lock: Connection, rows: Connection) -> None:
-    """Take the row's lock for as long as the connection lives. Databases of earlier versions have no such row yet."""
-    await lock.execute("BEGIN")
+    """Take the lock for as long as the connection lives."""
     try:
-        if not await lock.fetchval(LOCK):
-            await rows.execute(ROW)
-            await lock.execute(LOCK)
+        await lock.execute(LOCK)
     except asyncpg.LockNotAvailableError:
         raise OperationRefused(await _who(rows)) from None
 
@@ -147,7 +142,7 @@ async def _take(lock: Connection, rows: Connection) -> None:
 async def _who(rows: Connection) -> str:
     other = await rows.fetchrow(RUNNING)
     if other is None:
-        return "Another operation begins or ends at this moment: try again."
+        return "The database is being migrated, or an operation begins or ends at this moment: try again."
     began = f"since {other['since']} UTC, started by {other['started_by']}"
     return f"One operation runs at a time, and a {other['kind']} runs {began}: try again when it has ended."
 

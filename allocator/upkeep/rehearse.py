@@ -46,6 +46,11 @@ class Rehearsal:
     steps: list[Step] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
+    @property
+    def problem(self) -> str | None:
+        """What it failed with, on one line."""
+        return "; ".join(self.problems) or None
+
     @contextmanager
     def step(self, name: str, version: str | None) -> Iterator[None]:
         """One step, timed."""

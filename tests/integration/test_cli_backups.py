@@ -60,6 +60,9 @@ async def test_what_is_wrong_with_a_backup_is_printed_and_ends_with_1(database: 
 
     assert done.returncode == 1
     assert "Wrong: public.pools has 1 rows instead of 2" in done.stdout
+    owner = await database.connect()
+    verified = await owner.fetchrow("SELECT status, error FROM operations WHERE kind = 'backup verify'")
+    assert verified and tuple(verified) == ("failed", "public.pools has 1 rows instead of 2")
 
 
 @pytest.mark.parametrize(

@@ -7,6 +7,7 @@ from contextlib import AbstractAsyncContextManager
 import asyncpg
 import pytest
 
+from allocator import migrate
 from allocator.operations import Operation, OperationRefused, running
 from allocator.upkeep.reach import connect
 from tests.support.database import Database
@@ -81,17 +82,29 @@ async def test_what_a_killed_process_left_running_is_closed_by_the_next_run(data
     assert statuses == [("backup", "failed", "interrupted"), ("rehearse", "running", None)]
 
 
-async def test_a_run_in_a_database_of_an_earlier_version_makes_the_row_to_lock(database: Database) -> None:
-    owner = await database.connect()
-    await owner.execute(
-        "ALTER TABLE sweeps DISABLE TRIGGER USER; DELETE FROM sweeps WHERE name = 'operations';"
-        "ALTER TABLE sweeps ENABLE TRIGGER USER"
-    )
-
+async def test_one_runs_at_a_time_in_a_database_of_the_first_version_too(database: Database) -> None:
+    await migrate.downgrade(database.dsn("lablink"), "1")
     async with begin(database):
         with pytest.raises(OperationRefused):
             async with begin(database):
                 pytest.fail("two ran at once")
+
+
+async def test_no_run_begins_while_the_database_is_migrated(database: Database) -> None:
+    owner = await database.connect()
+    async with owner.transaction():
+        await owner.execute(migrate.LOCK_VERSION)
+        with pytest.raises(OperationRefused, match="is being migrated"):
+            async with begin(database):
+                pytest.fail("it ran beside the migration")
+
+
+async def test_a_run_that_ended_well_with_a_problem_failed(database: Database) -> None:
+    async with begin(database) as operation:
+        operation.result, operation.problem = {"steps": 2}, "a row is missing"
+
+    (row,) = await rows(database)
+    assert (row["status"], row["error"], json.loads(row["result"])) == ("failed", "a row is missing", {"steps": 2})
 
 
 async def test_a_run_that_is_not_wanted_any_more_is_not_begun(database: Database) -> None:

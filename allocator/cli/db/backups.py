@@ -204,7 +204,7 @@ def _rehearsal(
 
     async def work(dsn: str, operation: Operation) -> "Rehearsal":
         shown = await duty(dsn, storage, name, operation.progress)
-        operation.result = asdict(shown)
+        operation.result, operation.problem = asdict(shown), shown.problem
         return shown
 
     return run_operation(kind, work, data_dir, settings)
