@@ -1,9 +1,10 @@
 """Brings a database to a version: Alembic's revisions, then the functions, in one transaction and one at a time."""
 
+import asyncio
 import io
 import json
-from collections.abc import AsyncIterator, Callable
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Callable, Iterator
+from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -17,6 +18,7 @@ from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
+from allocator.blockers import Seen, watched
 from allocator.migrations import MigrationFailed, execute, function_files
 
 __all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
@@ -25,7 +27,19 @@ SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x1AB11  # any number that nothing else of ours locks
 LOCK_VERSION = "LOCK TABLE alembic_version IN EXCLUSIVE MODE"
 WAIT_FOR_OTHERS = "SET LOCAL lock_timeout = '120s'"
-WAIT_FOR_TABLES = "SET LOCAL lock_timeout = '10s'"
+WAIT_FOR_TABLES = "SET LOCAL lock_timeout = '{}s'"
+READ = ("lease_views", "vm_views")
+WRITTEN = ("join_tokens", "pools", "vm_heartbeats", "leases", "vms", "lease_secrets", "vm_roles", "events")
+"""What requests and machines read and write, in the order in which most of them do. It is locked before anything is
+changed, so that few who hold some of it come to wait for the rest."""
+WAITS_SECONDS = (0.1, 0.2, 0.4, 0.8, 1.2, 1.2, 1.2)
+"""How long the tries wait for a lock, and then for the next try: whoever asks meanwhile waits too, and may for 2 s.
+
+Where we and a request wait for each other, a short wait ends that before PostgreSQL ends one of the two (after 1 s); a
+long one has autovacuum give way (after 1 s too).
+"""
+IN_THE_WAY = ("55P03", "40P01")  # a lock that was not to be had in time, a deadlock
+SOMEBODY = "Others hold what this needs, again and again. See who: lablink db locks"
 LATEST = "head"
 NOTHING = "base"
 
@@ -86,33 +100,75 @@ def _to(version: str, go: Callable[..., None], config: Config, **options: bool) 
         ) from error
 
 
+class _InTheWay(Exception):
+    """Somebody holds what the migration needs: it may have it at the next try."""
+
+
 async def _migrate(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None = None) -> str | None:
     try:
-        async with _connection(dsn) as connection:
-            return await connection.run_sync(_run, run, then)
+        return await _migrate_in_turn(dsn, run, then)
     except (MigrationFailed, sqlalchemy.exc.DBAPIError, asyncpg.PostgresError) as error:
         sentence = f"The database is as it was: {_reason(error)}"
         await _record_failure(dsn, sentence)
         raise MigrationFailed(sentence) from error
 
 
+async def _migrate_in_turn(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None) -> str | None:
+    """Tries again while somebody is in the way, and lets others pass. Raises MigrationFailed, saying who it is."""
+    seen = Seen()
+    for wait in WAITS_SECONDS:
+        try:
+            async with _connection(dsn) as connection, watched(dsn, await _pid(connection), seen):
+                return await connection.run_sync(_run, run, then, wait)
+        except _InTheWay:
+            await asyncio.sleep(wait)
+    raise MigrationFailed(seen.blocker.advice if seen.blocker else SOMEBODY)
+
+
 def _run(
-    connection: sqlalchemy.Connection, run: Callable[[Config], None], then: Callable[..., None] | None
+    connection: sqlalchemy.Connection, run: Callable[[Config], None], then: Callable[..., None] | None, wait: float
 ) -> str | None:
     """One migration, in the transaction of `connection`, while nobody else migrates this database."""
     connection.exec_driver_sql(WAIT_FOR_OTHERS)
     _wait_for_others(connection)
-    connection.exec_driver_sql(WAIT_FOR_TABLES)
     before = _current(connection)
     _require_known(before)
     config = _config()
     config.attributes["connection"] = connection
-    run(config)
-    if then:
-        then(connection)
+    with _in_the_way():
+        _lock(connection, wait, only_functions=then is not None and before == _newest())
+        run(config)
+        if then:
+            then(connection)
     after = _current(connection)
     _record(connection, before, after)
     return after
+
+
+@contextmanager
+def _in_the_way() -> Iterator[None]:
+    try:
+        yield
+    except (MigrationFailed, sqlalchemy.exc.DBAPIError) as error:
+        cause = error.orig if isinstance(error, sqlalchemy.exc.DBAPIError) else error.__cause__
+        if getattr(cause, "sqlstate", None) in IN_THE_WAY:
+            raise _InTheWay from error
+        raise
+
+
+def _lock(connection: sqlalchemy.Connection, wait: float, *, only_functions: bool) -> None:
+    """Keep everybody from writing; from reading too, unless only functions and triggers are made anew."""
+    names, mode = (WRITTEN, "SHARE ROW EXCLUSIVE") if only_functions else (READ + WRITTEN, "ACCESS EXCLUSIVE")
+    connection.exec_driver_sql(WAIT_FOR_TABLES.format(wait))
+    if there := [name for name in names if _has(connection, name)]:
+        connection.exec_driver_sql(f"LOCK TABLE {', '.join(there)} IN {mode} MODE")
+
+
+async def _pid(connection: AsyncConnection) -> int:
+    """The server's process that serves it."""
+    own = (await connection.get_raw_connection()).driver_connection
+    assert own is not None
+    return int(own.get_server_pid())
 
 
 def _wait_for_others(connection: sqlalchemy.Connection) -> None:
@@ -144,14 +200,14 @@ def _record(connection: sqlalchemy.Connection, before: str | None, after: str | 
 
 async def _record_failure(dsn: str, sentence: str) -> None:
     """Keeps the failed run in `operations`, where there is one to keep it in."""
-    connection = await asyncpg.connect(dsn)
+    connection = await asyncpg.connect(dsn, server_settings={"lock_timeout": f"{WAITS_SECONDS[-1]}s"})
     try:
         await connection.execute(
             "INSERT INTO operations (kind, status, finished_at, error) VALUES ('migrate', 'failed', clock(), $1)",
             sentence,
         )
-    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
-        pass  # an empty database, or not ours
+    except (asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError, asyncpg.LockNotAvailableError):
+        pass  # an empty database, not ours, or with somebody in the way here too
     finally:
         await connection.close()
 
@@ -168,6 +224,10 @@ def _current(connection: sqlalchemy.Connection) -> str | None:
 def _revisions() -> list[Script]:
     """Every version there is, oldest first."""
     return list(ScriptDirectory.from_config(_config()).walk_revisions())[::-1]
+
+
+def _newest() -> str:
+    return str(_revisions()[-1].revision)
 
 
 def _require_known(version: str | None) -> None:

@@ -2,7 +2,6 @@
 
 import re
 from collections.abc import Sequence
-from dataclasses import dataclass
 from datetime import datetime
 from typing import TYPE_CHECKING, Any, Literal, TypeVar
 from uuid import UUID
@@ -53,29 +52,7 @@ ACTS: dict[Act, str] = {
 }
 """What an admin does with a machine; each answers with the status that it has then."""
 
-BLOCKER = """
-    SELECT pid, usename::text AS "user", application_name AS application,
-           coalesce(extract(epoch FROM clock_timestamp() - xact_start), 0)::float8 AS seconds
-    FROM pg_stat_activity WHERE pid = ANY (pg_blocking_pids($1)) ORDER BY xact_start LIMIT 1
-"""
-
 EVENT = "SELECT e.id, e.at, e.actor, e.db_role, e.kind, e.hostname, e.lease_id, e.detail FROM events e"
-
-
-@dataclass(frozen=True, slots=True)
-class Blocker:
-    """A session that holds what another one waits for, and for how many seconds its transaction has been open."""
-
-    pid: int
-    user: str
-    application: str | None
-    seconds: float
-
-
-async def blocker(connection: Connection, pid: int) -> Blocker | None:
-    """Who keeps that session waiting: of several, the one that has been at it for longest."""
-    found = await connection.fetchrow(BLOCKER, pid)
-    return Blocker(**found) if found else None
 
 
 async def limit_lock_waits(connection: Connection, seconds: float) -> None:

@@ -7,7 +7,8 @@ from typing import TypeVar
 
 import asyncpg
 
-from allocator.cli.admin import Blocker, Connection, blocker, limit_lock_waits
+from allocator.blockers import Blocker, blocker
+from allocator.cli.admin import Connection, limit_lock_waits
 from allocator.cli.failures import CommandFailed
 from allocator.cli.output import complain, duration
 
@@ -41,19 +42,12 @@ async def _tell(connect: Connect, pid: int) -> Blocker | None:
         async with connect() as another:
             held_by = await blocker(another, pid)
         if held_by:
-            complain(f"Waiting for {_name(held_by)}, whose transaction has been open for {duration(held_by.seconds)} …")
+            complain(f"Waiting for {held_by}, whose transaction has been open for {duration(held_by.seconds)} …")
         return held_by
     return None
-
-
-def _name(held_by: Blocker) -> str:
-    return f"{held_by.application or 'a session'} of {held_by.user} (process {held_by.pid})"
 
 
 def _advice(held_by: Blocker | None) -> str:
     if held_by is None:
         return "Nothing was done: somebody else's transaction holds what this needs. Try again."
-    return (
-        f"Nothing was done: {_name(held_by)} still holds what this needs. Have it COMMIT or ROLLBACK there, or cut it "
-        f"off: lablink db shell -c 'SELECT pg_terminate_backend({held_by.pid})'"
-    )
+    return f"Nothing was done: {held_by.advice}"
