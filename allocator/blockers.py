@@ -7,8 +7,8 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from allocator.connection import Connection
 from allocator.tasks import alongside
+from client.network import Connection
 
 BETWEEN_LOOKS_SECONDS = 0.05
 

@@ -7,7 +7,7 @@ import asyncpg
 
 from allocator import secrets
 from allocator.config import Database
-from client.network import KeptAlive, distrust
+from client.network import Connection, KeptAlive, distrust
 
 CONNECT_SECONDS = 5.0
 COMMAND_SECONDS = 7.0
@@ -18,10 +18,9 @@ LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
-    Connection = asyncpg.Connection[asyncpg.Record]
     PooledConnection = PoolConnectionProxy[asyncpg.Record]
 else:
-    Connection = PooledConnection = asyncpg.Connection
+    PooledConnection = asyncpg.Connection
 
 Connect = Callable[..., Coroutine[Any, Any, Connection]]
 

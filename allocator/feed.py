@@ -15,10 +15,11 @@ from uuid import UUID
 import structlog
 
 from allocator import store
-from allocator.connection import Connect, Connection
+from allocator.connection import Connect
 from allocator.errors import ServiceError
 from allocator.store import LEASE_CHANNEL, translated
 from allocator.views import Counts, LeaseView
+from client.network import Connection
 
 CHECK_SECONDS = 10.0
 BEAT_SECONDS = 5.0

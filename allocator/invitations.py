@@ -1,16 +1,9 @@
 """Invites a machine: makes the join token with which it may enrol once, and which nobody else is told."""
 
 import secrets
-from typing import TYPE_CHECKING
-
-import asyncpg
 
 from allocator.tokens import sha256
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
+from client.network import Connection
 
 
 async def invite_vm(connection: Connection, hostname: str, pool: str, seconds: int) -> str:

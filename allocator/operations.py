@@ -11,7 +11,7 @@ from typing import Any
 
 import asyncpg
 
-from allocator.connection import Connection
+from client.network import Connection
 
 Connect = Callable[[], Awaitable[Connection]]
 

@@ -10,11 +10,12 @@ from uuid import UUID
 import asyncpg
 
 from allocator import config, errors
-from allocator.connection import Connect, Connection, PooledConnection, why_lost
+from allocator.connection import Connect, PooledConnection, why_lost
 from allocator.secrets import SecretMissing
 from allocator.tokens import sha256
 from allocator.views import Accepted, Counts, Enrolled, HeldLease, HistoryHead, LeaseView, PoolRules, Tally, VmView
 from client.command import Accepts, Command, summary
+from client.network import Connection
 from client.protocol import CHANNEL
 
 if TYPE_CHECKING:

@@ -13,10 +13,11 @@ import structlog
 
 from allocator import store
 from allocator.config import Pool
-from allocator.connection import Connect, Connection
+from allocator.connection import Connect
 from allocator.errors import DatabaseUnavailable, ServiceError
 from allocator.metrics import Metrics
 from allocator.store import DUTIES, Duty, translated
+from client.network import Connection
 
 log = structlog.get_logger()
 

@@ -8,12 +8,12 @@ import json
 import ssl
 from contextlib import suppress
 from types import TracebackType
-from typing import TYPE_CHECKING, Any, Literal, Self
+from typing import Any, Literal, Self
 
 import asyncpg
 
 from client.command import Accepts, from_parts
-from client.network import KeptAlive, distrust, is_loopback
+from client.network import Connection, KeptAlive, distrust, is_loopback
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
 from client.rotation import Passwords, changed_password
 from client.settings import DatabaseAddress
@@ -40,11 +40,6 @@ _SESSION = {
 
 _BUSY = ("55P03", "57014")  # lock_timeout, statement_timeout: the connection itself is well
 _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
 
 
 class InsecureAddress(Exception):

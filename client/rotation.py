@@ -7,18 +7,13 @@ in. So after a crash at any step, or a lost answer, one of the two does.
 import json
 from contextlib import suppress
 from dataclasses import asdict, dataclass, replace
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from client import durable
+from client.network import Connection
 from client.scram import new_password, verifier
 from client.settings import Credential, StateDir
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
 
 
 @dataclass(slots=True)

@@ -3,20 +3,11 @@
 import re
 from collections.abc import Sequence
 from datetime import datetime
-from typing import TYPE_CHECKING, Any, Literal, TypeVar
+from typing import Any, Literal, TypeVar
 from uuid import UUID
 
-import asyncpg
-
 from allocator.cli.failures import CommandFailed, NotThere
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
-
-CHECK_SECONDS = 3600.0
-"""How long the check of every rule may take: all leases that there ever were are looked at."""
+from client.network import Connection
 
 Row = dict[str, Any]
 T = TypeVar("T")

@@ -12,11 +12,11 @@ from typing import TypeVar
 
 import asyncpg
 
-from allocator.cli.admin import Connection
 from allocator.cli.failures import Misused, explained
 from allocator.config import load_settings
 from allocator.local.data_directory import nearest
 from allocator.secrets import SecretMissing, dsn
+from client.network import Connection
 
 T = TypeVar("T")
 

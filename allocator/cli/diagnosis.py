@@ -15,11 +15,11 @@ from allocator import secrets
 from allocator.cli import psql
 from allocator.cli.database import settings_place
 from allocator.config import ConfigError, Database, Settings, load_settings
-from allocator.connection import Connection
 from allocator.local.data_directory import nearest
 from allocator.migrate import MigrationFailed
 from allocator.upkeep import activity, inspect
 from allocator.upkeep.way_in import Obstacle, door, enter, in_words
+from client.network import Connection
 
 LEAST_FREE = 1 << 30
 """Bytes that a data directory's disk should have left."""

@@ -8,10 +8,10 @@ import sys
 from collections.abc import Awaitable, Callable
 from contextlib import AbstractAsyncContextManager
 
-from allocator.cli.admin import Connection
 from allocator.cli.failures import Unreachable
 from allocator.cli.output import complain
 from allocator.store import listen
+from client.network import Connection
 
 LOOK_EVERY = 2.0
 """Seconds after which we look again though nothing was heard: a notification is only a nudge."""

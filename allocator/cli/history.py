@@ -5,7 +5,8 @@ from dataclasses import dataclass, field
 from uuid import UUID
 
 from allocator.cli import admin, output
-from allocator.cli.admin import Connection, Row
+from allocator.cli.admin import Row
+from client.network import Connection
 
 REMEMBERED_GAPS = 1000
 NONE = "Nothing of the kind has happened yet."

@@ -1,10 +1,13 @@
 """`lablink leases`: who has or wants a machine."""
 
-from typing import Annotated
+from typing import TYPE_CHECKING, Annotated
 
 import typer
 
 from allocator.cli.options import CONTEXT, DataDir, Json, Settings, run_on_database
+
+if TYPE_CHECKING:
+    from client.network import Connection
 
 app = typer.Typer(help="List leases, look into one, end one.", **CONTEXT)
 
@@ -52,7 +55,7 @@ def list_leases(
     """
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         rows, now = await admin.leases(connection, everything=everything, limit=limit), await admin.clock(connection)
         output.show_rows(rows, COLUMNS, now=now, empty=NONE, as_json=as_json)
 
@@ -67,7 +70,7 @@ def show_lease(name: Lease, as_json: Json = False, data_dir: DataDir = None, set
     """
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         lease, now = await admin.lease(connection, name), await admin.clock(connection)
         events = await admin.newest_events(connection, 50, lease_id=lease["id"])
         output.show_thing(lease, FACTS, events, now=now, as_json=as_json)
@@ -83,7 +86,7 @@ def end_lease(name: Lease, as_json: Json = False, data_dir: DataDir = None, sett
     """
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         lease = await admin.lease(connection, name)
         status = await admin.end_lease(connection, lease["id"])
         was = " already" if lease["ended_at"] else ""

@@ -8,7 +8,7 @@ from typing import TYPE_CHECKING, Annotated, Any
 import typer
 
 if TYPE_CHECKING:
-    from allocator.cli.admin import Connection
+    from client.network import Connection
 
 CONTEXT: dict[str, Any] = {
     "no_args_is_help": True,

@@ -10,6 +10,7 @@ from allocator.cli.options import CONTEXT, DataDir, Json, Settings, follow_datab
 
 if TYPE_CHECKING:
     from allocator.cli.admin import Act
+    from client.network import Connection
 
 app = typer.Typer(help="List the machines, watch them, take one out of service, invite one.", **CONTEXT)
 
@@ -48,7 +49,7 @@ def list_vms(
     """
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         rows, now = await admin.vms(connection, retired=retired), await admin.clock(connection)
         output.show_rows(rows, COLUMNS, now=now, empty=NONE, as_json=as_json)
 
@@ -63,7 +64,7 @@ def show_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = None,
     """
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         vm, now = await admin.vm(connection, hostname), await admin.clock(connection)
         events = await admin.newest_events(connection, 10, hostname=hostname)
         output.show_thing(vm, FACTS, events, now=now, as_json=as_json)
@@ -147,7 +148,7 @@ def rotate_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = Non
     sentence = "{} makes itself a new password when it connects next: lablink vms show {}"
     _act("rotate", hostname, as_json=as_json, data_dir=data_dir, settings=settings, sentence=sentence)
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         await admin.disconnect_vm(connection, hostname)  # once the wish is committed
 
     run_on_database(work, data_dir, settings)
@@ -189,14 +190,14 @@ def invite_vm(
     Example: `lablink vms invite vm-9 > join-token`
     """
     from allocator import invitations
-    from allocator.cli import admin, output
+    from allocator.cli import output
 
     if not yes:
         _ask_first(
             hostname, ("available", "in-use", "cleaning"), "Let another machine take its place?", data_dir, settings
         )
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         token = await invitations.invite_vm(connection, hostname, pool, minutes * 60)
         output.show_change({"hostname": hostname, "token": token}, token, as_json=as_json)
 
@@ -215,7 +216,7 @@ def _act(
     """Do that with a machine, and say what it is now and what comes next: in `sentence`, if it is given."""
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         status = await admin.act_on_vm(connection, act, hostname, *details)
         words = sentence.replace("{}", hostname) or f"{hostname} is {status}. {NEXT.get(status, '').format(hostname)}"
         output.show_change({"hostname": hostname, "status": status}, words.rstrip(), as_json=as_json)
@@ -229,7 +230,7 @@ def _ask_first(
     """Ask the person before a machine that has one of `statuses` is taken away; ends the command unless they agree."""
     from allocator.cli import admin, output
 
-    async def work(connection: admin.Connection) -> None:
+    async def work(connection: "Connection") -> None:
         vm = await admin.find_vm(connection, hostname)
         if vm and vm["status"] in statuses:
             lent = f", and {vm['email']} loses it" if vm["lease_id"] else ""

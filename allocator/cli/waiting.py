@@ -8,9 +8,10 @@ from typing import TypeVar
 import asyncpg
 
 from allocator.blockers import Blocker, blocker
-from allocator.cli.admin import Connection, limit_lock_waits
+from allocator.cli.admin import limit_lock_waits
 from allocator.cli.failures import CommandFailed
 from allocator.cli.output import complain, duration
+from client.network import Connection
 
 SAY_AFTER = 1.0
 """Seconds of waiting that need no explanation."""

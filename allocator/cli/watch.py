@@ -10,7 +10,7 @@ from rich.live import Live
 from rich.text import Text
 
 from allocator.cli import admin, output
-from allocator.cli.admin import Connection
+from client.network import Connection
 
 Change = dict[str, Any]
 

@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from allocator.connection import Connection
+from client.network import Connection
 
 SHOWN_CHARACTERS = 160
 LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*?(?:\$\1\$|$)", re.DOTALL)

@@ -7,7 +7,6 @@ import asyncio
 import gzip
 import hashlib
 import json
-import os
 import zlib
 from bisect import bisect
 from collections.abc import Iterator
@@ -18,9 +17,10 @@ from pathlib import Path
 
 import asyncpg
 
-from allocator.connection import Connection
 from allocator.operations import Tell
 from allocator.upkeep import UpkeepFailed
+from allocator.upkeep.storage import publish, sha256_of
+from client.network import Connection
 
 COLUMNS = ["id", "at", "actor", "db_role", "client_addr", "kind", "vm_id", "hostname", "lease_id", "detail"]
 TRIES = 10
@@ -76,7 +76,7 @@ async def archive(connection: Connection, before: date, directory: Path, tell: T
 
 async def broken_archive(connection: Connection, file: Path) -> list[str]:
     """What in an archive's file is not what was sealed, in sentences; none when all is well. Raises UpkeepFailed."""
-    digest = _sha256(file)
+    digest = sha256_of(file)
     known = await connection.fetchrow(ARCHIVE, file.name, digest)
     if known is None:
         raise UpkeepFailed(NO_SUCH_ARCHIVE.format(file.name))
@@ -92,11 +92,10 @@ async def _archive(connection: Connection, month: date, directory: Path) -> Arch
         events = await _write(connection, month, partial)
         if broken := await _broken_lines(connection, partial, month, None):
             raise UpkeepFailed(f"{month:%Y-%m} stays: {broken[0]}. All of it: lablink verify")
-        digest = _sha256(partial)
-        partial.replace(file)
+        digest = sha256_of(partial)
+        publish(partial, file)
     finally:
         partial.unlink(missing_ok=True)
-    _make_durable(directory)
     try:
         await _drop_month(connection, month, file.name, digest, events)
     except (asyncpg.PostgresError, UpkeepFailed):
@@ -117,15 +116,15 @@ def _written_to(directory: Path) -> Iterator[None]:
 
 
 async def _write(connection: Connection, month: date, file: Path) -> int:
-    """Write the month's file, durably; returns how many events there are."""
+    """Write the month's file; returns how many events there are."""
     events = 0
     async with connection.transaction(isolation="repeatable_read", readonly=True):
+        file.touch(mode=0o600)
         with file.open("wb") as raw, gzip.GzipFile("", "wb", fileobj=raw, mtime=0) as lines:
             lines.write(json.dumps({"history": f"{month:%Y-%m}", "columns": COLUMNS}).encode() + b"\n")
             async for row in connection.cursor(LINES, month, prefetch=1000):
                 lines.write(row[0].encode() + b"\n")
                 events += 1
-    _make_durable(file)
     return events
 
 
@@ -196,16 +195,3 @@ def _free_name(directory: Path, month: date) -> Path:
     """A name that no file has: late events of a month that was archived are archived in a second one."""
     names = (f"events-{month:%Y-%m}{ending}.jsonl.gz" for ending in ("", *(f"-{n}" for n in range(2, 1000))))
     return next(directory / name for name in names if not (directory / name).exists())
-
-
-def _sha256(file: Path) -> bytes:
-    with file.open("rb") as content:
-        return hashlib.file_digest(content, "sha256").digest()
-
-
-def _make_durable(path: Path) -> None:
-    descriptor = os.open(path, os.O_RDONLY)
-    try:
-        os.fsync(descriptor)
-    finally:
-        os.close(descriptor)

@@ -1,7 +1,6 @@
 """Backups: a dump of the whole database in PostgreSQL's custom format, and a manifest that says what must be in it."""
 
 import asyncio
-import hashlib
 import json
 import re
 from collections.abc import AsyncIterator
@@ -11,11 +10,11 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
-from allocator.connection import Connection
 from allocator.operations import Tell
 from allocator.upkeep import UpkeepFailed, programs
 from allocator.upkeep.reach import connected
-from allocator.upkeep.storage import PARTIAL, Storage
+from allocator.upkeep.storage import PARTIAL, Storage, sha256_of
+from client.network import Connection
 
 LEFT_OUT = ("lease_secrets", "join_tokens")
 """Tables whose rows are never kept: codes and PINs, and invitations, which would count again after a restore."""
@@ -147,12 +146,7 @@ async def count(connection: Connection, table: str) -> int:
 
 async def checksum(file: Path) -> str:
     """The SHA-256 of a file."""
-
-    def digest() -> str:
-        with open(file, "rb") as opened:
-            return hashlib.file_digest(opened, "sha256").hexdigest()
-
-    return await asyncio.to_thread(digest)
+    return (await asyncio.to_thread(sha256_of, file)).hex()
 
 
 @asynccontextmanager

@@ -10,9 +10,9 @@ from pathlib import Path
 import asyncpg
 
 from allocator import bootstrap, migrate
-from allocator.connection import Connection
 from allocator.upkeep.reach import connected, database_of, in_database
 from allocator.upkeep.scratch import BEGINNING
+from client.network import Connection
 
 QUERY = Path(__file__).with_name("catalogue.sql")
 

@@ -7,8 +7,8 @@ from typing import Self
 
 import asyncpg
 
-from allocator.connection import Connection
 from allocator.operations import Tell
+from client.network import Connection
 
 EVENTS_AT_ONCE = 50_000
 MOST = 100

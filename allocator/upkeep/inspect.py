@@ -6,12 +6,12 @@ from datetime import datetime
 import asyncpg
 
 from allocator import migrate
-from allocator.connection import Connection
 from allocator.operations import Tell
 from allocator.upkeep import catalogue, surroundings
 from allocator.upkeep.history import Head, broken_history
 from allocator.upkeep.reach import connected
 from allocator.upkeep.surroundings import Finding
+from client.network import Connection
 
 __all__ = ["Finding", "findings", "promises", "schema_findings"]
 

@@ -15,7 +15,6 @@ from pathlib import Path
 from tempfile import TemporaryDirectory
 
 from allocator import bootstrap, migrate
-from allocator.connection import Connection
 from allocator.operations import Operation, Tell
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.backup import DUMP, LEFT_OUT, Backup, back_up, count
@@ -28,6 +27,7 @@ from allocator.upkeep.scratch import BEGINNING, scratch_database
 from allocator.upkeep.storage import Directory
 from allocator.upkeep.swap import forget_secrets, put_away, swap
 from allocator.upkeep.target import Target, machines_roles, refuse_if_unfit, refuse_if_used
+from client.network import Connection
 
 HELD = "pools, join_tokens, vms, leases, lease_secrets, vm_roles, events, event_seals, event_sealing, event_archives"
 """What a copy must not miss, in about the order in which requests come to it: an invitation or a seal counts too."""

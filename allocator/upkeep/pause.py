@@ -8,9 +8,9 @@ from contextlib import asynccontextmanager
 
 import asyncpg
 
-from allocator.connection import Connection
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.reach import connected
+from client.network import Connection
 
 MACHINES_AND_LEASES = "vms, leases"
 LOCK_SECONDS = 20

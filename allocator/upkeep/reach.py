@@ -6,7 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
-from allocator.connection import Connection
+from client.network import Connection
 
 CONNECT_SECONDS = 10.0
 

@@ -7,7 +7,6 @@ from datetime import UTC, datetime
 import asyncpg
 
 from allocator import migrate
-from allocator.connection import Connection
 from allocator.operations import Operation
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.backup import Backup, checked_file, named
@@ -17,6 +16,7 @@ from allocator.upkeep.reach import connected, database_of
 from allocator.upkeep.scratch import BEGINNING, scratch_database
 from allocator.upkeep.storage import Storage
 from allocator.upkeep.swap import forget_secrets, swap
+from client.network import Connection
 
 IN_USE = """
     SELECT (SELECT count(*) FROM leases WHERE live) AS leases,

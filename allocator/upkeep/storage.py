@@ -1,6 +1,7 @@
 """Where backups are kept: a directory of this machine or a bucket of S3. What has a name there is complete."""
 
 import asyncio
+import hashlib
 import os
 import re
 import shutil
@@ -50,7 +51,7 @@ class Directory:
         with self._explained(), self.workspace() as place:
             partial = place / f".{name}{PARTIAL}"
             partial.write_bytes(content)
-            _publish(partial, self.path / name)
+            publish(partial, self.path / name)
 
     @contextmanager
     def workspace(self) -> Iterator[Path]:
@@ -65,7 +66,7 @@ class Directory:
     async def put(self, name: str, file: Path, tell: Tell) -> None:
         """Put a file of the workspace there; in the workspace it is gone then."""
         with self._explained():
-            await asyncio.to_thread(_publish, file, self.path / name)
+            await asyncio.to_thread(publish, file, self.path / name)
 
     @asynccontextmanager
     async def fetched(self, name: str, tell: Tell) -> AsyncIterator[Path]:
@@ -181,7 +182,7 @@ def storage_at(place: str) -> Storage:
     return Bucket(found[1], found[2] or "")
 
 
-def _publish(partial: Path, final: Path) -> None:
+def publish(partial: Path, final: Path) -> None:
     """Give a file its name once it is on the disk, readable by its owner only."""
     partial.chmod(0o600)
     with open(partial, "rb") as file:
@@ -192,6 +193,12 @@ def _publish(partial: Path, final: Path) -> None:
         os.fsync(directory)
     finally:
         os.close(directory)
+
+
+def sha256_of(file: Path) -> bytes:
+    """The SHA-256 of a file."""
+    with open(file, "rb") as opened:
+        return hashlib.file_digest(opened, "sha256").digest()
 
 
 class _Transfer:

@@ -6,8 +6,7 @@ from dataclasses import dataclass
 import asyncpg
 
 from allocator import bootstrap
-from allocator.connection import Connection
-from client.network import is_loopback
+from client.network import Connection, is_loopback
 
 OLDEST = 15
 FOR_ADMINS = 8

@@ -7,11 +7,11 @@ from contextlib import asynccontextmanager, contextmanager, suppress
 import asyncpg
 
 from allocator import bootstrap
-from allocator.connection import Connection
 from allocator.tasks import alongside
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.reach import connected, database_of, in_database
 from allocator.upkeep.scratch import scratch_database
+from client.network import Connection
 
 BETWEEN_LOOKS_SECONDS = 0.02
 

@@ -6,8 +6,8 @@ from datetime import datetime
 
 import asyncpg
 
-from allocator.connection import Connection
 from allocator.operations import Tell
+from client.network import Connection
 
 AS_LONG_AS_IT_TAKES = 86_400.0
 

@@ -6,12 +6,11 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from allocator.connection import Connection
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.reach import connected, database_of, in_database
 from allocator.upkeep.surroundings import FOR_ADMINS
 from allocator.upkeep.way_in import in_words
-from client.network import distrust
+from client.network import Connection, distrust
 
 SERVICE_CONNECTIONS = 12
 """What one allocator opens, unless it is told otherwise."""

@@ -12,8 +12,8 @@ from uuid import UUID
 import asyncpg
 
 from allocator import bootstrap
-from allocator.connection import Connection
 from allocator.tokens import sha256
+from client.network import Connection
 from client.protocol import CHANNEL
 from client.scram import new_password, verifier
 

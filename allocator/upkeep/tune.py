@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from allocator.connection import Connection
+from client.network import Connection
 
 KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"B": 1, "kB": KB, "8kB": 8 * KB, "MB": MB, "GB": GB}

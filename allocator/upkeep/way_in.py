@@ -11,8 +11,8 @@ import asyncpg
 
 from allocator import secrets
 from allocator.config import Database, Login
-from allocator.connection import Connection
 from allocator.secrets import SecretMissing
+from client.network import Connection
 
 SECONDS = 5.0
 

@@ -9,8 +9,9 @@ from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 from itertools import count
 
+from client.network import Connection
 from tests.bench.figures import Count, Row, Section, figure
-from tests.bench.ground import Connection, Ground
+from tests.bench.ground import Ground
 from tests.bench.options import Options
 
 WARM_UP = 20

@@ -6,18 +6,13 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
-from typing import TYPE_CHECKING
 
 import asyncpg
 
 from allocator import bootstrap, migrate
 from allocator.local.installation import ROLES
 from allocator.local.postgres import Server, kept_secret, running_server
-
-if TYPE_CHECKING:
-    Connection = asyncpg.Connection[asyncpg.Record]
-else:
-    Connection = asyncpg.Connection
+from client.network import Connection
 
 HERE = Path(__file__).parent
 TEMPLATE = "bench_template"

@@ -11,10 +11,10 @@ from typing import Any
 import asyncpg
 
 from client.command import JobCommand
+from client.network import Connection
 from client.runner import Programs, start
 from client.session import Session
 from tests.bench.fleet import end
-from tests.bench.ground import Connection
 from tests.bench.load import now
 from tests.bench.workers import Ready, be_worker
 

@@ -7,7 +7,8 @@ from uuid import uuid4
 
 import pytest_asyncio
 
-from allocator.connection import LIMITS, Connection, pooled_connector
+from allocator.connection import LIMITS, pooled_connector
+from client.network import Connection
 from tests.support.database import Database
 from tests.support.pooler import pooler_before
 from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for, streaming

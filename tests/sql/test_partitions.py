@@ -154,6 +154,7 @@ async def test_old_months_go_into_files_and_the_chain_holds(
     assert await wrong(owner) == []
     for each in moved:
         assert await broken_archive(owner, Path(each.file)) == []
+        assert Path(each.file).stat().st_mode & 0o777 == 0o600
     kinds = await owner.fetch("SELECT kind, actor FROM events ORDER BY id")
     assert [row["kind"] for row in kinds] == ["history.archived"] * 2
     assert await archived(owner, tmp_path) == []

@@ -8,8 +8,8 @@ from allocator.cli.options import DataDir, Json, Settings, run_on_database
 from allocator.cli.units import seconds
 
 if TYPE_CHECKING:
-    from allocator.cli.admin import Connection
     from allocator.upkeep.activity import Cut, Session
+    from client.network import Connection
 
 app = typer.Typer()
 

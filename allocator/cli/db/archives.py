@@ -10,9 +10,9 @@ from allocator.cli.options import CONTEXT, DataDir, Json, Settings, run_on_datab
 if TYPE_CHECKING:
     from datetime import date
 
-    from allocator.cli.admin import Connection
     from allocator.operations import Operation
     from allocator.upkeep.archive import Archived
+    from client.network import Connection
 
 app = typer.Typer()
 archives = typer.Typer(help="Months of the history that are in files.", **CONTEXT)

@@ -15,7 +15,6 @@ if TYPE_CHECKING:
 app = typer.Typer()
 
 STEPS = {"name": "Step", "done": "Worked", "milliseconds": "ms", "why": "Why not"}
-COMPARED = {"name": "Setting", "now": "Now", "value": "Should be", "why": "Why"}
 
 Cidrs = list[str] | None
 

@@ -10,8 +10,8 @@ if TYPE_CHECKING:
     from collections.abc import Awaitable, Callable
     from pathlib import Path
 
-    from allocator.cli.admin import Connection
     from allocator.upkeep.tables import Treated
+    from client.network import Connection
 
     Work = Callable[[Connection], Awaitable[None]]
 

@@ -8,12 +8,12 @@ from pathlib import Path
 import asyncpg
 
 from allocator.cli import output
-from allocator.cli.admin import Connection
 from allocator.cli.database import connected, settings_place
 from allocator.cli.db.superusers import superuser_dsn
 from allocator.cli.failures import CommandFailed, Misused, explained
 from allocator.config import load_settings
 from allocator.upkeep import tune
+from client.network import Connection
 
 COLUMNS = {"name": "Setting", "now": "Now", "value": "Should be", "fits": "Fits", "why": "Why"}
 
