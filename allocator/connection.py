@@ -5,7 +5,7 @@ from typing import TYPE_CHECKING, Any
 
 import asyncpg
 
-from allocator import secrets
+from allocator import logins
 from allocator.config import Database
 from client.network import Connection, KeptAlive, distrust
 
@@ -28,7 +28,7 @@ Connect = Callable[..., Coroutine[Any, Any, Connection]]
 def connector(database: Database, actor: str) -> Connect:
     """A function that opens a connection of the service's role, whose changes the history ascribes to `actor`.
 
-    It raises what asyncpg does, OSError, and secrets.SecretMissing. TLS is what config.Database allows: verify-full,
+    It raises what asyncpg does, OSError, and logins.SecretMissing. TLS is what config.Database allows: verify-full,
     or none on this machine.
     """
     settings = {"lablink.actor": actor, "application_name": f"lablink {actor}", **LIMITS}
@@ -49,7 +49,7 @@ def pooled_connector(database: Database, actor: str) -> Connect:
 def _opener(database: Database, settings: Mapping[str, str], remembered_statements: int) -> Connect:
     async def connect(*_of_pool: object, **_options_of_pool: object) -> Connection:
         return await asyncpg.connect(
-            await secrets.dsn(database, database.service),
+            await logins.dsn(database, database.service),
             timeout=CONNECT_SECONDS,
             command_timeout=COMMAND_SECONDS,
             connection_class=KeptAlive,
@@ -62,4 +62,4 @@ def _opener(database: Database, settings: Mapping[str, str], remembered_statemen
 
 def why_lost(error: Exception) -> str:
     """For the log: a sentence where somebody has to mend something, else only what kind of error it was."""
-    return str(error) if isinstance(error, secrets.SecretMissing) else distrust(error) or type(error).__name__
+    return str(error) if isinstance(error, logins.SecretMissing) else distrust(error) or type(error).__name__

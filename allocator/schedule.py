@@ -5,8 +5,8 @@ import asyncio
 import structlog
 
 from allocator import config
+from allocator.logins import dsn
 from allocator.operations import OperationRefused, running, who
-from allocator.secrets import dsn
 from allocator.upkeep.backup import Backup, back_up
 from allocator.upkeep.reach import connect, connected
 from allocator.upkeep.storage import storage_at

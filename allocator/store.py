@@ -11,7 +11,7 @@ import asyncpg
 
 from allocator import config, errors
 from allocator.connection import Connect, PooledConnection, why_lost
-from allocator.secrets import SecretMissing
+from allocator.logins import SecretMissing
 from allocator.tokens import sha256
 from allocator.views import Accepted, Counts, Enrolled, HeldLease, HistoryHead, LeaseView, PoolRules, Tally, VmView
 from client.command import Accepts, Command, summary

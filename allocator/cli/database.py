@@ -15,7 +15,7 @@ import asyncpg
 from allocator.cli.failures import Misused, explained
 from allocator.config import load_settings
 from allocator.local.data_directory import nearest
-from allocator.secrets import SecretMissing, dsn
+from allocator.logins import SecretMissing, dsn
 from client.network import Connection
 
 T = TypeVar("T")

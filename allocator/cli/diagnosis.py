@@ -11,7 +11,7 @@ from pathlib import Path
 
 import asyncpg
 
-from allocator import secrets
+from allocator import logins
 from allocator.cli import psql
 from allocator.cli.database import settings_place
 from allocator.config import ConfigError, Database, Settings, load_settings
@@ -59,8 +59,8 @@ async def diagnose(data_dir: Path | None, settings: Sequence[str]) -> list[Line]
 async def _secrets(database: Database) -> Lines:
     for login in (database.owner, database.service):
         try:
-            await secrets.resolve(login.password)
-        except secrets.SecretMissing as error:
+            await logins.resolve(login.password)
+        except logins.SecretMissing as error:
             cure = "Put it there, or point database.*.password elsewhere."
             yield Line("secrets", False, f"the password of {login.user} is missing. {error}", cure)
         else:
@@ -101,7 +101,7 @@ async def _as_owner(connection: Connection, database: Database) -> Lines:
     version = connection.get_server_version()
     yield Line("server", True, f"PostgreSQL {version.major}.{version.minor}")
     try:
-        dsn = await secrets.dsn(database, database.owner)
+        dsn = await logins.dsn(database, database.owner)
         found = await inspect.findings(dsn, database.connections + inspect.BESIDE_THE_POOL)
     except (MigrationFailed, asyncpg.PostgresError) as error:
         yield Line("database", False, f"it could not be checked: {error}", "lablink db history")

@@ -51,7 +51,7 @@ def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
     """The settings, with a password where they say it is. Raises ConfigError and SecretMissing."""
     from allocator.cli.database import settings_place
     from allocator.config import load_settings
-    from allocator.secrets import resolve
+    from allocator.logins import resolve
 
     loaded = load_settings(given, settings_place(data_dir, given))
     asyncio.run(resolve(loaded.database.service.password))

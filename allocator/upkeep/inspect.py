@@ -50,7 +50,9 @@ async def promises(
     return sorted(found, key=_order)
 
 
-async def findings(dsn: str, service_connections: int = 12, *, tell: Tell = quiet) -> list[Finding]:
+async def findings(
+    dsn: str, service_connections: int = surroundings.ONE_ALLOCATOR, *, tell: Tell = quiet
+) -> list[Finding]:
     """All of `promises`, and what is not as it must be around the database: the server, its doors and its room.
 
     `service_connections` is how many the allocators open together.

@@ -6,9 +6,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from allocator import bootstrap
+from allocator.upkeep import tune
 from client.network import Connection, is_loopback
 
 OLDEST = 15
+ONE_ALLOCATOR = 12
+"""Connections of an allocator, unless it is told otherwise: its pool, its feed and its sweeps."""
+
 FOR_ADMINS = 8
 """Connections that must be left when every machine and the service have theirs: PostgreSQL's own three, and people."""
 
@@ -115,12 +119,11 @@ async def server(connection: Connection) -> Findings:
 
 async def room(connection: Connection, service_connections: int) -> Findings:
     """Whether everybody may connect at once: each machine, the service, and somebody who looks after it."""
-    most = int(await connection.fetchval("SELECT current_setting('max_connections')"))
-    machines = await connection.fetchval("SELECT count(*) FROM vms WHERE status <> 'retired'")
+    most, machines = await tune.max_connections(connection), await tune.machines(connection)
     needed = machines + service_connections + FOR_ADMINS
     if most < needed:
         what = f"max_connections is {most}, but {machines} machines and the service need {needed}."
-        yield Finding("settings", what, f"lablink db tune --connections {2 * machines + 40}")
+        yield Finding("settings", what, f"lablink db tune --connections {tune.connections_for(machines)}")
 
 
 async def roles(connection: Connection) -> Findings:

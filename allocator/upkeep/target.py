@@ -6,14 +6,11 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from allocator.upkeep import UpkeepFailed
+from allocator.upkeep import UpkeepFailed, tune
 from allocator.upkeep.reach import connected, database_of, in_database
-from allocator.upkeep.surroundings import FOR_ADMINS
+from allocator.upkeep.surroundings import FOR_ADMINS, ONE_ALLOCATOR
 from allocator.upkeep.way_in import in_words
 from client.network import Connection, distrust
-
-SERVICE_CONNECTIONS = 12
-"""What one allocator opens, unless it is told otherwise."""
 
 THERE = "SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)"
 USED = """
@@ -24,8 +21,6 @@ SOMETHING_ELSE = """
     SELECT EXISTS (SELECT FROM pg_class c JOIN pg_namespace n ON n.oid = c.relnamespace
                    WHERE c.relkind IN ('r', 'p') AND n.nspname NOT LIKE 'pg\\_%' AND n.nspname <> 'information_schema')
 """
-MACHINES = "SELECT count(*) FROM vms WHERE status <> 'retired'"
-CONNECTIONS = "SELECT current_setting('max_connections')::integer"
 
 ROLES = """
     SELECT r.rolname AS role, v.hostname, r.rolcanlogin AS may_enter, shobj_description(r.oid, 'pg_authid') AS wish
@@ -57,8 +52,7 @@ async def refuse_if_unfit(dsn: str, target: Target) -> int:
         newest, version = here.get_server_version().major, there.get_server_version().major
         if version < newest:
             raise UpkeepFailed(f"The target has PostgreSQL {version}, and this database comes from {newest}.")
-        needed = await here.fetchval(MACHINES) + SERVICE_CONNECTIONS + FOR_ADMINS
-        most = await there.fetchval(CONNECTIONS)
+        most, needed = await tune.max_connections(there), await tune.machines(here) + ONE_ALLOCATOR + FOR_ADMINS
         if most < needed:
             raise UpkeepFailed(
                 f"The target has room for {most} connections, and its machines, an allocator and admins need {needed}: "

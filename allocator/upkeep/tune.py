@@ -44,6 +44,16 @@ class Applied:
     refused: dict[str, str]
 
 
+async def machines(connection: Connection) -> int:
+    """How many machines there are, each of which may connect."""
+    return int(await connection.fetchval("SELECT count(*) FROM vms WHERE status <> 'retired'"))
+
+
+async def max_connections(connection: Connection) -> int:
+    """How many connections the server allows."""
+    return int(await connection.fetchval("SELECT current_setting('max_connections')"))
+
+
 def connections_for(machines: int) -> int:
     """Connections for that many machines in direct mode, each of which has two for a moment when it reconnects."""
     return max(100, 2 * machines + 40)

@@ -9,9 +9,9 @@ from dataclasses import dataclass
 
 import asyncpg
 
-from allocator import secrets
+from allocator import logins
 from allocator.config import Database, Login
-from allocator.secrets import SecretMissing
+from allocator.logins import SecretMissing
 from client.network import Connection
 
 SECONDS = 5.0
@@ -52,7 +52,7 @@ async def door(database: Database) -> Obstacle | None:
 async def enter(database: Database, login: Login) -> Connection | Obstacle:
     """A connection as `login`, which the caller closes; else what stands in the way."""
     try:
-        dsn = await secrets.dsn(database, login)
+        dsn = await logins.dsn(database, login)
         return await asyncpg.connect(dsn, timeout=SECONDS, server_settings={"application_name": "lablink doctor"})
     except SecretMissing as error:
         return Obstacle("secrets", str(error), "Put the secret there, or change database.*.password.")

@@ -9,7 +9,7 @@ from allocator.cli.database import settings_place
 from allocator.cli.db.superusers import superuser_dsn
 from allocator.cli.failures import Misused, explained
 from allocator.config import Database, load_settings
-from allocator.secrets import dsn, resolve
+from allocator.logins import dsn, resolve
 
 OTHER_NAMES = f"The roles that are made are {bootstrap.OWNER} and {bootstrap.SERVICE}: leave database.*.user as it is."
 

@@ -8,7 +8,7 @@ from urllib.parse import parse_qsl, unquote, urlsplit
 from allocator.cli.database import settings_place
 from allocator.cli.failures import Misused
 from allocator.config import Database, load_settings
-from allocator.secrets import resolve, url
+from allocator.logins import resolve, url
 
 NOT_POINTED_TO = """{} takes no connection string, which everybody on this machine could read in the list of \
 processes, but where it is: env:NAME, file:PATH or aws:NAME."""

@@ -10,7 +10,7 @@ from allocator.cli.db.superusers import NO_CONNECTION_STRING, Superuser, pointed
 from allocator.cli.failures import Misused
 from allocator.conf_files import override
 from allocator.config import load_settings
-from allocator.secrets import dsn
+from allocator.logins import dsn
 from allocator.upkeep.target import Target
 from client.network import is_loopback
 

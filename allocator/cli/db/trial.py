@@ -6,7 +6,7 @@ from pathlib import Path
 
 import asyncpg
 
-from allocator import secrets
+from allocator import logins
 from allocator.cli.database import CONNECT_SECONDS, connected, settings_place
 from allocator.config import Settings, load_settings
 from allocator.upkeep import trial
@@ -22,14 +22,14 @@ async def _steps(full: bool, loaded: Settings, data_dir: Path | None, settings: 
     machines = loaded.database_for_machines
     async with connected(data_dir, settings) as owner:
         service = await asyncpg.connect(
-            await secrets.dsn(loaded.database, loaded.database.service),
+            await logins.dsn(loaded.database, loaded.database.service),
             timeout=CONNECT_SECONDS,
             server_settings={"application_name": "lablink test", "lablink.actor": "test"},
         )
         try:
             taken = await trial.read_only(owner, service)
             if full and all(each.done for each in taken):
-                taken += await trial.full(owner, service, lambda role, password: secrets.url(machines, role, password))
+                taken += await trial.full(owner, service, lambda role, password: logins.url(machines, role, password))
             return taken
         finally:
             service.terminate()

@@ -54,9 +54,7 @@ async def _compared(
 
 async def _connections(connection: Connection) -> int:
     """Enough for the machines that there are, and never fewer than there may be now."""
-    machines = await connection.fetchval("SELECT count(*) FROM vms WHERE status <> 'retired'")
-    now = await connection.fetchval("SELECT current_setting('max_connections')::integer")
-    return int(max(now, tune.connections_for(machines)))
+    return max(await tune.max_connections(connection), tune.connections_for(await tune.machines(connection)))
 
 
 async def _apply(

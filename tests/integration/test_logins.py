@@ -11,7 +11,7 @@ import pytest
 from moto import mock_aws
 
 from allocator.config import load_settings
-from allocator.secrets import SecretMissing, dsn, resolve
+from allocator.logins import SecretMissing, dsn, resolve
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database
 

@@ -1,4 +1,4 @@
-"""Fetches a secret from where the configuration says it is, when it is needed and not before."""
+"""How one logs in to the database: a secret, fetched from where it is when it is needed, in a connection string."""
 
 import asyncio
 import json
