@@ -23,7 +23,8 @@ async def server() -> AsyncIterator[TestServer]:
     async with AsyncExitStack() as opened:
         found = await opened.enter_async_context(found_server())
         if os.environ.get("LABLINK_TEST_POOLER"):
-            found = replace(found, pooler_port=await opened.enter_async_context(pooler_before(found)))
+            pooler = await opened.enter_async_context(pooler_before(found))
+            found = replace(found, pooler_port=pooler.port)
         yield found
 
 

@@ -19,20 +19,16 @@ LEASES = "/api/v1/leases"
 @pytest_asyncio.fixture
 async def wire(database: Database) -> AsyncIterator[Wire]:
     """What the service reaches its database over."""
-    async with wire_to("127.0.0.1", settings_port(database)) as wire:
+    async with wire_to(database.server) as wire:
         yield wire
 
 
 @pytest_asyncio.fixture
 async def wired(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[RunningService]:
     """A service that is ready, its database at the other end of the wire."""
-    async with running_service(settings_for(database, tmp_path, port=wire.port)) as running:
+    async with running_service(settings_for(database, tmp_path, wire=wire)) as running:
         await ready(running.service)
         yield running
-
-
-def settings_port(database: Database) -> int:
-    return int(database.dsn("lablink_app").rpartition(":")[2].partition("/")[0])
 
 
 def check_unavailable(answer: httpx.Response) -> None:
@@ -81,7 +77,7 @@ async def test_a_service_that_starts_before_its_database_becomes_ready_with_it(
     database: Database, wire: Wire, tmp_path: Path
 ) -> None:
     wire.refuses = True
-    async with running_service(settings_for(database, tmp_path, port=wire.port)) as running, running.client() as client:
+    async with running_service(settings_for(database, tmp_path, wire=wire)) as running, running.client() as client:
         check_unavailable(await client.get("/readyz"))
         wire.refuses = False
         await ready(running.service)

@@ -6,7 +6,6 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from urllib.parse import urlsplit
 from uuid import UUID
 
 import pytest
@@ -30,8 +29,7 @@ async def pool(database: Database) -> Pool:
 
 @pytest_asyncio.fixture
 async def wire(database: Database) -> AsyncIterator[Wire]:
-    address = urlsplit(database.dsn())
-    async with wire_to(address.hostname or "", address.port or 5432) as wire:
+    async with wire_to(database.server) as wire:
         yield wire
 
 

@@ -4,7 +4,6 @@ import asyncio
 import os
 from collections.abc import AsyncIterator
 from pathlib import Path
-from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
@@ -39,8 +38,7 @@ async def database(crashing: Crashing) -> AsyncIterator[Database]:
 
 @pytest_asyncio.fixture
 async def wire(database: Database) -> AsyncIterator[Wire]:
-    address = urlsplit(database.dsn())
-    async with wire_to(address.hostname or "", address.port or 5432) as wire:
+    async with wire_to(database.server) as wire:
         yield wire
 
 

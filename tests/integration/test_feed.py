@@ -26,15 +26,14 @@ Connection = asyncpg.Connection
 @pytest_asyncio.fixture
 async def wire(database: Database) -> AsyncIterator[Wire]:
     """What the feed hears over."""
-    port = int(database.dsn("lablink_app").rpartition(":")[2].partition("/")[0])
-    async with wire_to("127.0.0.1", port) as wire:
+    async with wire_to(database.server) as wire:
         yield wire
 
 
 @pytest_asyncio.fixture
 async def feed(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[Feed]:
     """A feed that is listening."""
-    feed = Feed(connector(settings_for(database, tmp_path, port=wire.port).database, "web"), "default")
+    feed = Feed(connector(settings_for(database, tmp_path, wire=wire).database, "web"), "default")
     async with alongside(feed.run()):
         await feed.listening.wait()
         yield feed
@@ -162,7 +161,7 @@ async def test_a_terminated_backend_is_replaced(feed: Feed, database: Database, 
 async def test_lost_notifications_and_a_dead_peer_are_noticed_by_the_check(
     database: Database, wire: Wire, owner: Connection, tmp_path: Path
 ) -> None:
-    connect = connector(settings_for(database, tmp_path, port=wire.port).database, "web")
+    connect = connector(settings_for(database, tmp_path, wire=wire).database, "web")
     feed = Feed(connect, "default", check_seconds=0.2)
     lease = await queue(owner)
     async with alongside(feed.run()):

@@ -2,7 +2,6 @@
 
 from pathlib import Path
 from typing import Literal
-from urllib.parse import urlsplit
 
 import asyncpg
 import pytest
@@ -55,8 +54,7 @@ async def test_a_client_that_dies_while_it_changes_its_password_gets_in_again_an
     database: Database, tmp_path: Path, what: Literal["request", "answer"]
 ) -> None:
     pool = await Pool.of(database)
-    place = urlsplit(database.dsn())
-    async with wire_to(place.hostname or "", place.port or 5432) as wire:
+    async with wire_to(database.server) as wire:
         machine = Machine.of(await database.vm(), tmp_path / "vm", wire.port)
         old = password(machine)
         await pool.owner.execute("SELECT rotate_vm('vm-1')")

@@ -30,15 +30,14 @@ LOST_SECONDS = 200.0
 @pytest_asyncio.fixture
 async def wire(database: Database) -> AsyncIterator[Wire]:
     """What the sweeper reaches its database over."""
-    port = int(database.dsn("lablink_app").rpartition(":")[2].partition("/")[0])
-    async with wire_to("127.0.0.1", port) as wire:
+    async with wire_to(database.server) as wire:
         yield wire
 
 
 @pytest.fixture
 def settings(database: Database, wire: Wire, tmp_path: Path) -> Settings:
     """Settings whose database is at the other end of the wire."""
-    return settings_for(database, tmp_path, port=wire.port)
+    return settings_for(database, tmp_path, wire=wire)
 
 
 @pytest_asyncio.fixture

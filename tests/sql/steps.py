@@ -14,7 +14,7 @@ import pytest
 from tests.support.database import Database, Vm
 
 ADA, BOB, CYD = "ada@example.org", "bob@example.org", "cyd@example.org"
-CODE, PIN = "4/0AVG7fiQcodecodecode", "123456"
+CODE, PIN = "4/0AVG7fiQcodecodecode", "123456789012"  # too long to be in a time or an id by chance
 REDIRECT = "https://remotedesktop.google.com/_/oauthredirect"
 LINE = f'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="{CODE}" --redirect-url="{REDIRECT}" --pin={PIN}'
 SUMMARY = f"start-host --code=*** --redirect-url={REDIRECT} --pin=***"

@@ -2,10 +2,9 @@
 
 import asyncio
 import shutil
-import socket
-import tempfile
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -13,6 +12,7 @@ from allocator.local.accounts import account_of_server
 from tests.support.database import PASSWORDS
 from tests.support.machine import LIMIT_SECONDS
 from tests.support.server import TestServer
+from tests.support.up import free_port, open_directory
 
 # Few connections for many clients, so that a statement often meets another one's.
 SETTINGS = """
@@ -27,35 +27,47 @@ auth_file = {users}
 pool_mode = transaction
 max_client_conn = 300
 default_pool_size = 3
+server_login_retry = 1
 """
 
 
-@asynccontextmanager
-async def pooler_before(server: TestServer) -> AsyncIterator[int]:
-    """The port of a PgBouncer that leads to every database of the server, for the service's role."""
-    program = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer"
-    place, account = urlsplit(server.superuser_dsn), account_of_server()
-    own = _free_port()
-    with tempfile.TemporaryDirectory(prefix="lablink-pooler-") as name:
-        directory = Path(name)
-        directory.chmod(0o755)
-        users, settings = directory / "users", directory / "pgbouncer.ini"
-        users.write_text(f'"lablink_app" "{PASSWORDS["lablink_app"]}"\n')
-        settings.write_text(SETTINGS.format(host=place.hostname, port=place.port, own=own, users=users))
-        process = await asyncio.create_subprocess_exec(
-            program, "-q", str(settings), stderr=asyncio.subprocess.DEVNULL, user=account.uid if account else None
+@dataclass(slots=True)
+class Pooler:
+    """A PgBouncer that may be killed and started again, at the same port."""
+
+    port: int
+    settings: Path
+    process: asyncio.subprocess.Process | None = None
+
+    async def start(self) -> None:
+        """Start it; returns when it takes connections."""
+        program, account = shutil.which("pgbouncer") or "/usr/sbin/pgbouncer", account_of_server()
+        self.process = await asyncio.create_subprocess_exec(
+            program, "-q", str(self.settings), stderr=asyncio.subprocess.DEVNULL, user=account.uid if account else None
         )
+        await _answers(self.port, self.process)
+
+    async def kill(self) -> None:
+        """End it at once, and every connection with it."""
+        if self.process and self.process.returncode is None:
+            self.process.kill()
+            await self.process.wait()
+
+
+@asynccontextmanager
+async def pooler_before(server: TestServer, port: int | None = None) -> AsyncIterator[Pooler]:
+    """A PgBouncer that leads to every database of the server (by way of `port`, if given), for the service's role."""
+    place, own = urlsplit(server.superuser_dsn), free_port()
+    with open_directory() as directory:
+        users = directory / "users"
+        users.write_text(f'"lablink_app" "{PASSWORDS["lablink_app"]}"\n')
+        pooler = Pooler(own, directory / "pgbouncer.ini")
+        pooler.settings.write_text(SETTINGS.format(host=place.hostname, port=port or place.port, own=own, users=users))
         try:
-            await _answers(own, process)
-            yield own
+            await pooler.start()
+            yield pooler
         finally:
-            process.kill()
-            await process.wait()
-
-
-def _free_port() -> int:
-    with socket.create_server(("127.0.0.1", 0)) as listener:
-        return int(listener.getsockname()[1])
+            await pooler.kill()
 
 
 async def _answers(port: int, process: asyncio.subprocess.Process) -> None:

@@ -18,6 +18,7 @@ from allocator.config import Settings, load_settings
 from allocator.service import Service
 from allocator.serving import Server, new_server
 from tests.support.database import Database, Vm
+from tests.support.wire import Wire
 
 BACKLOG = 512
 LIMIT_SECONDS = 20.0
@@ -28,27 +29,29 @@ DESKTOP_LINE = (
 )
 
 
-def settings_for(database: Database, directory: Path, *overrides: str, port: int | None = None) -> Settings:
-    """Settings that lead to the test's database, its password in a file of `directory`; with `port`, over a wire.
+def settings_for(database: Database, directory: Path, *overrides: str, wire: Wire | None = None) -> Settings:
+    """Settings as `overrides_for` gives them, loaded."""
+    return load_settings([*overrides_for(database, directory, wire), *overrides])
 
-    The service asks through the server's pooler if there is one, and nothing was said of a port.
+
+def overrides_for(database: Database, directory: Path, wire: Wire | None = None) -> list[str]:
+    """What leads a service to the test's database, its password in a file of `directory`; with `wire`, over that.
+
+    It asks through the server's pooler if there is one.
     """
-    pooler = database.server.pooler_port
     parts = urlsplit(database.dsn("lablink_app"))
+    port, pooler_port = (wire.port, wire.pooler_port) if wire else (parts.port, database.server.pooler_port)
     password = directory / "app-password"
     password.write_text(unquote(parts.password or ""))
-    return load_settings(
-        [
-            f"database.host={parts.hostname}",
-            f"database.port={port or parts.port}",
-            f"database.name={database.name}",
-            f"database.service.password='file:{password}'",
-            f"pool.programs=[{PROGRAMS}]",
-            "sweeps.period_seconds=0.2",
-            *([f"database.pooler_port={pooler}"] if pooler and not port else []),
-            *overrides,
-        ]
-    )
+    return [
+        f"database.host={parts.hostname}",
+        f"database.port={port}",
+        f"database.name={database.name}",
+        f"database.pooler_port={pooler_port or 'null'}",
+        f"database.service.password='file:{password}'",
+        f"pool.programs=[{PROGRAMS}]",
+        "sweeps.period_seconds=0.2",
+    ]
 
 
 @dataclass(slots=True)

@@ -2,9 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Iterator
-from contextlib import asynccontextmanager, contextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Literal
+from urllib.parse import urlsplit
+
+from tests.support.server import TestServer
 
 _NOTIFICATION, _READY = b"A", b"Z"
 _PARSE, _BIND = b"P", b"B"
@@ -21,10 +24,10 @@ class Loss:
 
 @dataclass(slots=True)
 class Wire:
-    """Where clients connect instead of to the server at `target`. Its port stays the same when the server's changes."""
+    """Where clients connect instead of to the server, and instead of to the pooler before it if there is one."""
 
-    target: tuple[str, int]
     port: int = 0
+    pooler_port: int | None = None
     drops_notifications: bool = False
     misheard: dict[bytes, bytes] = field(default_factory=dict)
     """What the next statement that contains a key becomes: the value, which must be as long."""
@@ -70,14 +73,23 @@ class Wire:
             body = body.replace(word, self.misheard.pop(word))
         return body
 
-    async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
-        """Carry one connection until either side ends it."""
-        self.accepted += 1
-        if self.refuses:
+    @asynccontextmanager
+    async def end(self, host: str, port: int) -> AsyncIterator[int]:
+        """The port of an end of the wire whose other end is at this address."""
+
+        async def accept(reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+            self.accepted += 1
+            if not self.refuses:
+                await self._carry(reader, writer, host, port)
             writer.transport.abort()
-            return
+
+        async with await asyncio.start_server(accept, "127.0.0.1", 0) as listener:
+            yield int(listener.sockets[0].getsockname()[1])
+
+    async def _carry(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, host: str, port: int) -> None:
+        """Carry one connection until either side ends it."""
         with suppress(OSError):
-            server_reader, server_writer = await asyncio.open_connection(*self.target)
+            server_reader, server_writer = await asyncio.open_connection(host, port)
             line = _Line(self, writer, server_writer)
             self._lines.add(line)
             try:
@@ -85,7 +97,6 @@ class Wire:
             finally:
                 line.cut()
                 self._lines.discard(line)
-        writer.transport.abort()
 
 
 @dataclass(eq=False, slots=True)
@@ -146,11 +157,12 @@ async def _message(reader: asyncio.StreamReader) -> tuple[bytes, bytes]:
 
 
 @asynccontextmanager
-async def wire_to(host: str, port: int) -> AsyncIterator[Wire]:
-    """A wire to the PostgreSQL at this address."""
-    wire = Wire((host, port))
-    listener = await asyncio.start_server(wire.accept, "127.0.0.1", 0)
-    wire.port = listener.sockets[0].getsockname()[1]
-    async with listener:
+async def wire_to(server: TestServer) -> AsyncIterator[Wire]:
+    """A wire to a server and to the pooler before it."""
+    wire, place = Wire(), urlsplit(server.superuser_dsn)
+    async with AsyncExitStack() as ends:
+        wire.port = await ends.enter_async_context(wire.end(place.hostname or "", place.port or 5432))
+        if server.pooler_port:
+            wire.pooler_port = await ends.enter_async_context(wire.end("127.0.0.1", server.pooler_port))
         yield wire
         wire.cut()
