@@ -1,7 +1,7 @@
 """The HTTP API: JSON in, JSON out, every error a problem document."""
 
 from datetime import datetime
-from typing import Annotated, Literal
+from typing import Annotated
 from uuid import UUID
 
 import structlog
@@ -18,7 +18,7 @@ from allocator.service import Here
 from allocator.views import EndedBy, HeldLease, LeaseStatus, VmStatus
 from allocator.wording import NOTHING_NEW, failure_words
 from client.command import JOB_BYTES
-from client.protocol import Kind
+from client.protocol import DatabaseAddress, Enrolment, Kind
 
 JSON = "application/json"
 
@@ -99,26 +99,6 @@ class EnrolmentWanted(_In):
         pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{14,62}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$",
         description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
     )
-
-
-class DatabaseAddress(_Out):
-    """Where the machine's client connects to, and as whom."""
-
-    host: str
-    port: int
-    database: str
-    user: str
-    tls: Literal["verify-full", "loopback"]
-    ca_pem: str | None
-
-
-class Enrolment(_Out):
-    """A machine that was let in."""
-
-    vm_id: int
-    hostname: str
-    transport: Literal["direct"]
-    database: DatabaseAddress
 
 
 class FreeMachines(_Out):

@@ -16,7 +16,7 @@ from client.command import Accepts, from_parts
 from client.network import Connection, KeptAlive, distrust, is_loopback
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
 from client.rotation import Passwords, changed_password
-from client.settings import DatabaseAddress
+from client.settings import DatabaseLogin
 from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
 
 CHECK_SECONDS = 10.0
@@ -51,7 +51,7 @@ class DirectTransport:
 
     def __init__(
         self,
-        address: DatabaseAddress,
+        address: DatabaseLogin,
         passwords: Passwords | None = None,
         *,
         check_seconds: float = CHECK_SECONDS,
@@ -251,7 +251,7 @@ def concerns(payload: str, vm_id: int | None) -> bool:
     return hints is None or vm_id is None or any(hint.id == vm_id for hint in hints)
 
 
-def tls_of(address: DatabaseAddress) -> ssl.SSLContext | Literal["disable"]:
+def tls_of(address: DatabaseLogin) -> ssl.SSLContext | Literal["disable"]:
     """How the connection is protected: not at all on this machine, else verify-full. Raises InsecureAddress."""
     if address.tls == "verify-full":
         return ssl.create_default_context(cadata=address.ca_pem)

@@ -7,7 +7,7 @@ lost is simply repeated, with the same words, and gets the same answer.
 import json
 import time
 from collections.abc import Callable
-from dataclasses import asdict, dataclass
+from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
@@ -16,8 +16,9 @@ from client import durable
 from client.direct import tls_of
 from client.journal import Journal
 from client.network import is_loopback
+from client.protocol import DatabaseAddress
 from client.scram import new_password, verifier
-from client.settings import Credential, DatabaseAddress, StateDir
+from client.settings import Credential, DatabaseLogin, StateDir
 from client.transport import Backoff
 
 _ANSWER_BYTES = 1_000_000
@@ -139,9 +140,9 @@ def _refusal(url: str, status: int, body: bytes) -> EnrolmentError:
 
 def _credential(given: dict[str, Any], password: str) -> Credential:
     try:
-        place = {name: given["database"][name] for name in ("host", "port", "database", "user", "tls", "ca_pem")}
-        address = DatabaseAddress(**place, password=password)
-        return Credential(given["vm_id"], given["hostname"], given["transport"], address)
+        address = {known.name: given["database"][known.name] for known in fields(DatabaseAddress)}
+        login = DatabaseLogin(**address, password=password)
+        return Credential(given["vm_id"], given["hostname"], given["transport"], login)
     except (TypeError, KeyError) as error:
         raise EnrolmentError(f"The allocator's answer is not one this client understands ({error}).") from error
 

@@ -35,6 +35,28 @@ Failure = Literal[
 
 
 @dataclass(frozen=True, slots=True)
+class DatabaseAddress:
+    """Where the machine's client connects to, and as whom. `ca_pem` is the authority that vouches for the server."""
+
+    host: str
+    port: int
+    database: str
+    user: str
+    tls: Literal["verify-full", "loopback"]
+    ca_pem: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Enrolment:
+    """A machine that was let in. `transport` is how it is told what to do: there is one way."""
+
+    vm_id: int
+    hostname: str
+    transport: Literal["direct"]
+    database: DatabaseAddress
+
+
+@dataclass(frozen=True, slots=True)
 class Hint:
     """One changed row of `vms`, as a notification tells it: a reason to go and look, never the truth."""
 

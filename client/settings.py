@@ -5,7 +5,9 @@ import os
 from collections.abc import Mapping
 from dataclasses import dataclass, field, fields
 from pathlib import Path
-from typing import Any, Literal
+from typing import Any
+
+from client.protocol import DatabaseAddress
 
 START_HOST = "/opt/google/chrome-remote-desktop/start-host"
 _ENVIRONMENT = "LABLINK_"
@@ -68,26 +70,20 @@ class Settings:
 
 
 @dataclass(frozen=True, slots=True)
-class DatabaseAddress:
-    """Where the database is and who this machine is to it."""
+class DatabaseLogin(DatabaseAddress):
+    """What enrolment says of the database, and the password that this machine made for it."""
 
-    host: str
-    port: int
-    database: str
-    user: str
-    tls: Literal["verify-full", "loopback"]
-    password: str = field(repr=False)
-    ca_pem: str | None = None
+    password: str = field(repr=False, kw_only=True)
 
 
 @dataclass(frozen=True, slots=True)
 class Credential:
-    """What enrolment gave the machine. `transport` is "direct", the only one that there is."""
+    """What enrolment gave the machine, and its password."""
 
     vm_id: int
     hostname: str
     transport: str
-    database: DatabaseAddress
+    database: DatabaseLogin
 
 
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:
@@ -109,7 +105,7 @@ def load_credential(path: Path) -> Credential:
     """Who this machine is. Raises SettingsError when the file is not what enrolment wrote."""
     given = _object(path)
     try:
-        return Credential(**given | {"database": DatabaseAddress(**given["database"])})
+        return Credential(**given | {"database": DatabaseLogin(**given["database"])})
     except (TypeError, KeyError) as error:
         raise SettingsError(f"{path} is not a credential. Remove it and enrol the machine again.") from error
 

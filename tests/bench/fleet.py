@@ -17,7 +17,7 @@ from client.journal import Journal
 from client.protocol import Assignment, Memory, Orders
 from client.runner import Programs
 from client.session import Session
-from client.settings import DatabaseAddress, StateDir
+from client.settings import DatabaseLogin, StateDir
 from tests.bench.load import now
 from tests.bench.workers import Ready, be_worker
 
@@ -42,7 +42,7 @@ class Diary:
 class TimedTransport(DirectTransport):
     """The transport, keeping a diary of when it wakes its agent and when each verb is answered."""
 
-    def __init__(self, address: DatabaseAddress, diary: Diary) -> None:
+    def __init__(self, address: DatabaseLogin, diary: Diary) -> None:
         super().__init__(address)
         self._diary = diary
         self._woke: int | None = None

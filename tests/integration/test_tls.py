@@ -19,7 +19,7 @@ from allocator.local.postgres import running_server
 from allocator.store import translated
 from client.direct import DirectTransport
 from client.protocol import Memory
-from client.settings import DatabaseAddress
+from client.settings import DatabaseLogin
 from client.transport import Unreachable
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database, Vm, cloned_database, migrated_template
@@ -74,11 +74,11 @@ def overrides(host: str, port: int, name: str, authority: Authority) -> list[str
     return ["database=server", *where, f"database.ca_file='{authority.file}'"]
 
 
-def address_for(host: str, port: int, vm: Vm, authority: Authority) -> DatabaseAddress:
+def address_for(host: str, port: int, vm: Vm, authority: Authority) -> DatabaseLogin:
     """What enrolment would have told the machine."""
     parts = urlsplit(vm.dsn)
     user, password = unquote(parts.username or ""), unquote(parts.password or "")
-    return DatabaseAddress(host, port, parts.path[1:], user, "verify-full", password, authority.file.read_text())
+    return DatabaseLogin(host, port, parts.path[1:], user, "verify-full", authority.file.read_text(), password=password)
 
 
 @pytest.fixture(autouse=True)

@@ -21,7 +21,7 @@ from client.journal import Journal
 from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Session
-from client.settings import Credential, DatabaseAddress, StateDir, load_credential
+from client.settings import Credential, DatabaseLogin, StateDir, load_credential
 from tests.support.database import Database, Vm
 
 LIMIT_SECONDS = 20.0
@@ -29,10 +29,10 @@ AS_ROOT = {"session_user": "root"} if os.geteuid() == 0 else {}
 """The setting without which a client that root starts does not run."""
 
 
-def address_of(dsn: str, port: int | None = None) -> DatabaseAddress:
+def address_of(dsn: str, port: int | None = None) -> DatabaseLogin:
     """The parts of a DSN of a server on this machine; with `port`, by way of a wire that listens there."""
     parts = urlsplit(dsn)
-    return DatabaseAddress(
+    return DatabaseLogin(
         host="127.0.0.1" if port else parts.hostname or "",
         port=port or parts.port or 5432,
         database=parts.path[1:],
@@ -48,7 +48,7 @@ class Machine:
 
     vm: Vm
     state: StateDir
-    address: DatabaseAddress
+    address: DatabaseLogin
     starts: Path
     processes: list["ClientProcess"] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)

@@ -10,10 +10,10 @@ import pytest
 
 from client.direct import DirectTransport, InsecureAddress, concerns, tls_of
 from client.network import keep_alive
-from client.settings import DatabaseAddress
+from client.settings import DatabaseLogin
 from client.transport import Backoff, Pace
 
-HERE = DatabaseAddress("127.0.0.1", 5432, "lablink_db", "lablink_vm_1", "loopback", "secret")
+HERE = DatabaseLogin("127.0.0.1", 5432, "lablink_db", "lablink_vm_1", "loopback", password="secret")
 
 
 def hint(vm_id: int) -> str:
