@@ -19,7 +19,7 @@ from allocator.upkeep.inspect import promises
 from allocator.upkeep.move import Moved, move
 from allocator.upkeep.reach import connect, in_database
 from allocator.upkeep.target import Target
-from tests.sql.steps import BOB, CODE, CYD, ask
+from tests.sql.steps import CODE, CYD, ask
 from tests.support.admin import answer, lablink
 from tests.support.database import PASSWORDS, WORKER, Database, Vm, cloned_database, migrated_template
 from tests.support.server import UNSAFE_AND_FAST, TestServer
@@ -296,24 +296,3 @@ async def test_the_command_says_where_it_went_and_which_settings_lead_there(
     ]
     assert moved["vms_to_invite"] == []
     assert await (await client_of(vm, there)).fetchval("SELECT status FROM client_api.hello(0, NULL)") == "available"
-
-
-async def test_a_target_that_does_not_answer_is_refused_in_a_sentence(database: Database) -> None:
-    nowhere = "postgresql://postgres:x@127.0.0.1:1/postgres"
-
-    done = await lablink(database, "db", "move", "--to", "env:TARGET", TARGET=nowhere)
-    secret = await lablink(database, "db", "move", "--to", nowhere)
-
-    assert (done.returncode, done.stderr) == (1, "The target does not let us in: connection refused.\n")
-    assert secret.returncode == 2
-    assert "--to takes no connection string" in secret.stderr
-    assert (await ask(await database.connect("lablink_app"), BOB))["outcome"] == "created"
-
-
-async def test_a_target_on_another_machine_is_reached_with_tls_or_not_at_all(database: Database) -> None:
-    elsewhere = "postgresql://postgres:x@db.example.org/postgres?sslmode=disable"
-
-    done = await lablink(database, "db", "move", "--to", "env:TARGET", TARGET=elsewhere)
-
-    assert done.returncode == 2
-    assert "database.ca_file: must name a file with the certificate authority" in done.stderr

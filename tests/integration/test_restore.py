@@ -12,11 +12,10 @@ import pytest_asyncio
 from allocator.operations import OperationRefused
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.backup import back_up
-from allocator.upkeep.pause import paused
 from allocator.upkeep.reach import in_database
 from allocator.upkeep.restore import Restored
 from allocator.upkeep.storage import Directory
-from tests.sql.steps import ADA, CYD, ask
+from tests.sql.steps import CYD, ask
 from tests.support.database import Database
 from tests.support.upkeep import ignore, restored_from, some_life, without_kept_databases
 
@@ -173,19 +172,6 @@ async def test_nothing_is_accepted_between_the_pause_and_the_swap(database: Data
     before, after = [[row["id"] for row in await each.fetch("SELECT id FROM leases")] for each in (old, owner)]
     assert len(after) > 0
     assert {*before, *after} >= set(accepted)
-
-
-async def test_while_paused_pages_are_read_and_hellos_answered_and_requests_are_not(database: Database) -> None:
-    vm = await database.vm("vm-1")
-    client, service = await vm.connect(), await database.connect("lablink_app", lock_timeout="50ms")
-
-    async with paused(database.dsn("lablink")):
-        assert await client.fetchval("SELECT status FROM client_api.hello(0, NULL)") == "available"
-        assert await service.fetchval("SELECT unassigned_vms_count()") == 1
-        with pytest.raises(asyncpg.LockNotAvailableError):
-            await ask(service, ADA)
-
-    assert (await ask(service, ADA))["outcome"] == "created"
 
 
 async def test_a_restore_that_is_interrupted_changes_nothing(database: Database, storage: Directory) -> None:

@@ -20,6 +20,13 @@ async def wrong(owner: asyncpg.Connection, head: Head | None = None) -> list[str
     return await broken_history(owner, head=head, tell=ignore)
 
 
+async def head(owner: asyncpg.Connection) -> Head:
+    """The newest seal, as somebody keeps it."""
+    row = await owner.fetchrow("SELECT seal, sha256 FROM history_head()")
+    assert row is not None
+    return Head(row["seal"], row["sha256"])
+
+
 async def happen(owner: asyncpg.Connection, number: int = 1, at: str = "clock()") -> list[int]:
     """That many events; returns their ids."""
     rows = await owner.fetch(
