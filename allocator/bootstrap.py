@@ -14,6 +14,9 @@ READER = "lablink_reader"
 CLIENTS = "lablink_client"
 DATABASE = "lablink_db"
 
+READERS_AT_ONCE = 10
+"""Connections of dashboards, so that they leave some to all others."""
+
 LOCK = 0x1AB12  # any number that nothing else of ours locks
 LOCK_TIMEOUT = "120s"
 
@@ -32,6 +35,9 @@ COMFORTS = (
     "REVOKE CONNECT, TEMPORARY ON DATABASE template1 FROM PUBLIC",
     # The service asks for these itself, but a pooler does not pass that on.
     *(f"ALTER ROLE {SERVICE} SET {name} = '{value}'" for name, value in LIMITS.items()),
+    # A server that logs its statements would write down what they are given: codes and PINs.
+    f"ALTER ROLE {SERVICE} SET log_parameter_max_length = 0",
+    f"ALTER ROLE {READER} CONNECTION LIMIT {READERS_AT_ONCE}",
 )
 
 # What would let a machine or reader, whom the server gives no table, fill its disk or its table of locks. The owner

@@ -26,8 +26,8 @@ ANOTHER_DATABASE = {"database", "database.host", "database.port", "database.name
 CONNECT_SECONDS = 5.0
 STATEMENT_SECONDS = 30.0
 
-NOTHING_GIVEN = """There is no .lablink here or in a directory above, so which database? Give --data-dir of a \
-`lablink up`, or --set database.host=… with the owner's password in LABLINK_OWNER_PASSWORD."""
+NOTHING_GIVEN = """There is no .lablink of yours here or in a directory above, so which database? Give --data-dir of \
+a `lablink up`, or --set database.host=… with the owner's password in LABLINK_OWNER_PASSWORD."""
 
 
 def settings_place(data_dir: Path | None, settings: Sequence[str]) -> Path | None:

@@ -2,6 +2,7 @@
 
 import fcntl
 import os
+import stat
 from collections.abc import Iterator
 from contextlib import contextmanager
 from pathlib import Path
@@ -17,9 +18,22 @@ LOCK = "up.lock"
 
 
 def nearest(start: Path | None = None) -> Path | None:
-    """The data directory of the checkout that we are in, if there is one."""
+    """The data directory of the checkout that we are in, if there is one.
+
+    Somebody else's is none: what it says would be done with our rights, and all may write above us, in /tmp.
+    """
     start = (start or Path.cwd()).absolute()
-    return next((each / NAME for each in (start, *start.parents) if (each / NAME).is_dir()), None)
+    return next((each / NAME for each in (start, *start.parents) if _is_ours(each / NAME)), None)
+
+
+def _is_ours(directory: Path) -> bool:
+    """Whether it is there and root's, our own, or that of whom sudo made root, and others cannot write into it."""
+    trusted = {0, os.geteuid(), int(os.environ.get("SUDO_UID", "0")) if os.geteuid() == 0 else 0}
+    try:
+        link, found = directory.lstat(), directory.stat()
+    except OSError:
+        return False
+    return stat.S_ISDIR(found.st_mode) and not found.st_mode & stat.S_IWOTH and {link.st_uid, found.st_uid} <= trusted
 
 
 @contextmanager

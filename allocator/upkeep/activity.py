@@ -10,7 +10,7 @@ import asyncpg
 from client.network import Connection
 
 SHOWN_CHARACTERS = 160
-LITERAL = re.compile(r"'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*?(?:\$\1\$|$)", re.DOTALL)
+LITERAL = re.compile(r"[eE]'(?:[^'\\]|\\.|'')*(?:'|$)|'(?:[^']|'')*(?:'|$)|\$(\w*)\$.*?(?:\$\1\$|$)", re.DOTALL)
 
 SESSIONS = """
     SELECT a.pid, a.usename::text AS role, v.hostname::text AS vm, a.application_name AS application,

@@ -10,6 +10,8 @@ from datetime import UTC, datetime, timedelta
 from pathlib import Path
 from typing import Any
 
+import asyncpg
+
 from allocator.operations import Tell
 from allocator.upkeep import UpkeepFailed, programs
 from allocator.upkeep.reach import connected
@@ -36,6 +38,9 @@ ABOUT = """
 """
 SEALS_ITS_HISTORY = "SELECT to_regprocedure('history_head()') IS NOT NULL"
 HEAD = "SELECT format('%s:%s', seal, sha256) FROM history_head()"
+WRITTEN_DOWN = """
+    SELECT result ->> 'sha256' FROM operations WHERE kind = 'backup' AND status = 'done' AND result ->> 'name' = $1
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -98,7 +103,9 @@ async def backups(storage: Storage) -> list[Backup]:
     found = []
     for name in manifests:
         with suppress(ValueError, KeyError, TypeError):  # somebody else's file
-            found.append(Backup.of(await storage.read(name)))
+            made = Backup.of(await storage.read(name))
+            if made.name + MANIFEST == name:  # another name would lead to another file
+                found.append(made)
     return sorted(found, key=lambda each: each.taken_at)
 
 
@@ -113,14 +120,32 @@ async def named(storage: Storage, name: str) -> Backup:
 
 
 @asynccontextmanager
-async def checked_file(storage: Storage, backup: Backup, tell: Tell) -> AsyncIterator[Path]:
-    """The dump, on this machine, unchanged since it was made. Raises UpkeepFailed."""
+async def checked_file(dsn: str, storage: Storage, backup: Backup, tell: Tell) -> AsyncIterator[Path]:
+    """The dump, on this machine, unchanged since it was made. Raises UpkeepFailed.
+
+    Whoever can write where backups lie can forge a manifest with its checksum, but not what the database at `dsn` wrote
+    down when it made the backup.
+    """
+    if await _written_down(dsn, backup.name) not in (None, backup.sha256):
+        raise UpkeepFailed(
+            f"The backup {backup.name} is not the one that this database made: somebody put another in its place. "
+            "Take one from elsewhere."
+        )
     async with storage.fetched(backup.name + DUMP, tell) as file:
         if file.stat().st_size != backup.size or await checksum(file) != backup.sha256:
             raise UpkeepFailed(
                 f"The backup {backup.name} is damaged: its checksum is not that of its manifest. Take another one."
             )
         yield file
+
+
+async def _written_down(dsn: str, name: str) -> str | None:
+    """The checksum of the backup that the database at `dsn` made under that name; None when it knows of none."""
+    async with connected(dsn) as connection:
+        with suppress(asyncpg.UndefinedTableError, asyncpg.InsufficientPrivilegeError):
+            found: str | None = await connection.fetchval(WRITTEN_DOWN, name)
+            return found
+    return None
 
 
 async def remove_old(storage: Storage, newest: Backup, keep_days: int | None) -> list[str]:

@@ -7,7 +7,7 @@ from pathlib import Path
 from allocator import migrate
 from allocator.operations import Tell
 from allocator.upkeep import UpkeepFailed, programs
-from allocator.upkeep.backup import Backup, count
+from allocator.upkeep.backup import Backup, count, tables
 from allocator.upkeep.reach import connected
 
 JOBS = 2
@@ -50,7 +50,8 @@ async def load(dsn: str, backup: Backup, file: Path, tell: Tell) -> None:
 async def missing(dsn: str, backup: Backup) -> list[str]:
     """What is not in the database at `dsn` as the backup's manifest says, in words."""
     async with connected(dsn) as connection:
-        counts = {table: await count(connection, table) for table in backup.rows}
+        there = await tables(connection)  # a manifest may name anything
+        counts = {table: await count(connection, table) if table in there else 0 for table in backup.rows}
     return [
         f"{table} has {counts[table]} rows instead of {rows}"
         for table, rows in backup.rows.items()

@@ -95,7 +95,7 @@ async def rehearse(dsn: str, storage: Storage, name: str, tell: Tell) -> Rehears
 async def _restored(dsn: str, storage: Storage, backup: Backup, tell: Tell) -> AsyncIterator[tuple[str, Rehearsal]]:
     """The backup in a scratch database, and what that showed."""
     rehearsal = Rehearsal(backup.name)
-    async with checked_file(storage, backup, tell) as file, scratch_database(dsn) as scratch:
+    async with checked_file(dsn, storage, backup, tell) as file, scratch_database(dsn) as scratch:
         with rehearsal.step("restore", backup.version):
             await load(scratch, backup, file, tell)
         rehearsal.problems += await missing(scratch, backup) + await broken(scratch)

@@ -65,7 +65,7 @@ async def restore(dsn: str, storage: Storage, name: str, operation: Operation, *
     backup = await named(storage, name)
     await refuse_unknown_version(dsn, backup)
     kept = f"{database_of(dsn)[:BEGINNING]}_before_restore_{datetime.now(UTC):%Y%m%d%H%M%S}"
-    async with checked_file(storage, backup, operation.progress) as file, paused(dsn) as pause:
+    async with checked_file(dsn, storage, backup, operation.progress) as file, paused(dsn) as pause:
         if not force:
             await _refuse_if_in_use(pause, database_of(dsn))
         async with scratch_database(dsn, "restoring") as successor:

@@ -102,7 +102,8 @@ class Bucket:
         """Every complete file, in the order of names."""
 
         def listed() -> list[str]:
-            pages = self._s3.get_paginator("list_objects_v2").paginate(Bucket=self.bucket, Prefix=self.prefix)
+            listing = self._s3.get_paginator("list_objects_v2")
+            pages = listing.paginate(Bucket=self.bucket, Prefix=self.prefix, Delimiter="/")
             keys = [entry["Key"] for page in pages for entry in page.get("Contents", [])]
             return sorted(key.removeprefix(self.prefix) for key in keys)
 

@@ -23,6 +23,7 @@ SETTINGS = {
     "password_encryption": ("scram-sha-256", "a new password would be kept as MD5"),
     "session_replication_role": ("origin", "triggers, which keep the rules, do not run"),
     "row_security": ("on", "queries fail instead of being limited to what a role may see"),
+    "max_prepared_transactions": ("0", "a machine can leave a transaction and its locks behind, and be gone"),
     "server_encoding": ("UTF8", "not every name can be stored"),
 }
 """What each must be, of the words given, and what happens otherwise."""
@@ -46,9 +47,13 @@ ROLES = """
 MEMBERS = """
     SELECT m.member::regrole::text AS member, m.roleid::regrole::text AS of_role
     FROM pg_auth_members m JOIN pg_roles r ON r.oid = m.member JOIN pg_roles g ON g.oid = m.roleid
-    WHERE starts_with(r.rolname, 'lablink') AND r.rolname <> $1 OR starts_with(g.rolname, 'lablink') AND NOT r.rolsuper
+    WHERE starts_with(r.rolname, 'lablink') AND (r.rolname <> $1 OR g.rolname = ANY ($2))
+       OR starts_with(g.rolname, 'lablink') AND NOT r.rolsuper
     ORDER BY 1, 2
 """
+
+OF_THE_SYSTEM = {"pg_execute_server_program", "pg_read_server_files", "pg_write_server_files"}
+"""Groups whose members do what the server's own account may. Before PostgreSQL 16 the owner may join them by itself."""
 
 HARMLESS_GROUPS = {"pg_monitor", "pg_read_all_settings", "pg_read_all_stats", "pg_stat_scan_tables"}
 
@@ -153,17 +158,19 @@ def _powers(row: asyncpg.Record) -> list[tuple[str, str]]:
     powers += [(f"has {name}, which it must not", f"NO{name}") for name in has if has[name] and name not in wanted]
     if not row["of_machine"]:  # one whose credential was revoked, or that is about to be dropped, cannot log in
         powers += [(f"lacks {name}", name) for name in has if not has[name] and name in wanted]
-    if row["of_machine"] and row["rolconnlimit"] < 0:
-        powers.append(("may open any number of connections", "CONNECTION LIMIT 3"))
+    limit = 3 if row["of_machine"] else bootstrap.READERS_AT_ONCE if row["rolname"] == bootstrap.READER else None
+    if limit and row["rolconnlimit"] < 0:
+        powers.append(("may open any number of connections", f"CONNECTION LIMIT {limit}"))
     return powers
 
 
 async def _memberships(connection: Connection) -> Findings:
     """Who belongs to whom. Only the owner's powers may be somebody's who is not LabLink's: a managed master user."""
-    for row in await connection.fetch(MEMBERS, bootstrap.OWNER):
+    for row in await connection.fetch(MEMBERS, bootstrap.OWNER, OF_THE_SYSTEM):
         member, group = row["member"], row["of_role"]
         fits = group == bootstrap.CLIENTS and (member.startswith("lablink_vm_") or member == bootstrap.OWNER)
-        fits = fits or (member == bootstrap.READER and group in HARMLESS_GROUPS) or member == bootstrap.OWNER
+        fits = fits or (member == bootstrap.READER and group in HARMLESS_GROUPS)
+        fits = fits or (member == bootstrap.OWNER and group not in OF_THE_SYSTEM)
         if not fits:
             ours = member.startswith("lablink")
             what = f"{member} is a member of {group} and may do what that role may."

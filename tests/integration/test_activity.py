@@ -30,6 +30,7 @@ async def _wait_for_lock(owner: asyncpg.Connection) -> Wait:
         ("SELECT 1", "SELECT 1"),
         ("ALTER ROLE x\n  PASSWORD 'hunter2'", "ALTER ROLE x PASSWORD '…'"),
         ("SELECT 'it''s', $$hunter2$$, $t$hunter2$t$", "SELECT '…', '…', '…'"),
+        (r"SELECT E'it\'s hunter2', 1", "SELECT '…', 1"),
         ("UPDATE vms SET crd_command = '--pin=123456 cut off by the serv", "UPDATE vms SET crd_command = '…'"),
     ],
 )

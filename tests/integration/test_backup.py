@@ -2,9 +2,11 @@
 
 import asyncio
 import gc
+import hashlib
 import json
 import stat
 from collections.abc import Iterator
+from dataclasses import replace
 from datetime import timedelta
 from pathlib import Path
 
@@ -12,8 +14,10 @@ import boto3
 import pytest
 from moto.server import ThreadedMotoServer
 
+from allocator.operations import running
 from allocator.upkeep import UpkeepFailed, programs
 from allocator.upkeep.backup import Backup, back_up, backups, named, remove_old
+from allocator.upkeep.reach import connect
 from allocator.upkeep.rehearse import verify
 from allocator.upkeep.storage import Bucket, Directory, Storage, storage_at
 from tests.sql.history import happen, seal, tamper
@@ -116,6 +120,41 @@ async def test_a_damaged_backup_is_noticed_before_it_is_used(database: Database,
 
     with pytest.raises(UpkeepFailed, match="is damaged"):
         await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)
+
+
+async def test_another_file_in_the_place_of_a_backup_is_not_used_though_its_checksum_fits(
+    database: Database, tmp_path: Path
+) -> None:
+    dsn, storage = database.dsn("lablink"), Directory(tmp_path)
+    async with running(lambda: connect(dsn), "backup", "a test") as operation:
+        made = await back_up(dsn, storage, ignore)
+        operation.result = made.summary()
+    dump, manifest = tmp_path / f"{made.name}.dump", tmp_path / f"{made.name}.json"
+    dump.write_bytes(forged := dump.read_bytes() + b"more")
+    manifest.write_bytes(replace(made, size=len(forged), sha256=hashlib.sha256(forged).hexdigest()).manifest())
+
+    with pytest.raises(UpkeepFailed, match="is not the one that this database made"):
+        await verify(dsn, storage, made.name, ignore)
+
+
+async def test_a_manifest_that_leads_to_another_place_is_no_backup(database: Database, storage: Storage) -> None:
+    made = await back_up(database.dsn("lablink"), storage, ignore)
+    forged = replace(made, name="../elsewhere").manifest()
+    for name in ("innocent", "../elsewhere") if isinstance(storage, Bucket) else ("innocent",):
+        await storage.write(f"{name}.json", forged)
+        await storage.write(f"{name}.dump", b"")
+
+    assert await backups(storage) == [made]
+
+
+async def test_a_manifest_may_not_say_what_is_asked(database: Database, tmp_path: Path) -> None:
+    made = await back_up(database.dsn("lablink"), Directory(tmp_path), ignore)
+    asks = replace(made, rows=made.rows | {"(SELECT pg_terminate_backend(pg_backend_pid()))": 1})
+    (tmp_path / f"{made.name}.json").write_bytes(asks.manifest())
+
+    shown = await verify(database.dsn("lablink"), Directory(tmp_path), made.name, ignore)
+
+    assert shown.problems == ["(SELECT pg_terminate_backend(pg_backend_pid())) has 0 rows instead of 1"]
 
 
 async def test_verify_says_what_is_not_as_the_manifest_says(database: Database, tmp_path: Path) -> None:

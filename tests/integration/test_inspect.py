@@ -125,6 +125,8 @@ async def test_a_function_that_somebody_else_owns_is_mended_as_it_is_said(databa
             "rights on new tables of lablink is not",
         ),
         ("postgres", "GRANT lablink TO lablink_reader", "lablink_reader is a member of lablink and may do"),
+        ("postgres", "GRANT pg_read_server_files TO lablink", "lablink is a member of pg_read_server_files and may"),
+        ("postgres", "ALTER ROLE lablink_reader CONNECTION LIMIT -1", "lablink_reader may open any number of conn"),
         (
             "postgres",
             "ALTER DATABASE {name} SET session_replication_role = 'replica'",
@@ -143,6 +145,10 @@ async def test_what_somebody_changed_is_told_in_words(database: Database, role: 
     finally:
         if "lablink TO" in statement:  # roles belong to the whole server
             await connection.execute("REVOKE lablink FROM lablink_reader")
+        elif "server_files" in statement:
+            await connection.execute("REVOKE pg_read_server_files FROM lablink")
+        elif "LIMIT" in statement:
+            await connection.execute("ALTER ROLE lablink_reader CONNECTION LIMIT 10")
 
 
 async def test_what_an_admin_added_is_mentioned_and_not_held_against_them(database: Database) -> None:

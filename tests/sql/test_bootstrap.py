@@ -3,6 +3,7 @@
 import asyncio
 import hashlib
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 
 import asyncpg
@@ -69,6 +70,17 @@ async def test_the_service_connects_to_no_other_database(empty: Server, database
         await asyncpg.connect(empty.dsn("lablink_app", "app", database))
 
 
+async def test_dashboards_leave_connections_to_others(empty: Server) -> None:
+    await bootstrap.prepare(empty.dsn(), {"lablink_reader": "reader"})
+    async with AsyncExitStack() as opened:
+        for _ in range(bootstrap.READERS_AT_ONCE):
+            one = await asyncpg.connect(empty.dsn("lablink_reader", "reader", "lablink_db"))
+            opened.push_async_callback(one.close)
+
+        with pytest.raises(asyncpg.TooManyConnectionsError, match="for role"):
+            await asyncpg.connect(empty.dsn("lablink_reader", "reader", "lablink_db"))
+
+
 async def test_a_managed_services_master_user_prepares_as_well(empty: Server) -> None:
     await ask(empty.dsn(), "CREATE ROLE master LOGIN CREATEROLE CREATEDB PASSWORD 'master'")
     refused = await bootstrap.prepare(empty.dsn("master", "master"), PASSWORDS)
@@ -84,6 +96,21 @@ async def test_the_master_user_may_be_the_owner_itself(empty: Server) -> None:
         assert set(await bootstrap.prepare(dsn, {"lablink_app": "app"})) <= set(bootstrap.COMFORTS)
     assert await migrate.upgrade(empty.dsn("lablink", "owner", "lablink_db")) is not None
     await _enrols(empty)
+
+
+async def test_a_server_that_logs_statements_does_not_log_what_the_service_gives_them(
+    tmp_path: Path, server: TestServer
+) -> None:
+    chatty = {"log_min_duration_statement": "0", "log_error_verbosity": "default"} | UNSAFE_AND_FAST
+    async with running_server(tmp_path, version=server.version, settings=chatty) as own:
+        await bootstrap.prepare(own.dsn(), PASSWORDS)
+        app = await asyncpg.connect(own.dsn("lablink_app", "app", "lablink_db"))
+        assert await app.fetchval("SELECT $1::text AS code", "4/0AVG7fiQ") == "4/0AVG7fiQ"
+        await app.close()
+
+    logged = (tmp_path / "postgres.log").read_text()
+    assert "SELECT $1::text AS code" in logged
+    assert "4/0AVG7fiQ" not in logged
 
 
 async def _enrols(server: Server) -> None:

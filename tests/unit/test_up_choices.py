@@ -1,5 +1,6 @@
 """What `lablink up` decides before it does anything."""
 
+import os
 from pathlib import Path
 
 import pytest
@@ -51,3 +52,22 @@ def test_the_data_directory_is_found_from_below(tmp_path: Path) -> None:
 
     assert nearest(tmp_path / "docs" / "images") == tmp_path / NAME
     assert nearest(tmp_path) == tmp_path / NAME
+
+
+@pytest.mark.skipif(os.geteuid() != 0, reason="only root can make files of another account")
+@pytest.mark.parametrize("whose", ["directory", "link", "open to all"])
+def test_a_data_directory_that_somebody_else_put_in_the_way_is_not_taken(tmp_path: Path, whose: str) -> None:
+    somebody = 54_321
+    theirs = tmp_path / "shared" / NAME
+    (tmp_path / NAME).mkdir()
+    (theirs.parent / "work").mkdir(parents=True)
+    if whose == "link":
+        theirs.symlink_to(tmp_path)
+    else:
+        theirs.mkdir()
+    if whose == "open to all":
+        theirs.chmod(0o777)
+    else:
+        os.chown(theirs, somebody, somebody, follow_symlinks=False)
+
+    assert nearest(theirs.parent / "work") == tmp_path / NAME

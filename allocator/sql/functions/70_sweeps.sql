@@ -195,10 +195,10 @@ DECLARE
     gone name;
     n    integer := 0;
 BEGIN
+    PERFORM cut_sessions(10);  -- first: when somebody hoards locks, sweep_begins gets none
     IF NOT sweep_begins('roles') THEN
         RETURN 0;
     END IF;
-    PERFORM cut_sessions(10);
     FOR gone IN
         SELECT r.role FROM vm_roles r
         WHERE NOT EXISTS (SELECT FROM vms v WHERE v.role = r.role AND v.status <> 'retired') FOR UPDATE SKIP LOCKED
@@ -234,19 +234,28 @@ BEGIN
     RETURN true;
 END $$;
 
--- Ends the sessions of machines that keep a transaction open this long, for it may hold the queue, or an advisory lock,
--- and the sessions of roles that were dropped or revoked while somebody logged in. A client does none of this. Returns how many were
--- ended: none where the owner may not (it needs pg_signal_backend and pg_monitor).
+-- Ends the sessions of machines that keep a transaction open this long, and of dashboards that keep one three times as
+-- long: it may hold the queue, and the queue of notifications, also while one does not read what one listens to (a listener
+-- that only hears something is idle, with the time of its last statement). The same for who holds an advisory lock or so
+-- many subtransactions that others find no room in the table of locks, and for roles that were dropped or revoked while
+-- somebody logged in. Nobody honest does any of this. Returns how many were ended: none where the owner may not (it
+-- needs pg_signal_backend and pg_monitor).
 CREATE OR REPLACE FUNCTION cut_sessions(p_seconds double precision) RETURNS integer LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     cut integer;
 BEGIN
+    WITH hoards AS MATERIALIZED (
+        SELECT pid FROM pg_locks WHERE locktype IN ('advisory', 'transactionid')
+        GROUP BY pid HAVING bool_or(locktype = 'advisory') OR count(*) > 100
+    )
     SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) INTO cut
     FROM pg_stat_activity a LEFT JOIN vm_roles r ON r.role = a.usename LEFT JOIN pg_roles l ON l.rolname = r.role
     WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-      AND (r.role IS NOT NULL AND a.xact_start < clock_timestamp() - make_interval(secs => p_seconds)
-           OR r.role IS NOT NULL AND EXISTS (SELECT FROM pg_locks k WHERE k.pid = a.pid AND k.locktype = 'advisory')
+      AND ((r.role IS NOT NULL OR a.usename = 'lablink_reader')
+           AND (a.xact_start < clock_timestamp() - make_interval(secs => p_seconds * CASE WHEN r.role IS NULL THEN 3 ELSE 1 END)
+                AND (a.state <> 'idle' OR a.wait_event = 'ClientWrite')
+                OR a.pid IN (SELECT pid FROM hoards))
            OR NOT l.rolcanlogin OR a.usename IS NULL AND a.usesysid IS NOT NULL);
     RETURN cut;
 EXCEPTION WHEN insufficient_privilege THEN
