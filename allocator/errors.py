@@ -93,7 +93,10 @@ class NoSuchLease(Refusal):
     """There is no such lease, or it is somebody else's: which of the two is not told."""
 
     title = "No such lease"
-    message = "There is no such lease, or this token does not open it."
+    message = (
+        "There is no such lease, or this token does not open it. If you were told that it is yours, it is gone: ask "
+        "again."
+    )
 
 
 class NoSuchPool(Refusal):

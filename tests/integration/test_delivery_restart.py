@@ -1,15 +1,11 @@
 """PostgreSQL crashes in the middle of a request, and everybody finds together again."""
 
 import asyncio
-import os
 from collections.abc import AsyncIterator
 from pathlib import Path
 
-import pytest
 import pytest_asyncio
 
-from allocator.local import UpFailed
-from allocator.local.postgres_binaries import find_binaries
 from tests.support.database import Database, cloned_database, migrated_template
 from tests.support.machine import Machine, Pool, reached
 from tests.support.restarts import Crashing
@@ -18,13 +14,7 @@ from tests.support.wire import Wire, wire_to
 
 @pytest_asyncio.fixture
 async def crashing(tmp_path: Path) -> AsyncIterator[Crashing]:
-    wanted = os.environ.get("LABLINK_TEST_PG")
-    version = int(wanted) if wanted else None
-    try:
-        find_binaries(version)
-    except UpFailed as error:
-        pytest.skip(f"only a server on this machine can be crashed: {error}")
-    server = Crashing(tmp_path / "server", version)
+    server = Crashing.under(tmp_path / "server")
     yield server
     await server.stop()
 

@@ -14,6 +14,7 @@ AT_ONCE = 10
 """How many wait for an answer at most: no more than the service has connections, or they would wait for each other."""
 
 LEASES = "/api/v1/leases"
+LIMIT_SECONDS = 60.0
 AFTERS = 30
 """How many others ask before somebody hands back what they have, or gives up waiting."""
 
@@ -38,6 +39,9 @@ class Person:
     key: str = field(default_factory=lambda: str(uuid4()))
     lease: str = ""
     token: str = ""
+    asked: float = 0.0
+    told: float = 0.0
+    """When they had asked, and were told of the lease, in seconds of the loop's clock."""
     gave_back: bool = False
     """They were told that their lease is over."""
 
@@ -56,7 +60,6 @@ class Crowd:
     people: list[Person] = field(default_factory=list)
     answers: list[Answer] = field(default_factory=list)
     unanswered: int = 0
-    _stop: asyncio.Event = field(default_factory=asyncio.Event)
     _room: asyncio.Semaphore = field(default_factory=lambda: asyncio.Semaphore(AT_ONCE))
     _changed: asyncio.Condition = field(default_factory=asyncio.Condition)
 
@@ -73,14 +76,20 @@ class Crowd:
     async def accepts(self, more: int) -> None:
         """Wait until `more` people have a lease than do now."""
         wanted = len(self.accepted) + more
-        async with asyncio.timeout(60), self._changed:
-            await self._changed.wait_for(lambda: len(self.accepted) >= wanted)
+        await self._until(lambda: len(self.accepted) >= wanted)
+
+    async def is_refused(self) -> None:
+        """Wait until one more person is refused."""
+        refused = len(list(self.refused))
+        await self._until(lambda: len(list(self.refused)) > refused)
 
     async def ask(self, person: Person) -> httpx.Response | None:
         """They ask, or ask again with the same key. None when nobody answered."""
         answer = await self._send("POST", LEASES, json=person.wanted, headers={"Idempotency-Key": person.key})
         if answer is not None and answer.is_success:
             person.lease, person.token = answer.json()["id"], answer.json()["token"]
+            person.asked, person.told = self.answers[-1].asked, self.answers[-1].told
+            person.gave_back = False
         async with self._changed:
             self._changed.notify_all()
         return answer
@@ -106,23 +115,23 @@ class Crowd:
         live = {str(row["id"]): row["live"] for row in rows}
         return [each for each in self.accepted if each.lease not in live or (each.gave_back and live[each.lease])]
 
-    async def come(self) -> None:
+    async def come(self, stop: asyncio.Event) -> None:
         """One after the other, until told to stop; returns when everybody has been answered."""
         async with asyncio.TaskGroup() as visits:
-            while not self._stop.is_set():
+            while not stop.is_set():
                 await self._room.acquire()
                 self.people.append(self._new_person(len(self.people)))
                 visit = visits.create_task(self._visit(len(self.people) - 1))
                 visit.add_done_callback(lambda _: self._room.release())
                 with suppress(TimeoutError):
-                    await asyncio.wait_for(self._stop.wait(), 1 / A_SECOND)
-
-    def stop(self) -> None:
-        """Nobody comes any more."""
-        self._stop.set()
+                    await asyncio.wait_for(stop.wait(), 1 / A_SECOND)
 
     def _new_person(self, number: int) -> Person:
         return Person({"email": f"p{number}@example.org", "crd_command": self.command(number)})
+
+    async def _until(self, reached: Callable[[], bool]) -> None:
+        async with asyncio.timeout(LIMIT_SECONDS), self._changed:
+            await self._changed.wait_for(reached)
 
     async def _visit(self, number: int) -> None:
         await self.ask(self.people[number])
@@ -144,11 +153,12 @@ class Crowd:
 
 
 @asynccontextmanager
-async def coming(crowd: Crowd) -> AsyncIterator[Crowd]:
-    """People come until the block ends, and have all been answered then."""
+async def coming(crowd: Crowd) -> AsyncIterator[None]:
+    """People come until the block ends, and have all been answered then; more may come later."""
+    stop = asyncio.Event()
     async with asyncio.TaskGroup() as group:
-        group.create_task(crowd.come())
+        group.create_task(crowd.come(stop))
         try:
-            yield crowd
+            yield
         finally:
-            crowd.stop()
+            stop.set()
