@@ -7,6 +7,7 @@ So everything that is subscribed is read again after each (re)connect, and at le
 import asyncio
 import json
 import random
+from collections import Counter
 from collections.abc import AsyncIterator, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Literal
@@ -30,6 +31,9 @@ PACE_SECONDS = 0.05
 
 PAYLOADS = 20
 """How many are read between two looks, each of which may be 8 kB of anything; after more, all is looked at instead."""
+
+FLOOD = 300
+"""Notifications of one session between two checks that no machine has a reason for."""
 
 BACK_OFF_SECONDS = (0.5, 10.0)
 
@@ -85,6 +89,8 @@ class Feed:
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
         self._heard = 0
+        self._heard_of: Counter[int] = Counter()
+        self._floods: set[int] = set()
         self._wake = asyncio.Event()
         self._over = False
         self.listening = asyncio.Event()
@@ -157,6 +163,7 @@ class Feed:
         self._look_at(set(self._subscriptions))
         while listens and not connection.is_closed():
             if await self._woken(next_check):
+                await self._stop_floods(connection)
                 await self._tell_changes(connection)
                 await asyncio.sleep(PACE_SECONDS)
             if now() >= next_check:  # however busy it is
@@ -165,6 +172,7 @@ class Feed:
     async def _checked(self, connection: Connection) -> bool:
         """Whether changes are heard over the connection; all is read again, for some may not have been."""
         self._look_at(set(self._subscriptions))
+        self._heard_of.clear()
         return await store.still_listens(connection, self._check_seconds / 2)
 
     async def _woken(self, until: float) -> bool:
@@ -172,6 +180,13 @@ class Feed:
             async with asyncio.timeout_at(until):
                 return await self._wake.wait()
         return False
+
+    async def _stop_floods(self, connection: Connection) -> None:
+        """A machine that floods everybody with hints is in hostile hands."""
+        while self._floods:
+            pid = self._floods.pop()
+            hostname = await store.stop_flood(connection, pid)
+            log.warning("feed.flooded", process=pid, hostname=hostname)
 
     async def _tell_changes(self, connection: Connection) -> None:
         self._wake.clear()
@@ -184,8 +199,15 @@ class Feed:
         if POOL in stale:
             self._tell(POOL, await store.read_counts(connection, self._pool))
 
-    def _hear(self, channel: str, payload: str) -> None:
-        """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
+    def _hear(self, pid: int, channel: str, payload: str) -> None:
+        """Note whose a notification is, and what it may be about.
+
+        Somebody's change of place changes the place of all who wait.
+        """
+        self._heard_of[pid] += 1
+        if self._heard_of[pid] == FLOOD:
+            self._floods.add(pid)
+            self._wake.set()
         changed: set[Topic] = {POOL}
         if channel == LEASE_CHANNEL:
             self._heard += 1

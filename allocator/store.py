@@ -239,10 +239,16 @@ class Store:
             raise errors.Busy from None
 
 
-async def listen(connection: Connection, hear: Callable[[str, str], None]) -> None:
-    """Have `hear(channel, payload)` called for every notification. Read after this returns, not before."""
+async def listen(connection: Connection, hear: Callable[[int, str, str], None]) -> None:
+    """Have `hear(pid, channel, payload)` called for every notification. Read after this returns, not before."""
     for channel in CHANNELS:
-        await connection.add_listener(channel, lambda _connection, _pid, name, payload: hear(name, str(payload)))
+        await connection.add_listener(channel, lambda _connection, pid, name, payload: hear(pid, name, str(payload)))
+
+
+async def stop_flood(connection: Connection, pid: int) -> str | None:
+    """Revoke the machine whose session floods everybody with notifications; returns its name, None when it is none."""
+    hostname: str | None = await connection.fetchval("SELECT stop_flood($1)", pid)
+    return hostname
 
 
 async def still_listens(connection: Connection, seconds: float) -> bool:

@@ -5,6 +5,8 @@ from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
+from allocator.bootstrap import DATABASE
+from tests.bench import flood
 from tests.bench.cores import Usage
 from tests.bench.figures import Count, Row, Section, figure
 from tests.bench.ground import Ground
@@ -36,19 +38,20 @@ Progress = Callable[[float], None]
 
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
-    """The sections about delivery: people who come one by one, and many who come at once."""
+    """The sections about delivery: people who come one by one, many who come at once, and some during a flood."""
     async with AsyncExitStack() as opened:
         both = await opened.enter_async_context(naive(own, options.clients))
         progress(0.1)
         system = await opened.enter_async_context(ours(own, options.clients))
         progress(0.1)
         asked, used = await _load((system, both), options, progress)
+        beside, forged = await flood.load(system, own, DATABASE, options)
         broken = await system.broken_rules()
-        trips = await system.trips(asked[0]), await both.trips(asked[1])
+        trips = await system.trips(asked[0] + beside), await both.trips(asked[1])
     steady = _steady(options, *_only(trips, STEADY, BURST))
     steady.counts += [Count("invariants broken", broken, "–", "0"), _cost(used, trips)]
     steady.remarks += _remarks(used, trips)
-    return [steady, _burst(options, *_only(trips, BURST, 2 * BURST))]
+    return [steady, _burst(options, *_only(trips, BURST, flood.FIRST)), flood.section(trips[0], forged)]
 
 
 async def _load(

@@ -16,6 +16,7 @@ class Options:
     rate: float = 20.0
     seconds: float = 15.0
     slices: int = 3
+    floods: int = 2
     sizes: tuple[int, ...] = (1_000, 10_000, 100_000)
     rounds: int = 300
     kept: int = 100_000
@@ -34,6 +35,7 @@ class Options:
             self,
             seconds=min(self.seconds, 4.0),
             slices=2,
+            floods=1,
             rounds=60,
             kept=min(self.kept, 5_000),
             bound_seconds=QUICK_BOUND_SECONDS,

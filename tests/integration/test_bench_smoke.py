@@ -16,10 +16,11 @@ def test_a_short_run_delivers_every_command_once_and_writes_its_figures(tmp_path
     )
 
     assert ran.returncode == 0, ran.stderr
-    steady, burst, claims, kept = json.loads(written.read_text())["sections"]
+    steady, burst, flooded, claims, kept = json.loads(written.read_text())["sections"]
     for section in (steady, burst):
         counted = {count["what"]: count["ours"] for count in section["counts"]}
         assert counted["requests"] > 0
         assert counted["commands lost"] == counted["commands run twice"] == counted["machines given to two people"] == 0
+    assert all(row["ours"] for row in flooded["rows"])
     assert all(row["ours"] and row["naive"] for row in claims["rows"])
     assert [count["what"].partition(" ")[0] for count in kept["counts"]] == ["backup", "backup", "UPDATE", "restore,"]

@@ -83,6 +83,21 @@ BEGIN
     RETURN 'failed';
 END $$;
 
+-- Revokes the machine whose session this is, because it floods everybody with forged hints: PostgreSQL can forbid nobody
+-- to NOTIFY. Returns the machine's name; null when the session is no machine's (any more).
+CREATE OR REPLACE FUNCTION stop_flood(p_pid integer) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    flooding text := (SELECT v.hostname FROM pg_stat_activity a JOIN vms v ON v.role = a.usename
+                      WHERE a.pid = p_pid AND a.datname = current_database() AND v.status <> 'retired');
+BEGIN
+    IF flooding IS NOT NULL THEN
+        PERFORM record_event('alert.flood', NULL, flooding, NULL, '{}');
+        PERFORM revoke_vm(flooding);
+    END IF;
+    RETURN flooding;
+END $$;
+
 -- Has a machine make itself a new password when it connects next (disconnect_vm makes that now). Both are the server's,
 -- so the wish stands where the password is: \du+ shows it. Returns the machine's status.
 CREATE OR REPLACE FUNCTION rotate_vm(p_hostname text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
