@@ -21,7 +21,7 @@ from sqlalchemy.pool import NullPool
 from allocator.blockers import Seen, watched
 from allocator.migrations import MigrationFailed, execute, function_files
 
-__all__ = ["MigrationFailed", "Step", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
+__all__ = ["MigrationFailed", "Version", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
 
 SCRIPTS = Path(__file__).parent / "migrations"
 LOCK = 0x1AB11  # any number that nothing else of ours locks
@@ -45,7 +45,7 @@ NOTHING = "base"
 
 
 @dataclass(frozen=True, slots=True)
-class Step:
+class Version:
     """One version of the database, and whether this one has it."""
 
     version: str
@@ -68,7 +68,7 @@ async def stamp(dsn: str, version: str) -> str | None:
     return await _migrate(dsn, lambda config: command.stamp(config, version))
 
 
-async def history(dsn: str) -> list[Step]:
+async def history(dsn: str) -> list[Version]:
     """Every version there is, oldest first. Raises MigrationFailed when the database is at one from the future."""
     try:
         async with _connection(dsn) as connection:
@@ -79,7 +79,7 @@ async def history(dsn: str) -> list[Step]:
     versions = [revision.revision for revision in revisions]
     _require_known(current)
     applied = versions.index(current) + 1 if current else 0
-    return [Step(each.revision, each.doc, number < applied) for number, each in enumerate(revisions)]
+    return [Version(each.revision, each.doc, number < applied) for number, each in enumerate(revisions)]
 
 
 def offline_sql(version: str = LATEST) -> str:

@@ -17,7 +17,7 @@ from allocator.cli.database import settings_place
 from allocator.config import ConfigError, Database, Settings, load_settings
 from allocator.local.data_directory import nearest
 from allocator.migrate import MigrationFailed
-from allocator.upkeep import activity, inspect
+from allocator.upkeep import activity, verify
 from allocator.upkeep.way_in import Obstacle, door, enter, in_words
 from client.network import Connection
 
@@ -102,7 +102,7 @@ async def _as_owner(connection: Connection, database: Database) -> Lines:
     yield Line("server", True, f"PostgreSQL {version.major}.{version.minor}")
     try:
         dsn = await logins.dsn(database, database.owner)
-        found = await inspect.findings(dsn, database.connections + inspect.BESIDE_THE_POOL)
+        found = await verify.findings(dsn, database.connections + verify.BESIDE_THE_POOL)
     except (MigrationFailed, asyncpg.PostgresError) as error:
         yield Line("database", False, f"it could not be checked: {error}", "lablink db history")
         return

@@ -6,9 +6,6 @@ CommandFailed      1   it was refused, or did not work
 └── NotThere       4   there is no such machine, lease …
 """
 
-import errno
-import os
-import socket
 from collections.abc import Iterator
 from contextlib import contextmanager
 
@@ -80,14 +77,12 @@ def sentence(error: asyncpg.PostgresError) -> str:
 
 
 def _why(error: BaseException) -> str:
-    """What went wrong on the way, as words in brackets; no number of an operating system's error."""
+    """What went wrong on the way, as words in brackets."""
+    from allocator.upkeep.way_in import in_words
+
     if isinstance(error, TimeoutError):
         return "not in time"
-    if isinstance(error, OSError) and error.strerror:
-        number = error.errno or 0
-        known = number in errno.errorcode and not isinstance(error, socket.gaierror)
-        return (os.strerror(number) if known else error.strerror).lower()
-    return str(error).strip().rstrip(".") or type(error).__name__
+    return in_words(error) if isinstance(error, OSError) else str(error).strip().rstrip(".") or type(error).__name__
 
 
 EXPECTED = {

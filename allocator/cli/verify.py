@@ -9,7 +9,7 @@ from allocator.cli.options import DataDir, Json, Settings
 
 if TYPE_CHECKING:
     from allocator.upkeep.history import Head
-    from allocator.upkeep.inspect import Finding
+    from allocator.upkeep.surroundings import Finding
 
 WRONG = {"rule": "Rule", "what": "What is wrong", "cure": "What to do"}
 NOTES = WRONG | {"what": "Worth knowing"}
@@ -45,7 +45,7 @@ def verify(
     """
     from allocator.cli.database import asked
     from allocator.cli.long_runs import shown_progress
-    from allocator.upkeep.inspect import promises
+    from allocator.upkeep.verify import promises
 
     kept, from_then = _head(head), since and since.replace(tzinfo=UTC)
     with shown_progress() as tell:

@@ -19,7 +19,6 @@ from allocator.operations import Operation, Tell
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.backup import DUMP, LEFT_OUT, Backup, back_up, count
 from allocator.upkeep.history import Head, broken_chain
-from allocator.upkeep.inspect import schema_findings
 from allocator.upkeep.load import broken, load, missing
 from allocator.upkeep.pause import paused
 from allocator.upkeep.reach import connected, database_of
@@ -27,6 +26,7 @@ from allocator.upkeep.scratch import BEGINNING, scratch_database
 from allocator.upkeep.storage import Directory
 from allocator.upkeep.swap import forget_secrets, put_away, swap
 from allocator.upkeep.target import Target, machines_roles, refuse_if_unfit, refuse_if_used
+from allocator.upkeep.verify import schema_findings
 from client.network import Connection
 
 HELD = "pools, join_tokens, vms, leases, lease_secrets, vm_roles, events, event_seals, event_sealing, event_archives"

@@ -10,11 +10,11 @@ from allocator.migrations import MigrationFailed
 from allocator.operations import Tell
 from allocator.upkeep.backup import Backup, checked_file, named
 from allocator.upkeep.history import Head, broken_chain
-from allocator.upkeep.inspect import schema_findings
 from allocator.upkeep.load import broken, load, missing, refuse_unknown_version
 from allocator.upkeep.reach import connected
 from allocator.upkeep.scratch import scratch_database
 from allocator.upkeep.storage import Storage
+from allocator.upkeep.verify import schema_findings
 
 OF_THE_VERSION = ("alembic_version", "operations", "sweeps", "vm_transitions", "lease_transitions")
 """Tables that a migration writes to: what is in them goes with the version."""

@@ -68,11 +68,12 @@ async def enter(database: Database, login: Login) -> Connection | Obstacle:
 
 
 def in_words(error: OSError) -> str:
-    """What the operating system says, without addresses and numbers."""
-    if error.errno in errno.errorcode and not isinstance(error, socket.gaierror):
-        return os.strerror(error.errno or 0).lower()
-    several = str(error).startswith("Multiple exceptions")  # asyncio's, where a name has several addresses
-    return "on none of its addresses" if several else error.strerror or str(error) or type(error).__name__
+    """What the operating system says, for the middle of a sentence: without addresses and numbers."""
+    if str(error).startswith("Multiple exceptions"):  # asyncio's, where a name has several addresses
+        return "on none of its addresses"
+    numbered = error.errno in errno.errorcode and not isinstance(error, socket.gaierror)
+    said = os.strerror(error.errno or 0) if numbered else error.strerror
+    return said.lower() if said else str(error).strip().rstrip(".") or type(error).__name__
 
 
 def _distrusted(database: Database, error: ssl.SSLCertVerificationError) -> Obstacle:

@@ -15,10 +15,10 @@ from allocator import bootstrap, migrate
 from allocator.local.postgres import running_server
 from allocator.operations import running
 from allocator.upkeep import UpkeepFailed
-from allocator.upkeep.inspect import promises
 from allocator.upkeep.move import Moved, move
 from allocator.upkeep.reach import connect, in_database
 from allocator.upkeep.target import Target
+from allocator.upkeep.verify import promises
 from tests.sql.steps import CODE, CYD, ask
 from tests.support.admin import answer, lablink
 from tests.support.database import PASSWORDS, WORKER, Database, Vm, cloned_database, migrated_template

@@ -147,18 +147,10 @@ def restore(
     """
     from dataclasses import asdict
 
-    from allocator.cli.long_runs import run_operation
     from allocator.cli.output import print_json
-    from allocator.operations import Operation
-    from allocator.upkeep.restore import Restored
-    from allocator.upkeep.restore import restore as upkeep_restore
 
     storage, _ = _storage(source, data_dir, settings)
-
-    async def work(dsn: str, operation: Operation) -> Restored:
-        return await upkeep_restore(dsn, storage, name, operation, force=force)
-
-    restored = run_operation("restore", work, data_dir, settings)
+    restored = _restored(storage, name, force, data_dir, settings)
     if as_json:
         return print_json(asdict(restored))
     _tell(restored)
@@ -192,6 +184,19 @@ def _made(storage: "Storage", days: int | None, data_dir: Path | None, settings:
         return made
 
     return run_operation("backup", work, data_dir, settings)
+
+
+def _restored(
+    storage: "Storage", name: str, force: bool, data_dir: Path | None, settings: list[str] | None
+) -> "Restored":
+    from allocator.cli.long_runs import run_operation
+    from allocator.operations import Operation
+    from allocator.upkeep.restore import restore as upkeep_restore
+
+    async def work(dsn: str, operation: Operation) -> "Restored":
+        return await upkeep_restore(dsn, storage, name, operation, force=force)
+
+    return run_operation("restore", work, data_dir, settings)
 
 
 def _rehearsal(

@@ -7,7 +7,10 @@ import typer
 from allocator.cli.options import DataDir, Json, Settings
 
 if TYPE_CHECKING:
+    from pathlib import Path
+
     from allocator.upkeep.move import Moved
+    from allocator.upkeep.target import Target
 
 app = typer.Typer()
 
@@ -31,11 +34,7 @@ Superuser = Annotated[
 
 @app.command("move")
 def move(
-    to: To,
-    superuser: Superuser = None,
-    as_json: Json = False,
-    data_dir: DataDir = None,
-    settings: Settings = None,
+    to: To, superuser: Superuser = None, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None
 ) -> None:
     """Move the database to another server, of this version of PostgreSQL or a newer one, with all that is in it.
 
@@ -49,22 +48,25 @@ def move(
 
     from allocator.cli.db.superusers import superuser_of
     from allocator.cli.db.target import target_of
-    from allocator.cli.long_runs import run_operation
     from allocator.cli.output import print_json
-    from allocator.operations import Operation
-    from allocator.upkeep.move import Moved
-    from allocator.upkeep.move import move as upkeep_move
 
     target, there = asyncio.run(target_of(to, data_dir, settings or []))
     above = asyncio.run(superuser_of(superuser, data_dir, settings or [])) if superuser else None
-
-    async def work(dsn: str, operation: Operation) -> Moved:
-        return await upkeep_move(dsn, target, operation, above)
-
-    moved = run_operation("move", work, data_dir, settings)
+    moved = _moved(target, above, data_dir, settings)
     if as_json:
         return print_json(asdict(moved) | {"set": there})
     _tell(moved, there)
+
+
+def _moved(target: "Target", above: str | None, data_dir: "Path | None", settings: list[str] | None) -> "Moved":
+    from allocator.cli.long_runs import run_operation
+    from allocator.operations import Operation
+    from allocator.upkeep.move import move as upkeep_move
+
+    async def work(dsn: str, operation: Operation) -> "Moved":
+        return await upkeep_move(dsn, target, operation, above)
+
+    return run_operation("move", work, data_dir, settings)
 
 
 def _tell(moved: "Moved", there: list[str]) -> None:

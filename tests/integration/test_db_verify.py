@@ -13,7 +13,7 @@ import pytest_asyncio
 from allocator import bootstrap, migrate
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import find_binaries
-from allocator.upkeep import catalogue, inspect
+from allocator.upkeep import catalogue, verify
 from allocator.upkeep.surroundings import Finding
 from tests.support.admin import answer, lablink
 from tests.support.database import PASSWORDS, Database
@@ -42,7 +42,7 @@ EXECUTE FUNCTION notify_vm_changes();
 
 async def found(database: Database, *, wrong: bool = True) -> list[Finding]:
     """What is not right about a database of the test server."""
-    findings = await inspect.findings(database.dsn("lablink"))
+    findings = await verify.findings(database.dsn("lablink"))
     return [each for each in findings if each.wrong is wrong and each.rule not in ITS_OWN]
 
 
@@ -139,7 +139,7 @@ async def test_a_function_that_somebody_else_owns_is_mended_as_it_is_said(databa
 async def test_what_somebody_changed_is_told_in_words(database: Database, role: str, statement: str, what: str) -> None:
     connection = await database.connect(role)
     await connection.execute(statement.format(name=database.name))
-    findings = await inspect.findings(database.dsn("lablink"))
+    findings = await verify.findings(database.dsn("lablink"))
     try:
         assert what in " ".join(each.what for each in findings if each.wrong)
     finally:
@@ -195,7 +195,7 @@ async def test_a_broken_invariant_is_among_what_is_found(database: Database) -> 
 
 async def test_a_database_of_an_earlier_version_is_only_told_to_migrate(database: Database) -> None:
     await migrate.downgrade(database.dsn("lablink"), "base")
-    (finding,) = await inspect.findings(database.dsn("lablink"))
+    (finding,) = await verify.findings(database.dsn("lablink"))
     assert (finding.rule, finding.cure) == ("version", "lablink db migrate")
 
 
@@ -203,7 +203,7 @@ async def test_an_owner_who_may_make_no_database_is_told_what_was_not_compared(d
     superuser = await database.connect("postgres")
     await superuser.execute("ALTER ROLE lablink NOCREATEDB")
     try:
-        findings = await inspect.findings(database.dsn("lablink"))
+        findings = await verify.findings(database.dsn("lablink"))
     finally:
         await superuser.execute("ALTER ROLE lablink CREATEDB")
     assert "The role lablink lacks CREATEDB." in [each.what for each in findings]
@@ -212,14 +212,14 @@ async def test_an_owner_who_may_make_no_database_is_told_what_was_not_compared(d
 
 async def test_too_few_connections_for_the_machines_are_noticed(database: Database) -> None:
     await database.vm("vm-1")
-    findings = await inspect.findings(database.dsn("lablink"), service_connections=10_000)
+    findings = await verify.findings(database.dsn("lablink"), service_connections=10_000)
     assert "but 1 machines and the service need 10009" in " ".join(each.what for each in findings)
 
 
 async def test_what_a_killed_comparison_left_is_dropped_by_the_next(database: Database) -> None:
     owner, name = await database.connect(), f"{database.name}_reference_left"
     await owner.execute(f"CREATE DATABASE {name}")
-    await inspect.findings(database.dsn("lablink"))
+    await verify.findings(database.dsn("lablink"))
     assert not await owner.fetchval("SELECT EXISTS (SELECT FROM pg_database WHERE datname = $1)", name)
 
 
@@ -244,7 +244,7 @@ async def durable(tmp_path: Path, server: TestServer) -> AsyncIterator[Server]:
 
 
 async def test_a_server_that_is_open_and_has_no_tls_is_all_that_is_wrong_here(durable: Server) -> None:
-    findings = await inspect.findings(durable.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
+    findings = await verify.findings(durable.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
     assert [each.what for each in findings] == ["The server accepts connections from elsewhere (*) and has no TLS."]
 
 
@@ -253,7 +253,7 @@ async def test_a_server_that_listens_here_only_needs_no_tls(tmp_path: Path, serv
         await bootstrap.prepare(own.dsn(), PASSWORDS)
         dsn = own.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE)
         await migrate.upgrade(dsn)
-        assert await inspect.findings(dsn) == []
+        assert await verify.findings(dsn) == []
 
 
 async def test_a_superuser_also_sees_what_pg_hba_conf_lets_in(server: TestServer) -> None:
@@ -261,7 +261,7 @@ async def test_a_superuser_also_sees_what_pg_hba_conf_lets_in(server: TestServer
     async with server_with(rules, server.version, UNSAFE_AND_FAST) as own:
         await bootstrap.prepare(own.dsn(), PASSWORDS)
         await migrate.upgrade(own.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
-        findings = await inspect.findings(urlsplit(own.dsn())._replace(path=f"/{bootstrap.DATABASE}").geturl())
+        findings = await verify.findings(urlsplit(own.dsn())._replace(path=f"/{bootstrap.DATABASE}").geturl())
     assert "Line 2 of pg_hba.conf lets in host 0.0.0.0 by md5." in [each.what for each in findings]
 
 
@@ -279,6 +279,6 @@ async def test_an_owner_who_is_the_servers_first_superuser_is_told_of_and_does_n
         await bootstrap.prepare(another, PASSWORDS)
         dsn = own.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE)
         await migrate.upgrade(dsn)
-        (finding,) = await inspect.findings(dsn)
+        (finding,) = await verify.findings(dsn)
     assert not finding.wrong
     assert "The role lablink is the server's first superuser" in finding.what

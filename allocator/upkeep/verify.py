@@ -13,8 +13,6 @@ from allocator.upkeep.reach import connected
 from allocator.upkeep.surroundings import Finding
 from client.network import Connection
 
-__all__ = ["Finding", "findings", "promises", "schema_findings"]
-
 BESIDE_THE_POOL = 2
 """Connections of an allocator besides its pool: its feed's and its sweeps'."""
 
