@@ -100,11 +100,12 @@ async def test_when_the_server_is_killed_and_started_again_everything_accepted_i
             await place.server.start()
             await crowd.accepts(50)
         check_refusals(crowd)
-        for person in crowd.people:
-            await crowd.ask(person)  # those who heard nothing ask again; for the others that changes nothing
-
         owner = await place.database.connect()
         assert await crowd.lost(owner) == []
+        accepted = {person.key: person.lease for person in crowd.accepted}
+        for person in crowd.people:
+            await crowd.ask(person)  # who heard nothing asks again, and who was accepted has the same lease
+            assert accepted.get(person.key, person.lease) == person.lease
         assert await owner.fetchval("SELECT count(*) FROM leases") == len(crowd.people)
         assert {(await look(crowd, person))[0] for person in crowd.people} == {200}
         await finish(place, place.database)
