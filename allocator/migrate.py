@@ -53,9 +53,12 @@ class Version:
     applied: bool
 
 
-async def upgrade(dsn: str, version: str = LATEST) -> str | None:
-    """Applies what is missing up to `version`, then every function; returns the version now. `dsn` is the owner's."""
-    return await _migrate(dsn, lambda config: _to(version, command.upgrade, config), _apply_functions)
+async def upgrade(dsn: str) -> str | None:
+    """Applies the versions that are missing, then every function; returns the version now. `dsn` is the owner's.
+
+    There is no stopping at an earlier version, for the functions are the newest one's.
+    """
+    return await _migrate(dsn, lambda config: _to(LATEST, command.upgrade, config), _apply_functions)
 
 
 async def downgrade(dsn: str, version: str) -> str | None:
@@ -65,7 +68,7 @@ async def downgrade(dsn: str, version: str) -> str | None:
 
 async def stamp(dsn: str, version: str) -> str | None:
     """Writes down that the database is at `version`, and runs nothing."""
-    return await _migrate(dsn, lambda config: command.stamp(config, version))
+    return await _migrate(dsn, lambda config: _to(version, command.stamp, config))
 
 
 async def history(dsn: str) -> list[Version]:
@@ -82,10 +85,11 @@ async def history(dsn: str) -> list[Version]:
     return [Version(each.revision, each.doc, number < applied) for number, each in enumerate(revisions)]
 
 
-def offline_sql(version: str = LATEST) -> str:
-    """One transaction that brings an empty database to `version`, for an admin who runs it by hand."""
+def offline_sql(since: str = NOTHING) -> str:
+    """One transaction that brings a database from version `since` to the newest, for an admin who runs it by hand."""
+    _require_known(None if since == NOTHING else since)
     output = io.StringIO()
-    _to(version, command.upgrade, _config(output), sql=True)
+    _to(f"{since}:{LATEST}", command.upgrade, _config(output), sql=True)
     versions, commit, _ = output.getvalue().rpartition("COMMIT;")
     return "\n".join([versions, *(file.read_text() for file in function_files()), commit, ""])
 
@@ -218,7 +222,13 @@ def _reason(error: Exception) -> str:
 
 
 def _current(connection: sqlalchemy.Connection) -> str | None:
-    return MigrationContext.configure(connection).get_current_revision()
+    """The version that is written down. Raises MigrationFailed when there are two."""
+    try:
+        return MigrationContext.configure(connection).get_current_revision()
+    except CommandError as error:
+        raise MigrationFailed(
+            "Two versions are written down. Keep the right one: DELETE FROM alembic_version WHERE version_num <> …"
+        ) from error
 
 
 def _revisions() -> list[Script]:

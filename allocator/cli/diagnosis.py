@@ -25,6 +25,7 @@ LEAST_FREE = 1 << 30
 """Bytes that a data directory's disk should have left."""
 
 READY_SECONDS = 3.0
+LEFT_OPEN_SECONDS = 10.0
 MANY = 8
 """Findings of `db verify` that are listed here; all of them are there."""
 
@@ -98,8 +99,8 @@ async def _as_service(connection: Connection) -> Lines:
 
 
 async def _as_owner(connection: Connection, database: Database) -> Lines:
-    version = connection.get_server_version()
-    yield Line("server", True, f"PostgreSQL {version.major}.{version.minor}")
+    version = str(await connection.fetchval("SHOW server_version")).partition(" ")[0]
+    yield Line("server", True, f"PostgreSQL {version}")
     try:
         dsn = await logins.dsn(database, database.owner)
         found = await verify.findings(dsn, database.connections + verify.BESIDE_THE_POOL)
@@ -137,6 +138,11 @@ async def _listeners(connection: Connection) -> Lines:
     waiting = await activity.waits(connection)
     for wait in (each for each in waiting if each.seconds > 1):
         yield Line("locks", False, f"{wait.what}.", f"In psql: SELECT pg_terminate_backend({wait.blocker})")
+    for each in await activity.left_open(connection, LEFT_OPEN_SECONDS):
+        what = f"{each.who} has left a transaction open: nobody else can change or lend what it changed"
+        yield Line(
+            "locks", False, what, "COMMIT or ROLLBACK there, or: lablink db kill-idle --older 10s --in-transaction"
+        )
 
 
 async def _service(known: Settings, place: Path | None) -> Lines:

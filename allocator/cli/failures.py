@@ -42,7 +42,11 @@ NO_SUCH_THING = ("LL002", "LL004", "LL005")
 """SQLSTATEs of our functions that mean that what was named is not there."""
 
 DOWN = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.CannotConnectNowError)
-REFUSED = (asyncpg.InvalidAuthorizationSpecificationError, asyncpg.InvalidCatalogNameError)
+REFUSED = {
+    asyncpg.InvalidCatalogNameError: "Make it: lablink db deploy. If it was moved, say where to: --set database.host=…",
+    asyncpg.InvalidAuthorizationSpecificationError: "Check user and password; on a server that LabLink does not know "
+    "yet: lablink db deploy",
+}
 NOT_MIGRATED = (asyncpg.UndefinedTableError, asyncpg.UndefinedFunctionError, asyncpg.UndefinedColumnError)
 
 
@@ -60,8 +64,9 @@ def explained(advice: str) -> Iterator[None]:
         raise CommandFailed(
             f"The database is not at this version of LabLink ({error}). Migrate it: lablink db migrate"
         ) from error
-    except REFUSED as error:
-        raise Unreachable(f"The database does not let us in: {error}. Check user and password.") from error
+    except tuple(REFUSED) as error:
+        cure = next(cure for kind, cure in REFUSED.items() if isinstance(error, kind))
+        raise Unreachable(f"The database does not let us in: {str(error).rstrip('.')}. {cure}") from error
     except DOWN as error:
         raise Unreachable(distrust(error) or f"The database does not answer ({_why(error)}). {advice}") from error
     except asyncpg.PostgresError as error:

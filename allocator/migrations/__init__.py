@@ -16,6 +16,15 @@ OURS = """
 """
 
 
+THERE = (
+    asyncpg.DuplicateTableError,
+    asyncpg.DuplicateFunctionError,
+    asyncpg.DuplicateObjectError,
+    asyncpg.DuplicateSchemaError,
+)
+STAMP = ". If its tables are there already, write down of which version they are: lablink db stamp VERSION"
+
+
 class MigrationFailed(Exception):
     """The database could not be brought to the version asked for, and is as it was."""
 
@@ -48,7 +57,8 @@ def execute(connection: sqlalchemy.Connection, file: Path) -> None:
     try:
         adapted.run_async(lambda driver: driver.execute(script))  # type: ignore[union-attr]
     except asyncpg.PostgresError as error:
-        raise MigrationFailed(f"{file.name}{_line(script, error)}: {error}") from error
+        cure = STAMP if isinstance(error, THERE) else ""
+        raise MigrationFailed(f"{file.name}{_line(script, error)}: {error}{cure}") from error
 
 
 def function_files() -> list[Path]:

@@ -126,6 +126,15 @@ async def sessions(connection: Connection) -> list[Session]:
     return [_session(row) for row in await connection.fetch(SESSIONS)]
 
 
+async def left_open(connection: Connection, seconds: float) -> list[Session]:
+    """Who has done nothing for that long in a transaction, which keeps the rows that it changed from everybody else."""
+    return [
+        each
+        for each in await sessions(connection)
+        if (each.state or "").startswith("idle in transaction") and each.state_seconds >= seconds
+    ]
+
+
 async def cut_idle(connection: Connection, older_seconds: float, *, in_transaction: bool = False) -> list[Cut]:
     """End the sessions that have been idle for that long; also those idle in a transaction, when asked.
 

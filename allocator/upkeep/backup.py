@@ -113,9 +113,13 @@ async def named(storage: Storage, name: str) -> Backup:
     """The backup of that name, or the newest for "latest". Raises UpkeepFailed."""
     there = await backups(storage)
     fit = there[-1:] if name == LATEST else [each for each in there if each.name == name]
+    if not there:
+        raise UpkeepFailed(f"{storage} has no complete backup. Make one: lablink db backup --to {storage}")
     if not fit:
-        newest = f" The newest is {there[-1].name}." if there else ""
-        raise UpkeepFailed(f"{storage} has no complete backup {name}.{newest} See them: lablink db backups")
+        raise UpkeepFailed(
+            f"{storage} has no complete backup {name}. The newest is {there[-1].name}. "
+            f"See them: lablink db backups --from {storage}"
+        )
     return fit[0]
 
 

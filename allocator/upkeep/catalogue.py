@@ -2,7 +2,8 @@
 
 import re
 import secrets
-from collections.abc import AsyncIterator, Mapping
+from collections import defaultdict
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -76,8 +77,10 @@ def differences(found: Catalogue, wanted: Catalogue) -> list[Difference]:
     changed = [
         _changed(found[key]) for key in wanted.keys() & found.keys() if found[key].meaning != wanted[key].meaning
     ]
-    added = [_added(found[key]) for key in found.keys() - wanted.keys() if _tells(found[key], wanted)]
-    return sorted([*missing, *changed, *added], key=lambda each: (not each.wrong, each.what))
+    more = [found[key] for key in found.keys() - wanted.keys() if _tells(found[key], wanted)]
+    added = [_added(fact) for fact in more if fact.kind != "grant"]
+    granted = _granted([fact for fact in more if fact.kind == "grant"])
+    return sorted([*missing, *changed, *added, *granted], key=lambda each: (not each.wrong, each.what))
 
 
 def _tells(fact: Fact, other: Catalogue) -> bool:
@@ -108,11 +111,30 @@ def _changed(fact: Fact) -> Difference:
     return Difference(f"The {fact.kind} {fact.name} is not LabLink's own.", cure)
 
 
+def _granted(facts: Iterable[Fact]) -> Iterator[Difference]:
+    """A difference for each role and thing: all that the role may do there, and the statement that takes it back."""
+    rights = defaultdict(list)
+    for fact in sorted(facts, key=lambda fact: fact.name):
+        role, _, what = fact.name.partition(" may ")
+        right, _, subject = what.partition(" ")
+        rights[role, subject].append(right)
+    for (role, subject), several in rights.items():
+        may = f"{role.replace('everybody', 'Everybody')} may {', '.join(several)} {subject}"
+        wrong = bool(OF_LABLINK.match(f"{role} may "))
+        cure = _revoke(several, subject, role) + ("" if wrong else ", unless it is meant")
+        yield Difference(f"{may}, and LabLink does not need that.", cure, wrong)
+
+
+def _revoke(rights: Sequence[str], subject: str, role: str) -> str:
+    kind, _, name = subject.partition(" ")
+    where = f" ON {'' if kind in ('table', 'view') else kind.upper() + ' '}{name}"
+    if kind == "column":
+        table, _, column = name.rpartition(".")
+        where = f" ({column}) ON {table}"
+    return f"REVOKE {', '.join(rights)}{where} FROM {role.replace('everybody', 'PUBLIC')}"
+
+
 def _added(fact: Fact) -> Difference:
-    if fact.kind == "grant":
-        wrong = bool(OF_LABLINK.match(fact.name))
-        name = fact.name.replace("everybody", "Everybody", 1)
-        return Difference(f"{name}, and LabLink does not need that.", "REVOKE it, unless it is meant.", wrong)
     wrong = fact.kind not in HARMLESS or (fact.kind == "index" and fact.definition.endswith(" invalid"))
     return Difference(f"The {fact.kind} {fact.name} is not one of LabLink's.", "Drop it, unless it is yours.", wrong)
 

@@ -27,6 +27,11 @@ async def load(dsn: str, backup: Backup, file: Path, tell: Tell) -> None:
     """Restore `file` into the empty database at `dsn`. Raises UpkeepFailed."""
     async with connected(dsn) as connection:
         server = connection.get_server_version().major
+    if server < backup.server_version:
+        raise UpkeepFailed(
+            f"The backup {backup.name} is of PostgreSQL {backup.server_version}, and this server is of {server}: "
+            "restore it on one of the same version or a newer one."
+        )
     program = programs.find("pg_restore", max(server, backup.dump_version), tls=programs.over_tls(dsn))
     total, done = len(backup.rows), 0
 

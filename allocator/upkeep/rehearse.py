@@ -115,7 +115,7 @@ async def _migrated(scratch: str, step: str, version: str, rehearsal: Rehearsal)
     """Whether the database came to `version`; if not, that is a problem of the rehearsal."""
     try:
         with rehearsal.step(step, version):
-            await (migrate.downgrade if step == "down" else migrate.upgrade)(scratch, version)
+            await (migrate.downgrade(scratch, version) if step == "down" else migrate.upgrade(scratch))
     except MigrationFailed as failure:
         rehearsal.problems.append(f"migrating {step} to version {version} failed: {failure}")
         return False

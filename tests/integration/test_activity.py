@@ -1,6 +1,7 @@
 """`lablink db connections, kill-idle, slow, locks, listeners, sizes, vacuum, reindex`: on real sessions and tables."""
 
 import asyncio
+import re
 from pathlib import Path
 
 import asyncpg
@@ -106,6 +107,18 @@ async def test_an_allocator_that_was_cut_listens_again_by_itself(database: Datab
                 pass
 
 
+async def test_who_left_a_transaction_open_is_known(database: Database) -> None:
+    owner = await database.connect()
+    forgetful = await database.connect("lablink", application_name="psql")
+    async with forgetful.transaction():
+        await forgetful.execute("SELECT FROM pools FOR UPDATE")
+
+        assert [each.pid for each in await activity.left_open(owner, 0)] == [forgetful.get_server_pid()]
+        assert await activity.left_open(owner, 3600) == []
+
+    assert await activity.left_open(owner, 0) == []
+
+
 async def test_locks_tell_in_words_who_waits_for_whom(database: Database) -> None:
     await database.vm("vm-1")
     owner = await database.connect()
@@ -168,6 +181,7 @@ async def test_tables_are_put_into_shape(database: Database, command: list[str])
     done = await lablink(database, "db", *command)
     assert done.returncode == 0, done.stderr
     assert "Seconds" in done.stdout
+    assert re.search(r" \d+\.\d\d\s*$", done.stdout)
 
 
 @pytest.mark.parametrize("name", ["nonsense", "vms; DROP TABLE vms", "pg_class", "'"])

@@ -237,8 +237,18 @@ async def test_half_a_backup_is_not_listed(database: Database, tmp_path: Path) -
     (tmp_path / f"{made.name}.dump").rename(tmp_path / "without-manifest.dump")
 
     assert await backups(Directory(tmp_path)) == []
-    with pytest.raises(UpkeepFailed, match=r"has no complete backup latest\. See them: lablink db backups"):
+    with pytest.raises(UpkeepFailed, match=r"has no complete backup\. Make one: lablink db backup --to "):
         await named(Directory(tmp_path), "latest")
+
+
+async def test_a_backup_of_a_newer_postgresql_is_refused_in_a_sentence(database: Database, tmp_path: Path) -> None:
+    storage, dsn = Directory(tmp_path), database.dsn("lablink")
+    made = await back_up(dsn, storage, ignore)
+    newer = replace(made, server_version=made.server_version + 1)
+    await storage.write(f"{made.name}.json", newer.manifest())
+
+    with pytest.raises(UpkeepFailed, match=f"of PostgreSQL {newer.server_version}, and this server is of"):
+        await verify(dsn, storage, "latest", ignore)
 
 
 async def test_old_backups_of_the_same_database_go_and_the_newest_stays(database: Database, storage: Storage) -> None:

@@ -70,7 +70,7 @@ async def test_what_is_wrong_with_a_backup_is_printed_and_ends_with_1(database: 
     [
         (["backup"], 2, "Where are the backups?"),
         (["backup", "--to", "s3://"], 1, "write s3://BUCKET"),
-        (["restore", "nothing", "--from", "/nowhere"], 1, "/nowhere has no complete backup nothing."),
+        (["restore", "nothing", "--from", "/nowhere"], 1, "/nowhere has no complete backup."),
         (["backup", "--to", "/proc/backups"], 1, "/proc/backups cannot be used for backups"),
     ],
 )
@@ -114,6 +114,8 @@ async def test_stamp_writes_down_a_version_and_sql_prints_the_way_there(database
     assert stamped.stdout.strip() == "The database is said to be at version 1."
     assert [step["applied"] for step in history][:2] == [True, False]
     assert run_lablink("db", "sql").stdout.strip() == offline_sql().strip()
+    assert run_lablink("db", "sql", "--from", "1").stdout.strip() == offline_sql("1").strip()
+    assert (await lablink(database, "db", "migrate", "--sql")).stdout.strip() == offline_sql("1").strip()
 
 
 async def test_a_backup_is_an_operation_with_its_result(database: Database, tmp_path: Path) -> None:

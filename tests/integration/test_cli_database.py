@@ -19,6 +19,17 @@ async def test_the_history_of_versions_says_which_are_applied(database: Database
     assert steps and all(step["applied"] for step in steps)
 
 
+@pytest.mark.parametrize(("name", "secret"), [("nothing", PASSWORDS["lablink"]), (None, "wrong")])
+async def test_who_is_not_let_in_is_told_of_deploy(database: Database, name: str | None, secret: str) -> None:
+    dsn = database.dsn("lablink").replace(database.name, name or database.name)
+
+    done = await asyncio.to_thread(run_lablink, "vms", "list", *place(dsn), OWNER=secret)
+
+    assert done.returncode == 3
+    assert done.stderr.startswith("The database does not let us in: ")
+    assert done.stderr.endswith("lablink db deploy\n") or "Make it: lablink db deploy." in done.stderr
+
+
 async def test_a_database_goes_down_and_up_again(database: Database) -> None:
     down = await lablink(database, "db", "downgrade", "base", "--yes")
     broken = await lablink(database, "vms", "list")

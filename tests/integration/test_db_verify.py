@@ -151,6 +151,17 @@ async def test_what_somebody_changed_is_told_in_words(database: Database, role: 
             await connection.execute("ALTER ROLE lablink_reader CONNECTION LIMIT 10")
 
 
+async def test_rights_that_nobody_needs_are_taken_back_by_the_statements_that_are_named(database: Database) -> None:
+    owner = await database.connect()
+    await owner.execute("GRANT ALL ON vms, vm_status TO PUBLIC; GRANT SELECT (email) ON leases TO PUBLIC")
+    await owner.execute("GRANT EXECUTE ON FUNCTION retire_vm TO PUBLIC; GRANT USAGE ON SEQUENCE vms_id_seq TO PUBLIC")
+    wrong = await found(database)
+    assert len(wrong) == 5  # one for each role and thing, however many rights
+    for each in wrong:
+        assert await owner.execute(each.cure) == "REVOKE"
+    assert await found(database) == []
+
+
 async def test_what_an_admin_added_is_mentioned_and_not_held_against_them(database: Database) -> None:
     owner = await database.connect()
     await owner.execute("CREATE INDEX idx_vms_email ON vms(email); CREATE TABLE notes (what text)")

@@ -78,6 +78,12 @@ async def test_an_owner_who_is_not_the_owner_gets_a_sentence(database: Database)
     assert "✗ database: it could not be checked: The version of the database cannot be read" in done.stdout
 
 
+async def test_the_server_is_named_with_its_minor_version(database: Database) -> None:
+    version = str(await (await database.connect()).fetchval("SHOW server_version")).split()[0]
+    done = await lablink(database, "doctor")
+    assert f"✓ server: PostgreSQL {version}\n" in done.stdout
+
+
 async def test_nobody_listens_is_told(database: Database) -> None:
     await database.vm("vm-away")
     done = await lablink(database, "doctor")

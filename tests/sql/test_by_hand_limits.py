@@ -28,6 +28,7 @@ async def test_an_admin_who_wiped_a_machine_may_say_so(database: Database, owner
         "cleaned_epoch = epoch",
         "status = 'booting'",
         "status = 'on-fire'",
+        "status = NULL",
         "email = 'eve@example.org'",
         "crd_command = 'python evil.py'",
         "lease_id = gen_random_uuid()",

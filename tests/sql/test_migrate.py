@@ -110,11 +110,25 @@ async def test_a_down_script_that_fails_leaves_everything(database: Database, sq
 async def test_a_version_that_there_is_not_is_refused(database: Database) -> None:
     dsn, words = database.dsn("lablink"), "There is no version nonsense to go to from here: `lablink db history`"
     with pytest.raises(MigrationFailed, match=words):
-        await migrate.upgrade(dsn, "nonsense")
+        await migrate.stamp(dsn, "nonsense")
     with pytest.raises(MigrationFailed, match=words):
         await migrate.downgrade(dsn, "nonsense")
-    with pytest.raises(MigrationFailed, match=words):
+    with pytest.raises(MigrationFailed, match="at version nonsense, which this LabLink does not know"):
         migrate.offline_sql("nonsense")
+
+
+async def test_a_version_that_was_lost_is_written_down_again(database: Database) -> None:
+    dsn, owner = database.dsn("lablink"), await database.connect()
+    await owner.execute("DELETE FROM alembic_version")
+    with pytest.raises(MigrationFailed, match="lablink db stamp VERSION"):
+        await migrate.upgrade(dsn)
+    assert await migrate.stamp(dsn, "head") == await migrate.upgrade(dsn)
+
+
+async def test_two_versions_written_down_are_named_with_what_to_do(database: Database) -> None:
+    await (await database.connect()).execute("INSERT INTO alembic_version VALUES ('1')")
+    with pytest.raises(MigrationFailed, match="DELETE FROM alembic_version WHERE"):
+        await migrate.history(database.dsn("lablink"))
 
 
 async def test_a_version_from_the_future_is_not_migrated(database: Database) -> None:
@@ -223,6 +237,15 @@ async def test_offline_sql_makes_the_same_database(database: Database) -> None:
     await owner.execute(script)
     assert await contents(database) == before
     assert (await migrate.history(database.dsn("lablink")))[-1].applied
+
+
+async def test_offline_sql_also_starts_at_the_version_that_there_is(database: Database) -> None:
+    dsn, before = database.dsn("lablink"), await contents(database)
+    await migrate.downgrade(dsn, "-1")
+    have = [step.version for step in await migrate.history(dsn) if step.applied]
+    await (await database.connect()).execute(migrate.offline_sql(have[-1]))
+    assert await contents(database) == before
+    assert (await migrate.history(dsn))[-1].applied
 
 
 def test_every_version_has_its_two_files_and_they_are_called_alike() -> None:

@@ -118,4 +118,4 @@ def _in_words(row: dict[str, Any]) -> dict[str, Any]:
     from allocator.cli.units import in_words
 
     words = {key: in_words(value) for key, value in row.items() if "bytes" in key}
-    return row | words | {key: f"{value:.3g}" for key, value in row.items() if key == "seconds"}
+    return row | words | {key: f"{value:.2f}" for key, value in row.items() if key == "seconds"}

@@ -41,12 +41,13 @@ def deploy(
 
 @app.command("migrate")
 def migrate(
-    version: Annotated[str, typer.Argument(help="The version to stop at.")] = "head",
     sql: Annotated[bool, typer.Option("--sql", help="Only print the statements, for running them by hand.")] = False,
     data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
     """Bring the database to the newest version and renew its functions. May be repeated; all of it happens or nothing.
+
+    With --sql nothing happens, and what is printed is for the version that the database has now.
 
     Example: `lablink db migrate --sql > migration.sql`
     """
@@ -55,8 +56,10 @@ def migrate(
     from allocator.cli.output import say
 
     if sql:
-        return print(migrations.offline_sql(version))
-    reached = asked(lambda dsn: migrations.upgrade(dsn, version), data_dir, settings or [])
+        steps = asked(migrations.history, data_dir, settings or [])
+        since = [step.version for step in steps if step.applied][-1:] or [migrations.NOTHING]
+        return print(migrations.offline_sql(*since))
+    reached = asked(migrations.upgrade, data_dir, settings or [])
     say(f"The database is at version {reached}.")
 
 
@@ -100,14 +103,23 @@ def stamp(
 
 
 @app.command("sql")
-def print_sql(version: Annotated[str, typer.Argument(help="The version to stop at.")] = "head") -> None:
-    """Print the statements that bring an empty database to a version, for a DBA to read or to run by hand.
+def print_sql(
+    since: Annotated[
+        str, typer.Option("--from", metavar="VERSION", help="The version that the database has.")
+    ] = "base",
+) -> None:
+    """Print the statements that bring a database, an empty one or --from a version, to the newest version.
 
-    Example: `lablink db sql > lablink.sql`
+    For a DBA to read or to run by hand; no database is asked.
+
+    Examples:
+
+    - `lablink db sql > lablink.sql`
+    - `lablink db sql --from 3 > upgrade.sql`
     """
     from allocator.migrate import offline_sql
 
-    print(offline_sql(version))
+    print(offline_sql(since))
 
 
 @app.command("history")

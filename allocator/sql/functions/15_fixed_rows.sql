@@ -14,6 +14,10 @@ CREATE OR REPLACE TRIGGER lease_transitions_guard_trigger BEFORE INSERT OR UPDAT
     FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
 CREATE OR REPLACE TRIGGER sweeps_guard_trigger BEFORE INSERT OR UPDATE OR DELETE OR TRUNCATE ON sweeps
     FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
+CREATE OR REPLACE TRIGGER sealing_guard_trigger BEFORE DELETE OR TRUNCATE ON event_sealing
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
+CREATE OR REPLACE TRIGGER counting_guard_trigger BEFORE DELETE OR TRUNCATE ON usage_counting
+    FOR EACH STATEMENT EXECUTE FUNCTION guard_fixed_rows();
 
 ALTER TABLE vm_transitions DISABLE TRIGGER vm_transitions_guard_trigger;
 DELETE FROM vm_transitions;
@@ -58,6 +62,10 @@ ALTER TABLE sweeps DISABLE TRIGGER sweeps_guard_trigger;
 INSERT INTO sweeps (name) VALUES ('lost'), ('deadlines'), ('queue'), ('secrets'), ('roles'),
     ('seal'), ('months'), ('usage') ON CONFLICT DO NOTHING;
 ALTER TABLE sweeps ENABLE TRIGGER sweeps_guard_trigger;
+
+-- How far the history is sealed, and use is counted. Begun anew, they find by themselves what they have already.
+INSERT INTO event_sealing DEFAULT VALUES ON CONFLICT DO NOTHING;
+INSERT INTO usage_counting DEFAULT VALUES ON CONFLICT DO NOTHING;
 
 -- The pool of machines and requests that name none.
 INSERT INTO pools (name) VALUES ('default') ON CONFLICT DO NOTHING;

@@ -12,10 +12,10 @@ BEGIN
         NEW.status := 'cleaning';
         PERFORM say_once('a machine that was lent or failed is cleaned first, then it becomes available by itself');
     END IF;
-    IF NEW.status <> OLD.status THEN
+    IF NEW.status IS DISTINCT FROM OLD.status THEN
         SELECT epoch_rule INTO rule FROM vm_transitions WHERE from_status = OLD.status AND to_status = NEW.status;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'VM % is %; it cannot become %', OLD.hostname, OLD.status, NEW.status
+            RAISE EXCEPTION 'VM % is %; it cannot become %', OLD.hostname, OLD.status, coalesce(NEW.status, 'NULL')
                 USING ERRCODE = 'LL003', HINT = replace(next_statuses(OLD.status), 'HOSTNAME', OLD.hostname);
         END IF;
         NEW.epoch := CASE WHEN rule = '+' AND NEW.epoch = OLD.epoch THEN OLD.epoch + 1 ELSE NEW.epoch END;
@@ -79,6 +79,14 @@ BEGIN
             USING ERRCODE = 'LL003', HINT = 'Give it a new one with: lablink vms invite HOSTNAME. '
                 'Cut it off with: UPDATE vms SET status = ''retired'' WHERE hostname = …';
     END IF;
+    RETURN NEW;
+END $$;
+
+-- A pool that there is; the hint names those.
+CREATE OR REPLACE FUNCTION guard_vm_pool() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM pool_named(NEW.pool);
     RETURN NEW;
 END $$;
 
@@ -154,6 +162,8 @@ CREATE OR REPLACE TRIGGER vm_identity_insert_trigger BEFORE INSERT ON vms
 CREATE OR REPLACE TRIGGER vm_identity_update_trigger BEFORE UPDATE ON vms
     FOR EACH ROW WHEN ((NEW.id, NEW.hostname, NEW.role) IS DISTINCT FROM (OLD.id, OLD.hostname, OLD.role))
     EXECUTE FUNCTION guard_vm_identity();
+CREATE OR REPLACE TRIGGER vm_pool_trigger BEFORE INSERT OR UPDATE OF pool ON vms
+    FOR EACH ROW EXECUTE FUNCTION guard_vm_pool();
 
 -- After machines were added or changed: leases follow them, and the history says so. Old and new rows have the same
 -- ids; they meet in a FULL JOIN because that is never planned as a nested loop, which a kept plan would be for 10,000.

@@ -7,7 +7,7 @@ BEGIN
     IF TG_OP = 'UPDATE' THEN
         IF NOT EXISTS (SELECT FROM lease_transitions WHERE from_status = OLD.status) THEN
             RAISE EXCEPTION 'lease % is %; it never changes again', OLD.id, OLD.status
-                USING ERRCODE = 'LL003', HINT = 'Let the person ask for a new one.';
+                USING ERRCODE = 'LL003', HINT = 'Reach those that are not over: UPDATE leases SET … WHERE live AND …';
         ELSIF NEW.status <> OLD.status AND (NEW.vm_id IS NULL AND NEW.status = 'assigned' OR NOT EXISTS (
             SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status)) THEN
             RAISE EXCEPTION 'lease % is %; it cannot become % here', OLD.id, OLD.status, NEW.status
