@@ -74,7 +74,8 @@ WITH ours AS (
            THEN 'functions' WHEN 'T' THEN 'types' ELSE 'schemas' END, 'of', d.defaclrole::regrole,
            'in ' || nullif(d.defaclnamespace, 0)::regnamespace), NULL,
            d.defaclacl::text
-    FROM pg_default_acl d WHERE d.defaclnamespace = 0 OR d.defaclnamespace IN (SELECT oid FROM ours)
+    FROM pg_default_acl d WHERE (d.defaclnamespace = 0 OR d.defaclnamespace IN (SELECT oid FROM ours))
+      AND NOT starts_with(d.defaclrole::regrole::text, 'lablink_')  -- they make nothing, and any role may set its own
     UNION ALL
     SELECT 'grant', format('%s may %s %s', CASE a.grantee WHEN 0 THEN 'everybody' ELSE a.grantee::regrole::text END,
                            a.privilege_type, g.title), NULL,

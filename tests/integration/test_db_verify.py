@@ -172,6 +172,14 @@ async def test_what_an_admin_added_is_mentioned_and_not_held_against_them(databa
         assert f"The {thing} is not one of LabLink's." in noted
 
 
+async def test_no_machine_can_make_the_schema_look_wrong(database: Database) -> None:
+    hostile = await (await database.vm()).connect()
+    for role in ("CURRENT_USER", "lablink_client"):
+        await hostile.execute(f"ALTER DEFAULT PRIVILEGES FOR ROLE {role} GRANT SELECT ON TABLES TO PUBLIC")
+
+    assert await found(database) == []
+
+
 async def test_a_dump_that_was_restored_is_not_called_different(database: Database, server: TestServer) -> None:
     programs, dsn = find_binaries(server.version).directory, database.dsn("postgres")
     dump = await asyncio.to_thread(_run, programs / "pg_dump", dsn)

@@ -161,7 +161,37 @@ async def test_a_broken_history_is_told_of_in_a_hundred_sentences_at_most(
     assert len(await wrong(owner)) == 101
 
 
-async def test_a_guard_that_is_off_is_told_of(owner: asyncpg.Connection) -> None:
-    await owner.execute("ALTER TABLE events_default DISABLE TRIGGER events_guard_trigger")
+GUARD = "TRIGGER events_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON events_default FOR EACH STATEMENT"
+
+
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "ALTER TABLE events_default DISABLE TRIGGER events_guard_trigger",
+        "DROP TRIGGER events_guard_trigger ON events_default",
+        f"CREATE OR REPLACE {GUARD} WHEN (false) EXECUTE FUNCTION guard_events()",
+        f"CREATE OR REPLACE {GUARD} EXECUTE FUNCTION delete_before_truncate()",
+        f"CREATE OR REPLACE {GUARD.replace('UPDATE OR ', '')} EXECUTE FUNCTION guard_events()",
+    ],
+)
+async def test_a_guard_that_is_off_is_told_of_and_put_back(
+    owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
+) -> None:
+    await owner.execute(statement)
     (words,) = await wrong(owner)
-    assert "events_default" in words
+    assert "anybody who owns it may change events_default" in words
+
+    await service.fetchval("SELECT sweep_months()")
+
+    assert await wrong(owner) == []
+
+
+async def test_a_trigger_that_changes_what_will_be_written_is_told_of(owner: asyncpg.Connection) -> None:
+    await owner.execute(
+        "CREATE FUNCTION hush() RETURNS trigger LANGUAGE plpgsql AS 'BEGIN NEW.actor := ''web''; RETURN NEW; END'"
+    )
+    await owner.execute("CREATE TRIGGER hush BEFORE INSERT ON events_default FOR EACH ROW EXECUTE FUNCTION hush()")
+
+    assert await wrong(owner) == [
+        "events_default has the trigger hush, which is not LabLink's and may change what is written"
+    ]

@@ -226,6 +226,17 @@ async def test_what_a_machine_says_has_nothing_in_it_that_a_terminal_would_act_o
     assert (await row_of(owner))["reason"] == "unhealthy: a]52;c;b2Jc d e"
 
 
+async def test_how_a_machine_has_words_read_does_not_change_what_is_done_with_its_own(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    await vm.connection.execute("SET standard_conforming_strings = off; SET escape_string_warning = off")
+
+    await vm.unhealthy(0, "no space\nleft")
+
+    assert (await row_of(owner))["reason"] == "unhealthy: no space left"
+
+
 async def test_what_a_person_asks_to_run_is_shown_in_the_direction_it_runs(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -33,18 +33,25 @@ BEGIN
     EXECUTE format('ALTER TABLE events ATTACH PARTITION %I FOR VALUES FROM (%L) TO (%L)', partition, since, till);
 END $$;
 
+-- Months whose guard is missing, off, or not what it was. Type 58: before UPDATE, DELETE and TRUNCATE, once a statement.
+CREATE OR REPLACE FUNCTION unguarded_months() RETURNS TABLE (partition regclass) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT i.inhrelid::regclass FROM pg_inherits i
+    WHERE i.inhparent = 'public.events'::regclass AND NOT EXISTS (
+        SELECT FROM pg_trigger t WHERE t.tgrelid = i.inhrelid AND t.tgname = 'events_guard_trigger' AND t.tgenabled = 'O'
+            AND t.tgfoid = 'public.guard_events()'::regprocedure AND t.tgtype = 58 AND t.tgqual IS NULL);
+END;
+
 -- Statement triggers guard the table that is named, so every partition has one of its own.
 CREATE OR REPLACE FUNCTION guard_event_months() RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    partition regclass;
+    month regclass;
 BEGIN
-    FOR partition IN
-        SELECT inhrelid FROM pg_inherits WHERE inhparent = 'public.events'::regclass AND NOT EXISTS (
-            SELECT FROM pg_trigger WHERE tgrelid = inhrelid AND tgname = 'events_guard_trigger')
-    LOOP
-        EXECUTE format('CREATE TRIGGER events_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON %s '
-                       'FOR EACH STATEMENT EXECUTE FUNCTION guard_events()', partition);
+    FOR month IN SELECT partition FROM unguarded_months() LOOP
+        EXECUTE format('CREATE OR REPLACE TRIGGER events_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON %s '
+                       'FOR EACH STATEMENT EXECUTE FUNCTION guard_events()', month);
     END LOOP;
 END $$;
 SELECT guard_event_months();

@@ -208,7 +208,7 @@ BEGIN
     PERFORM check_epoch(vm, p_epoch);
     IF vm.status <> 'failed' THEN
         UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || regexp_replace(
-            harmless(blot_out(coalesce(p_reason, 'no reason given'))), '\s+', ' ', 'g'), 200) WHERE id = vm.id;
+            harmless(blot_out(coalesce(p_reason, 'no reason given'))), '[[:space:]]+', ' ', 'g'), 200) WHERE id = vm.id;
     END IF;
     RETURN (SELECT status FROM vms WHERE id = vm.id);
 END $$;

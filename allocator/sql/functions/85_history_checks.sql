@@ -84,9 +84,12 @@ BEGIN ATOMIC
     FROM (SELECT id, at, lag(id) OVER (ORDER BY id) AS before, lag(at) OVER (ORDER BY id) AS before_at FROM public.events) e
     WHERE at < before_at - interval '1 day'
     UNION ALL
-    SELECT format('anybody who owns it may change %s: its guard is off. Put it back: lablink db migrate', i.inhrelid::regclass)
-    FROM pg_inherits i LEFT JOIN pg_trigger t ON t.tgrelid = i.inhrelid AND t.tgname = 'events_guard_trigger'
-    WHERE i.inhparent = 'public.events'::regclass AND t.tgenabled IS DISTINCT FROM 'O'
+    SELECT format('anybody who owns it may change %s: its guard is off. Put it back: lablink db migrate', partition)
+    FROM public.unguarded_months()
+    UNION ALL
+    SELECT format('%s has the trigger %s, which is not LabLink''s and may change what is written', t.tgrelid::regclass, t.tgname)
+    FROM pg_inherits i JOIN pg_trigger t ON t.tgrelid = i.inhrelid
+    WHERE i.inhparent = 'public.events'::regclass AND NOT t.tgisinternal AND t.tgname <> 'events_guard_trigger'
     UNION ALL
     SELECT format('%s is said to be archived in %s, but no event tells of it', to_char(a.month, 'YYYY-MM'), a.file)
     FROM public.event_archives a
