@@ -89,7 +89,12 @@ class Database(_Group):
     service: Login
     owner: Login
     connections: Annotated[int, Field(ge=2, le=500)]
-    """The most that one service process opens, its listener aside."""
+    """The most that one service process opens, its feed and its sweeps aside."""
+
+    @property
+    def all_connections(self) -> int:
+        """The most that one service process opens, its feed's and its sweeps' among them."""
+        return self.connections + 2
 
     @property
     def pooler(self) -> "Database | None":

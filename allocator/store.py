@@ -272,15 +272,11 @@ async def read_counts(connection: Connection | PooledConnection, pool: str) -> C
 
 async def ensure_pool(connection: Connection, pool: config.Pool) -> None:
     """Make the pool what the configuration says."""
-    await connection.execute(
-        "SELECT ensure_pool($1, $2, $3, $4, $5, $6)",
-        pool.name,
-        pool.desktop,
-        list(pool.programs),
-        pool.lease_seconds,
-        pool.command_seconds,
-        pool.queue_seconds,
+    accepts, limits = (
+        (pool.desktop, list(pool.programs)),
+        (pool.lease_seconds, pool.command_seconds, pool.queue_seconds),
     )
+    await connection.execute("SELECT ensure_pool($1, $2, $3, $4, $5, $6)", pool.name, *accepts, *limits)
 
 
 async def sweep(connection: Connection, duty: Duty, contact_seconds: float) -> int:

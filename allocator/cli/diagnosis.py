@@ -103,7 +103,7 @@ async def _as_owner(connection: Connection, database: Database) -> Lines:
     yield Line("server", True, f"PostgreSQL {version}")
     try:
         dsn = await logins.dsn(database, database.owner)
-        found = await verify.findings(dsn, database.connections + verify.BESIDE_THE_POOL)
+        found = await verify.findings(dsn, database.all_connections)
     except (MigrationFailed, asyncpg.PostgresError) as error:
         yield Line("database", False, f"it could not be checked: {error}", "lablink db history")
         return

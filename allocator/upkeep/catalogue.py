@@ -1,18 +1,14 @@
 """Compares a database's schema with the one that the code makes: built beside it, by the same server."""
 
 import re
-import secrets
 from collections import defaultdict
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import Iterable, Iterator, Mapping, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
-import asyncpg
-
 from allocator import bootstrap, migrate
-from allocator.upkeep.reach import connected, database_of, in_database
-from allocator.upkeep.scratch import BEGINNING
+from allocator.upkeep.reach import connected
+from allocator.upkeep.scratch import reference_database
 from client.network import Connection
 
 QUERY = Path(__file__).with_name("catalogue.sql")
@@ -65,7 +61,7 @@ async def read(connection: Connection) -> Catalogue:
 
 async def reference(dsn: str) -> Catalogue:
     """What the code makes, on the server of `dsn`, which is the owner's: in a database that is dropped again."""
-    async with _beside(dsn) as other:
+    async with reference_database(dsn) as other:
         await migrate.upgrade(other)
         async with connected(other) as connection:
             return await read(connection)
@@ -137,24 +133,3 @@ def _revoke(rights: Sequence[str], subject: str, role: str) -> str:
 def _added(fact: Fact) -> Difference:
     wrong = fact.kind not in HARMLESS or (fact.kind == "index" and fact.definition.endswith(" invalid"))
     return Difference(f"The {fact.kind} {fact.name} is not one of LabLink's.", "Drop it, unless it is yours.", wrong)
-
-
-@asynccontextmanager
-async def _beside(dsn: str) -> AsyncIterator[str]:
-    """An empty database on the same server, dropped at the end; so is what a killed run left and nobody is in.
-
-    This is no operation and several may run at once: so, unlike a scratch database, nobody else's is dropped.
-    """
-    prefix = f"{database_of(dsn)[:BEGINNING]}_reference_"
-    name = prefix + secrets.token_hex(4)
-    async with connected(dsn) as connection:
-        for left in await connection.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix):
-            with suppress(asyncpg.ObjectInUseError, asyncpg.InvalidCatalogNameError):
-                await connection.execute(f"DROP DATABASE {left['datname']}")
-        await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
-        try:
-            async with connected(in_database(dsn, name)) as kept:  # so that nobody takes it for a left one
-                await kept.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; {bootstrap.INSIDE}")
-                yield in_database(dsn, name)
-        finally:
-            await connection.execute(f"DROP DATABASE {name} WITH (FORCE)")

@@ -2,14 +2,18 @@
 
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 import asyncpg
 
+from allocator import bootstrap
 from allocator.upkeep.reach import connected, database_of, in_database
 
 BEGINNING = 40
 """Letters of our database's name with which that of a scratch database begins; a name has 63 at most."""
+
+LEFT = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
+NEW = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'"
 
 
 @asynccontextmanager
@@ -22,15 +26,36 @@ async def scratch_database(dsn: str, purpose: str = "scratch", later: str | None
     prefix = f"{database_of(dsn)[:BEGINNING]}_{purpose}_"
     name = prefix + secrets.token_hex(4)
     async with connected(dsn) as connection:
-        for left in await connection.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", prefix):
+        for left in await connection.fetch(LEFT, prefix):
             await connection.execute(_dropping(left["datname"]))
     try:
         async with connected(dsn) as connection:
-            await connection.execute(f"CREATE DATABASE {name} TEMPLATE template0 ENCODING 'UTF8'")
+            await connection.execute(NEW.format(name))
             await connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
         yield in_database(dsn, name)
     finally:
         await _drop(dsn, name, later)
+
+
+@asynccontextmanager
+async def reference_database(dsn: str) -> AsyncIterator[str]:
+    """The same for the code's own schema. This is no operation and several may run at once.
+
+    So, unlike with a scratch database, what a killed run left is only dropped when nobody is in it.
+    """
+    prefix = f"{database_of(dsn)[:BEGINNING]}_reference_"
+    name = prefix + secrets.token_hex(4)
+    async with connected(dsn) as connection:
+        for left in await connection.fetch(LEFT, prefix):
+            with suppress(asyncpg.ObjectInUseError, asyncpg.InvalidCatalogNameError):
+                await connection.execute(f"DROP DATABASE {left['datname']}")
+        await connection.execute(NEW.format(name))
+        try:
+            async with connected(in_database(dsn, name)) as kept:  # so that nobody takes it for a left one
+                await kept.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; {bootstrap.INSIDE}")
+                yield in_database(dsn, name)
+        finally:
+            await connection.execute(_dropping(name))
 
 
 async def _drop(dsn: str, name: str, later: str | None) -> None:

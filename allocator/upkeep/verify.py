@@ -13,9 +13,6 @@ from allocator.upkeep.reach import connected
 from allocator.upkeep.surroundings import Finding
 from client.network import Connection
 
-BESIDE_THE_POOL = 2
-"""Connections of an allocator besides its pool: its feed's and its sweeps'."""
-
 RULES = "SELECT rule, what FROM broken_invariants() ORDER BY rule, what"
 WATCH = "It mends itself within a minute, or see docs/states.md and lablink events."
 ASK = "Find out who did it: nothing of LabLink's changes the history. A backup may have it as it was."

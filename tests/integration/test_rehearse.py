@@ -4,11 +4,12 @@ from pathlib import Path
 
 import pytest
 
-from allocator import migrate, migrations
+from allocator import migrate
 from allocator.upkeep.backup import back_up
 from allocator.upkeep.rehearse import Rehearsal, rehearse
 from allocator.upkeep.storage import Directory
 from tests.support.database import Database
+from tests.support.sql import copied_sql
 from tests.support.upkeep import ignore, some_life
 
 EARLIER = "1"
@@ -23,12 +24,7 @@ def storage(tmp_path: Path) -> Directory:
 @pytest.fixture
 def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of allocator/sql that a test may spoil."""
-    for file in [*migrations.SQL.glob("*.sql"), *migrations.SQL.glob("functions/*.sql")]:
-        copy = tmp_path / "sql" / file.relative_to(migrations.SQL)
-        copy.parent.mkdir(exist_ok=True, parents=True)
-        copy.write_text(file.read_text())
-    monkeypatch.setattr(migrations, "SQL", tmp_path / "sql")
-    return tmp_path / "sql"
+    return copied_sql(tmp_path / "sql", monkeypatch)
 
 
 async def of_an_earlier_version(database: Database, storage: Directory) -> Rehearsal:

@@ -11,6 +11,7 @@ import pytest
 from allocator import migrate, migrations
 from allocator.migrations import MigrationFailed
 from tests.support.database import Database
+from tests.support.sql import copied_sql
 
 EVERYTHING = """
     SELECT kind || ' ' || name FROM (
@@ -40,12 +41,7 @@ async def operations(database: Database) -> list[tuple[str, str | None, object]]
 @pytest.fixture
 def sql(tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> Path:
     """A copy of allocator/sql that a test may spoil."""
-    for file in [*migrations.SQL.glob("*.sql"), *migrations.SQL.glob("functions/*.sql")]:
-        copy = tmp_path / file.relative_to(migrations.SQL)
-        copy.parent.mkdir(exist_ok=True)
-        copy.write_text(file.read_text())
-    monkeypatch.setattr(migrations, "SQL", tmp_path)
-    return tmp_path
+    return copied_sql(tmp_path / "sql", monkeypatch)
 
 
 async def test_down_leaves_an_empty_database_and_up_again_the_same_as_before(database: Database) -> None:

@@ -46,10 +46,10 @@ def verify(as_json: Json = False, data_dir: DataDir = None, settings: Settings =
     from allocator.cli.long_runs import shown_progress
     from allocator.cli.verify import tell_findings
     from allocator.config import load_settings
-    from allocator.upkeep.verify import BESIDE_THE_POOL, findings
+    from allocator.upkeep.verify import findings
 
     given = settings or []
-    opened = load_settings(given, settings_place(data_dir, given)).database.connections + BESIDE_THE_POOL
+    opened = load_settings(given, settings_place(data_dir, given)).database.all_connections
     with shown_progress() as tell:
         found = asked(lambda dsn: findings(dsn, opened, tell=tell), data_dir, given)
     tell_findings(found, as_json)
