@@ -65,6 +65,7 @@ def tell_findings(found: "list[Finding]", as_json: bool) -> None:
     else:
         output.show_rows(wrong, WRONG, empty="Everything is as it must be.", as_json=False)
         if notes:
+            print()
             output.show_rows(notes, NOTES, as_json=False)
     if wrong:
         raise typer.Exit(1)

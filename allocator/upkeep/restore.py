@@ -31,7 +31,8 @@ MACHINES_MAY_WRITE = "SELECT has_function_privilege('lablink_client', 'pg_catalo
 SETTLE = "SELECT * FROM settle_restored($1, $2, $3)"
 RUN = "SELECT started_by, started_at FROM operations WHERE id = $1"
 CLOSE_THAT_OF_THE_BACKUP = """
-    UPDATE operations SET status = 'failed', finished_at = clock(), error = 'it ran while the backup was made'
+    UPDATE operations SET status = CASE kind WHEN 'backup' THEN 'done' ELSE 'failed' END, finished_at = clock(),
+        error = CASE WHEN kind <> 'backup' THEN 'it ran while the backup was made' END
     WHERE status = 'running'
 """
 WRITE_DOWN = """

@@ -2,6 +2,7 @@
 
 import getpass
 import json
+import re
 import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
@@ -278,6 +279,14 @@ def test_asking_for_help_loads_nothing_heavy() -> None:
     done = subprocess.run([LABLINK.with_name("python"), "-c", code], capture_output=True, text=True, check=True)
 
     assert done.stdout.strip() == "[]"
+
+
+def test_the_commands_of_db_stand_under_what_they_are_about() -> None:
+    told = run_lablink("db", "--help").stdout
+    backups = told.partition("─ Backups ─")[2].partition("╰")[0]
+
+    named = {line.split()[1] for line in backups.splitlines() if re.match(r"│ [a-z]", line)}
+    assert named == {"backup", "backups", "rehearse", "restore"}
 
 
 def test_the_version_is_printed() -> None:

@@ -37,6 +37,8 @@ async def test_a_backup_is_made_listed_tried_out_and_restored(database: Database
     kept = restored.stdout.strip().rpartition(" ")[2]
     owner = await database.connect()
     await owner.execute(f"DROP DATABASE {kept}")
+    ran = await owner.fetch("SELECT kind, status FROM operations WHERE kind IN ('backup', 'restore') ORDER BY id")
+    assert [tuple(row) for row in ran] == [("backup", "done"), ("restore", "done")]
 
 
 async def test_programs_are_answered_in_json(database: Database, tmp_path: Path) -> None:

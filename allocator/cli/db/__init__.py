@@ -9,6 +9,17 @@ from allocator.cli.options import CONTEXT, DataDir, Settings
 
 app = typer.Typer(help="Reach the database with psql; bring it to a version; keep its data safe.", **CONTEXT)
 
+SUBJECTS = {
+    "Roles, tables and their version": versions,
+    "Is it well, and set up well": checks,
+    "Who is connected, and what they do": activity,
+    "Tables": tables,
+    "Backups": backups,
+    "The history's old months": archives,
+    "Another server": move,
+}
+"""The parts, by what they stand under in `lablink db --help`."""
+
 
 @app.command("url")
 def print_url(data_dir: DataDir = None, settings: Settings = None) -> None:
@@ -40,5 +51,7 @@ def open_shell(
     psql.become(reachable_dsn(data_dir, settings or []), arguments or [])
 
 
-for part in (versions, checks, activity, tables, backups, archives, move):
+for subject, part in SUBJECTS.items():
+    for each in (*part.app.registered_commands, *part.app.registered_groups):
+        each.rich_help_panel = subject
     app.add_typer(part.app)
