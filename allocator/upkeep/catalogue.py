@@ -2,9 +2,10 @@
 
 import re
 from collections import defaultdict
-from collections.abc import Iterable, Iterator, Mapping, Sequence
+from collections.abc import Iterable, Iterator, Mapping
 from dataclasses import dataclass
 from pathlib import Path
+from typing import NamedTuple, Self
 
 from allocator import bootstrap, migrate
 from allocator.upkeep.reach import connected
@@ -20,7 +21,7 @@ REPARSED = {"constraint", "index", "view", "column", "function", "policy", "trig
 HARMLESS = {"table", "view", "index", "sequence", "function", "column", "type", "schema"}
 """What an admin may add: nothing of ours runs or is refused because of it."""
 
-OF_LABLINK = re.compile(r"^(everybody|lablink_app|lablink_reader|lablink_client|lablink_vm_\w+) may ")
+OF_LABLINK = re.compile(r"everybody|lablink_app|lablink_reader|lablink_client|lablink_vm_\w+")
 MIGRATE = "lablink db migrate"
 
 
@@ -37,6 +38,21 @@ class Fact:
     def meaning(self) -> str:
         """The definition, without what a dump and a restore change."""
         return PARSED_ANEW.sub("", self.definition) if self.kind in REPARSED else self.definition
+
+
+class Grant(NamedTuple):
+    """What a fact of the kind "grant" says: that a role has a right on something."""
+
+    role: str
+    right: str
+    kind: str
+    name: str
+
+    @classmethod
+    def of(cls, fact: Fact) -> Self:
+        """From `ROLE may RIGHT KIND NAME`, as catalogue.sql puts it."""
+        role, _, what = fact.name.partition(" may ")
+        return cls(role, *what.split(" ", 2))
 
 
 @dataclass(frozen=True, slots=True)
@@ -80,12 +96,12 @@ def differences(found: Catalogue, wanted: Catalogue) -> list[Difference]:
 
 
 def _tells(fact: Fact, other: Catalogue) -> bool:
-    """Whether the fact says more than that its table is only on one side."""
+    """Whether the fact says more than that its table, or what is granted, is only on one side."""
+    if fact.kind == "grant":
+        grant = Grant.of(fact)
+        return grant.kind == "column" or (grant.kind, grant.name) in other
     itself = fact.of_table is None or fact.name == fact.of_table
-    table_there = any((kind, fact.of_table) in other for kind in ("table", "view", "type"))
-    subject = fact.name.partition(" may ")[2].partition(" ")[2]
-    kind, _, name = subject.partition(" ")
-    return (itself or table_there) and (fact.kind != "grant" or kind == "column" or (kind, name) in other)
+    return itself or any((kind, fact.of_table) in other for kind in ("table", "view", "type"))
 
 
 def _missing(fact: Fact) -> Difference:
@@ -110,24 +126,22 @@ def _changed(fact: Fact) -> Difference:
 def _granted(facts: Iterable[Fact]) -> Iterator[Difference]:
     """A difference for each role and thing: all that the role may do there, and the statement that takes it back."""
     rights = defaultdict(list)
-    for fact in sorted(facts, key=lambda fact: fact.name):
-        role, _, what = fact.name.partition(" may ")
-        right, _, subject = what.partition(" ")
-        rights[role, subject].append(right)
-    for (role, subject), several in rights.items():
-        may = f"{role.replace('everybody', 'Everybody')} may {', '.join(several)} {subject}"
-        wrong = bool(OF_LABLINK.match(f"{role} may "))
-        cure = _revoke(several, subject, role) + ("" if wrong else ", unless it is meant")
+    for grant in sorted(map(Grant.of, facts)):
+        rights[grant._replace(right="")].append(grant.right)
+    for grant, several in rights.items():
+        wrong = OF_LABLINK.fullmatch(grant.role) is not None
+        all_of_it = grant._replace(right=", ".join(several))
+        may = f"{grant.role.replace('everybody', 'Everybody')} may {all_of_it.right} {grant.kind} {grant.name}"
+        cure = _revoke(all_of_it) + ("" if wrong else ", unless it is meant")
         yield Difference(f"{may}, and LabLink does not need that.", cure, wrong)
 
 
-def _revoke(rights: Sequence[str], subject: str, role: str) -> str:
-    kind, _, name = subject.partition(" ")
-    where = f" ON {'' if kind in ('table', 'view') else kind.upper() + ' '}{name}"
-    if kind == "column":
-        table, _, column = name.rpartition(".")
+def _revoke(grant: Grant) -> str:
+    where = f" ON {'' if grant.kind in ('table', 'view') else grant.kind.upper() + ' '}{grant.name}"
+    if grant.kind == "column":
+        table, _, column = grant.name.rpartition(".")
         where = f" ({column}) ON {table}"
-    return f"REVOKE {', '.join(rights)}{where} FROM {role.replace('everybody', 'PUBLIC')}"
+    return f"REVOKE {grant.right}{where} FROM {grant.role.replace('everybody', 'PUBLIC')}"
 
 
 def _added(fact: Fact) -> Difference:
