@@ -1,5 +1,6 @@
--- Back to version 3: use is counted all at once.
-DROP FUNCTION days_to_count(date, date), count_usage(date);
+-- Back to version 3: use is counted all at once. What else is of that version comes with its migrate.
+DROP FUNCTION days_to_count(date, date), count_usage(date), unsealed_events(timestamptz),
+    broken_history(timestamptz);
 DROP TABLE usage_by_day, usage_counting;
 DROP INDEX leases_over;
 

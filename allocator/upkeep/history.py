@@ -20,7 +20,10 @@ ALL_OF_IT_SECONDS = 3600.0
 HEAD_AGAIN = "SELECT encode(sha256, 'hex') FROM event_seals WHERE seal = $1"
 SEALS = "SELECT seal, events FROM event_seals WHERE $1::timestamptz IS NULL OR sealed_at >= $1 ORDER BY seal"
 BROKEN_SEALS = "SELECT what FROM broken_chain($1, $2) UNION ALL SELECT what FROM broken_events($1, $2) LIMIT $3"
-BROKEN_BESIDES = "SELECT what FROM unsealed_events() UNION ALL SELECT what FROM broken_history() LIMIT $1"
+BROKEN_BESIDES = """
+    SELECT what FROM coalesce($1, '-infinity'::timestamptz) AS since, unsealed_events(since)
+    UNION ALL SELECT what FROM coalesce($1, '-infinity'::timestamptz) AS since, broken_history(since) LIMIT $2
+"""
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,11 +47,11 @@ async def broken_history(
 ) -> list[str]:
     """What is wrong with the history, in sentences, the first hundred of them; none when all is well.
 
-    `since` leaves out what was sealed earlier; `head` must be part of the chain.
+    `since` leaves out what happened or was sealed earlier; `head` must be part of the chain.
     """
     broken = await broken_chain(connection, since=since, head=head, tell=tell)
     if len(broken) < MOST:
-        broken += await _sentences(connection, BROKEN_BESIDES, MOST)
+        broken += await _sentences(connection, BROKEN_BESIDES, since, MOST)
     return broken
 
 

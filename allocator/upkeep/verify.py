@@ -46,13 +46,17 @@ async def promises(
 
 
 async def findings(
-    dsn: str, service_connections: int = surroundings.ONE_ALLOCATOR, *, tell: Tell = quiet
+    dsn: str,
+    service_connections: int = surroundings.ONE_ALLOCATOR,
+    *,
+    since: datetime | None = None,
+    tell: Tell = quiet,
 ) -> list[Finding]:
     """All of `promises`, and what is not as it must be around the database: the server, its doors and its room.
 
     `service_connections` is how many the allocators open together.
     """
-    found = await promises(dsn, tell=tell)
+    found = await promises(dsn, since=since, tell=tell)
     if any(each.rule == "version" for each in found):
         return found
     async with connected(dsn) as connection:

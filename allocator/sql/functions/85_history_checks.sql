@@ -58,15 +58,15 @@ BEGIN ATOMIC
     FROM broken b WHERE nothing_left OR NOT EXISTS (SELECT FROM odd WHERE odd.seal = b.seal);
 END;
 
--- Events outside the chain.
-CREATE OR REPLACE FUNCTION unsealed_events() RETURNS TABLE (what text)
+-- Events since p_since that are outside the chain.
+CREATE OR REPLACE FUNCTION unsealed_events(p_since timestamptz) RETURNS TABLE (what text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     WITH sealed AS (SELECT s.month, range_agg(s.ids) AS ids FROM public.event_seals s GROUP BY s.month),
     loose AS (
         SELECT e.id, e.at, e.id <= (SELECT settled FROM public.event_sealing) AS behind
         FROM public.events e LEFT JOIN sealed s ON s.month = public.event_month(e.at)
-        WHERE NOT coalesce(s.ids @> e.id, false)
+        WHERE e.at >= p_since AND NOT coalesce(s.ids @> e.id, false)
     )
     SELECT format('event %s of %s was added behind the chain: its neighbours had been sealed before', id, at)
     FROM loose WHERE behind
@@ -75,13 +75,14 @@ BEGIN ATOMIC
     FROM loose WHERE NOT behind AND at < public.clock() - interval '10 minutes' HAVING count(*) > 0;
 END;
 
--- What else the history must show: its order in time, its guards, and an event for every archive.
-CREATE OR REPLACE FUNCTION broken_history() RETURNS TABLE (what text)
+-- What else the history must show: its order in time since p_since, its guards, and an event for every archive.
+CREATE OR REPLACE FUNCTION broken_history(p_since timestamptz) RETURNS TABLE (what text)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT format('event %s is dated %s but was written after event %s of %s: it was dated back, or its transaction '
                              'was open for that long', id, at, before, before_at)
-    FROM (SELECT id, at, lag(id) OVER (ORDER BY id) AS before, lag(at) OVER (ORDER BY id) AS before_at FROM public.events) e
+    FROM (SELECT id, at, lag(id) OVER (ORDER BY id) AS before, lag(at) OVER (ORDER BY id) AS before_at FROM public.events
+          WHERE at >= p_since) e
     WHERE at < before_at - interval '1 day'
     UNION ALL
     SELECT format('anybody who owns it may change %s: its guard is off. Put it back: lablink db migrate', partition)
