@@ -30,8 +30,10 @@ async def scratch_database(dsn: str, purpose: str = "scratch", later: str | None
             await connection.execute(_dropping(left["datname"]))
     try:
         async with connected(dsn) as connection:
-            await connection.execute(NEW.format(name))
+            # Nobody comes in before everybody's right to is gone, which a new database gives.
+            await connection.execute(f"{NEW.format(name)} ALLOW_CONNECTIONS false")
             await connection.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC")
+            await connection.execute(f"ALTER DATABASE {name} ALLOW_CONNECTIONS true")
         yield in_database(dsn, name)
     finally:
         await _drop(dsn, name, later)
