@@ -143,8 +143,9 @@ async def roles(connection: Connection) -> Findings:
                 "roles", what, "Have another superuser when you next make a server: lablink db move", wrong=False
             )
             continue
+        who = "As a superuser: " if name in bootstrap.ATTRIBUTES else ""  # the owner made the others
         for power, cure in _powers(row):
-            yield Finding("roles", f"The role {name} {power}.", f"ALTER ROLE {name} {cure}")
+            yield Finding("roles", f"The role {name} {power}.", f"{who}ALTER ROLE {name} {cure}")
     async for finding in _memberships(connection):
         yield finding
 

@@ -72,7 +72,7 @@ async def schema_findings(connection: Connection, dsn: str) -> list[Finding]:
         wanted = await catalogue.reference(dsn)
     except (asyncpg.InsufficientPrivilegeError, asyncpg.ReadOnlySQLTransactionError) as error:
         what = f"The schema was not compared, because no database to compare it with can be made here: {error}."
-        return [Finding("schema", what, "ALTER ROLE lablink CREATEDB", wrong=False)]
+        return [Finding("schema", what, "As a superuser: ALTER ROLE lablink CREATEDB", wrong=False)]
     differences = catalogue.differences(await catalogue.read(connection), wanted)
     return [Finding("schema", each.what, each.cure, each.wrong) for each in differences]
 

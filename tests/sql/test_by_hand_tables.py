@@ -20,11 +20,12 @@ async def test_the_pool_of_those_who_name_none_stays(owner: asyncpg.Connection, 
     "statement",
     [
         "INSERT INTO vms (hostname, pool) VALUES ('vm-9', 'gpu')",
+        "INSERT INTO leases (email, kind, pool) VALUES ('eve@example.org', 'typed', 'gpu')",
         "UPDATE vms SET pool = 'gpu'",
         "UPDATE vms SET pool = NULL",
     ],
 )
-async def test_a_machine_is_in_a_pool_that_there_is(
+async def test_a_machine_or_lease_is_in_a_pool_that_there_is(
     database: Database, owner: asyncpg.Connection, statement: str
 ) -> None:
     await database.vm("vm-1")

@@ -47,6 +47,9 @@ DECLARE
     this pools;
 BEGIN
     SELECT * INTO this FROM pools WHERE name = lease.pool;
+    IF NOT FOUND THEN
+        PERFORM pool_named(lease.pool);  -- which refuses, and says which there are
+    END IF;
     lease.deadline := NULL;
     CASE lease.status
         WHEN 'queued' THEN
