@@ -37,7 +37,7 @@ def serve(
     - `lablink serve --set database=server --set database.host=db.example.org --set database.ca_file=rds.pem`
     """
     from allocator.cli.failures import CommandFailed
-    from allocator.serving import new_server
+    from allocator.server import new_server
 
     loaded = settings_of(data_dir, [*(overrides or []), *(settings or [])])
     with listener_of(loaded.server, fd) as listener:

@@ -15,8 +15,8 @@ import asyncpg
 import httpx
 
 from allocator.config import Settings, load_settings
+from allocator.server import Server, new_server
 from allocator.service import Service
-from allocator.serving import Server, new_server
 from tests.support.database import Database, Vm
 from tests.support.wire import Wire
 
