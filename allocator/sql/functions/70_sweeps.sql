@@ -248,15 +248,17 @@ BEGIN
     WITH hoards AS MATERIALIZED (
         SELECT pid FROM pg_locks WHERE locktype IN ('advisory', 'transactionid')
         GROUP BY pid HAVING bool_or(locktype = 'advisory') OR count(*) > 100
+    ), sessions AS (
+        SELECT a.pid, a.xact_start, a.state <> 'idle' OR a.wait_event = 'ClientWrite' AS in_the_way,
+               make_interval(secs => CASE WHEN r.role IS NOT NULL THEN p_seconds
+                                          WHEN a.usename = 'lablink_reader' THEN 3 * p_seconds END) AS patience,
+               NOT l.rolcanlogin OR a.usename IS NULL AND a.usesysid IS NOT NULL AS nobodys
+        FROM pg_stat_activity a LEFT JOIN vm_roles r ON r.role = a.usename LEFT JOIN pg_roles l ON l.rolname = r.role
+        WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
     )
-    SELECT count(*) FILTER (WHERE pg_terminate_backend(a.pid)) INTO cut
-    FROM pg_stat_activity a LEFT JOIN vm_roles r ON r.role = a.usename LEFT JOIN pg_roles l ON l.rolname = r.role
-    WHERE a.datname = current_database() AND a.backend_type = 'client backend' AND a.pid <> pg_backend_pid()
-      AND ((r.role IS NOT NULL OR a.usename = 'lablink_reader')
-           AND (a.xact_start < clock_timestamp() - make_interval(secs => p_seconds * CASE WHEN r.role IS NULL THEN 3 ELSE 1 END)
-                AND (a.state <> 'idle' OR a.wait_event = 'ClientWrite')
-                OR a.pid IN (SELECT pid FROM hoards))
-           OR NOT l.rolcanlogin OR a.usename IS NULL AND a.usesysid IS NOT NULL);
+    SELECT count(*) FILTER (WHERE pg_terminate_backend(pid)) INTO cut FROM sessions
+    WHERE nobodys OR in_the_way AND xact_start < clock_timestamp() - patience
+       OR patience IS NOT NULL AND pid IN (SELECT pid FROM hoards);
     RETURN cut;
 EXCEPTION WHEN insufficient_privilege THEN
     RETURN 0;
