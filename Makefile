@@ -3,6 +3,9 @@
 .DELETE_ON_ERROR:
 MAKEFLAGS += --no-print-directory
 
+# Every part of LabLink is a process of its own, the tests start hundreds: none shall compile all modules again.
+unexport PYTHONDONTWRITEBYTECODE
+
 # An environment that was built elsewhere or has lost its Python is built again.
 BUILT := $(shell test -x .venv/bin/python && cat .venv/.user 2>/dev/null)
 ifneq ($(BUILT),$(CURDIR))

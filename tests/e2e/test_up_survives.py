@@ -11,6 +11,7 @@ import pytest
 
 from tests.e2e.test_up import ask, becomes
 from tests.support.processes import alive
+from tests.support.service import NO_TLS
 from tests.support.up import RunningUp, free_port, open_directory, running_up, until
 
 
@@ -30,7 +31,7 @@ def the_main_job_works(up: RunningUp) -> bool:
 def is_ready(up: RunningUp) -> bool:
     """Whether the page answers."""
     try:
-        return httpx.get(f"{up.url}/readyz", timeout=5).status_code == 200
+        return httpx.get(f"{up.url}/readyz", timeout=5, verify=NO_TLS).status_code == 200
     except httpx.HTTPError:
         return False
 

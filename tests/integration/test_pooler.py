@@ -15,6 +15,7 @@ from tests.support.database import Database
 from tests.support.pooler import Pooler, pooler_before
 from tests.support.service import (
     LIMIT_SECONDS,
+    NO_TLS,
     RunningService,
     overrides_for,
     ready,
@@ -153,7 +154,7 @@ async def test_a_process_of_its_own_asks_by_way_of_the_pooler(
         fd, url = listener.fileno(), f"http://127.0.0.1:{listener.getsockname()[1]}"
         serve = ["serve", f"--fd={fd}", *overrides_for(database, tmp_path), *by_pooler]
         process = await asyncio.create_subprocess_exec(LABLINK, *serve, pass_fds=[fd])
-        async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS) as client:
+        async with httpx.AsyncClient(base_url=url, timeout=LIMIT_SECONDS, verify=NO_TLS) as client:
             await becomes_ready(client)
             lent = await client.post(LEASES, json=WANTED)
             await pooler.kill()
