@@ -14,7 +14,7 @@ import asyncpg
 
 from allocator.cli.failures import Misused, explained
 from allocator.config import load_settings
-from allocator.local.data_directory import nearest
+from allocator.local.data_directory import made_by_up, nearest
 from allocator.logins import SecretMissing, dsn
 from client.network import Connection
 
@@ -53,7 +53,7 @@ async def find(data_dir: Path | None, settings: Sequence[str]) -> Place:
     except SecretMissing as missing:
         raise Misused(str(missing) if settings or directory else NOTHING_GIVEN) from missing
     started_here = f"Start it: lablink up --data-dir {directory}"
-    return Place(url, started_here if directory else "Check database.host and database.port.")
+    return Place(url, started_here if made_by_up(directory) else "Check database.host and database.port.")
 
 
 def owner_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:

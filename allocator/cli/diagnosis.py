@@ -15,7 +15,7 @@ from allocator import logins
 from allocator.cli import psql
 from allocator.cli.database import settings_place
 from allocator.config import ConfigError, Database, Settings, load_settings
-from allocator.local.data_directory import nearest
+from allocator.local.data_directory import made_by_up, nearest
 from allocator.migrate import MigrationFailed
 from allocator.upkeep import activity, verify
 from allocator.upkeep.way_in import Obstacle, door, enter, in_words
@@ -55,7 +55,8 @@ async def diagnose(data_dir: Path | None, settings: Sequence[str]) -> list[Line]
         return [Line("settings", False, str(error), "Correct them: allocator/config.py says what is allowed.")]
     where = f"those of {place}" if place else "those of conf/, as no .lablink is here or above"
     lines = [Line("settings", True, where if not settings else f"{where}, and --set")]
-    for part in (_secrets(known.database), _database(known.database, place), _service(known, place), _machine(place)):
+    database = known.database
+    for part in (_secrets(database), _database(database, place), _service(known, place), _machine(database, place)):
         lines += [line async for line in part]
     return lines
 
@@ -74,7 +75,7 @@ async def _secrets(database: Database) -> Lines:
 async def _database(database: Database, place: Path | None) -> Lines:
     where = f"{database.host}:{database.port}"
     if obstacle := await door(database):
-        started = obstacle.step == "port" and place
+        started = obstacle.step == "port" and made_by_up(place)
         cure = f"Start it: lablink up --data-dir {place}" if started else obstacle.cure
         yield Line(obstacle.step, False, obstacle.what, cure)
         return
@@ -156,7 +157,8 @@ async def _service(known: Settings, place: Path | None) -> Lines:
         yield Line("service", True, f"{url} is ready")
         return
     what = f"{url} does not answer ({said})" if status is None else f"{url} is not ready: {said}"
-    start = f"Start it: lablink up --data-dir {place}" if place else "Start it: lablink serve"
+    program = "up" if made_by_up(place) else "serve"
+    start = f"Start it: lablink {program} --data-dir {place}" if place else "Start it: lablink serve"
     meant = place is not None or known.server.public_url is not None
     cure = start if status is None else "What is wrong above is likely to be the cause."
     yield Line("service", False if meant else None, what, cure)
@@ -181,12 +183,12 @@ def _detail(error: urllib.error.HTTPError) -> str:
         return f"status {error.code}"
 
 
-async def _machine(place: Path | None) -> Lines:
+async def _machine(database: Database, place: Path | None) -> Lines:
     directory = place or nearest() or Path.cwd()
     free = shutil.disk_usage(directory).free
     room = f"{free / (1 << 30):.1f} GB are free under {directory}"
     yield Line(
         "disk", free >= LEAST_FREE, room, None if free >= LEAST_FREE else "Make room: a full disk stops PostgreSQL."
     )
-    there = psql.find()
+    there = psql.find(tls=database.tls == "verify-full")
     yield Line("psql", True if there else None, there or "not here", None if there else "apt install postgresql-client")

@@ -36,6 +36,11 @@ def _is_ours(directory: Path) -> bool:
     return stat.S_ISDIR(found.st_mode) and not found.st_mode & stat.S_IWOTH and {link.st_uid, found.st_uid} <= trusted
 
 
+def made_by_up(directory: Path | None) -> bool:
+    """Whether a `lablink up` made it; another one holds settings only."""
+    return directory is not None and (directory / LOCK).exists()
+
+
 @contextmanager
 def claimed(directory: Path) -> Iterator[None]:
     """`directory`, made if need be, for this process alone. Nothing is left behind where nothing was there or made.

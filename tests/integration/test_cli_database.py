@@ -115,3 +115,14 @@ def test_a_wrong_setting_is_exit_code_2_and_its_name() -> None:
     assert done.returncode == 2
     assert "database.prot" in done.stderr
     assert "port" in done.stderr
+
+
+def test_only_what_lablink_up_made_is_started_with_it(tmp_path: Path) -> None:
+    (tmp_path / "overrides").write_text("database.port=1\ndatabase.owner.password=env:OWNER\n")
+
+    settings_only = run_lablink("vms", "list", f"--data-dir={tmp_path}", OWNER="x")
+    (tmp_path / "up.lock").touch()
+    of_up = run_lablink("vms", "list", f"--data-dir={tmp_path}", OWNER="x")
+
+    assert settings_only.stderr.endswith("Check database.host and database.port.\n")
+    assert of_up.stderr.endswith(f"Start it: lablink up --data-dir {tmp_path}\n")

@@ -166,8 +166,8 @@ def running_up(data_dir: Path, *arguments: str, port: int | None = None) -> Iter
 
 
 @contextmanager
-def open_directory() -> Iterator[Path]:
-    """An empty directory that every user may enter, removed at the end."""
-    with tempfile.TemporaryDirectory(prefix="lablink-up-") as name:
+def open_directory(below: Path | None = None) -> Iterator[Path]:
+    """An empty directory that every user may enter, where temporary ones are or `below`; removed at the end."""
+    with tempfile.TemporaryDirectory(prefix="lablink-up-", dir=below) as name:
         Path(name).chmod(0o755)
         yield Path(name)
