@@ -4,6 +4,7 @@ import os
 
 import asyncpg
 
+from allocator import migrate
 from tests.sql import privileges
 from tests.support.database import Database
 
@@ -54,6 +55,25 @@ async def test_a_right_that_is_given_or_taken_is_told_with_its_role_and_object(
         "a machine: INSERT, everybody: INSERT",
         "table public.vms: lablink_reader may do nothing; checked in is SELECT",
     ]
+
+
+async def test_a_right_that_slipped_to_machines_is_taken_back_by_the_next_migrate(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    role = (await database.vm()).role
+    for what in (
+        "ALL ON lease_secrets",
+        "SELECT (email) ON leases",
+        "USAGE ON SEQUENCE events_id_seq",
+        "EXECUTE ON FUNCTION end_lease",
+        "USAGE ON SCHEMA public",
+        "CREATE ON SCHEMA client_api",
+    ):
+        await owner.execute(f"GRANT {what} TO lablink_client")
+
+    await migrate.upgrade(database.dsn("lablink"))
+
+    assert list(privileges.differences(await privileges.matrix(owner, role), privileges.expected())) == []
 
 
 async def test_everything_of_ours_is_the_owners(owner: asyncpg.Connection) -> None:

@@ -2,9 +2,11 @@
 -- allocator/store.py calls. Admins are the owner. What is taken from a list here is taken from databases of earlier
 -- versions as well.
 
-REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader;
-REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC, lablink_app, lablink_reader;
+REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
+REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
+REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+REVOKE ALL ON SCHEMA public, client_api FROM lablink_app, lablink_reader, lablink_client;
 
 GRANT USAGE ON SCHEMA client_api TO lablink_client;
 GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report, client_api.cleaned, client_api.unhealthy,
