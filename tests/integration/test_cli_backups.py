@@ -72,6 +72,7 @@ async def test_what_is_wrong_with_a_backup_is_printed_and_ends_with_1(database: 
     [
         (["backup"], 2, "Where are the backups?"),
         (["backup", "--to", "s3://"], 1, "write s3://BUCKET"),
+        (["backup", "--to", "", "--set=backup.to=/elsewhere"], 2, "Where are the backups?"),
         (["restore", "nothing", "--from", "/nowhere"], 1, "/nowhere has no complete backup."),
         (["backup", "--to", "/proc/backups"], 1, "/proc/backups cannot be used for backups"),
     ],

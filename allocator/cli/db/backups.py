@@ -168,7 +168,7 @@ def _storage(
     directory = settings_place(data_dir, settings or [])
     backup = load_settings(settings or [], directory).backup
     place = given or backup.to or (str(directory / "backups") if directory else None)
-    if place is None:
+    if place is None or given == "":  # --to "$VARIABLE" means somewhere, and this says nowhere
         raise Misused(NOWHERE)
     return storage_at(place), keep_days or backup.keep_days
 
