@@ -70,6 +70,9 @@ def section(trips: list[Trip], flood: Flood) -> Section:
         made.rows += [Row(what, calm, None), Row("  … meanwhile", stormy, None)]
         ratio = f"{stormy.p50 / calm.p50:.2f}×" if calm and stormy else "–"
         made.counts.append(Count(f"{what}: times slower", ratio, "", f"< {AIM:g}×"))
+    made.remarks.append(
+        "Machines share the cores here: what all of them hear delays the commands of all, and no answer."
+    )
     made.counts.append(Count("forged before it was cut off", f"{flood.forged / flood.times:,.0f}", ""))
     made.counts.append(Count("seconds until then", f"{flood.seconds / flood.times:.2f}", ""))
     return made

@@ -92,6 +92,7 @@ DECLARE
                       WHERE a.pid = p_pid AND a.datname = current_database() AND v.status <> 'retired');
 BEGIN
     IF flooding IS NOT NULL THEN
+        PERFORM disconnect_vm(flooding);  -- at once: to revoke it takes a moment
         PERFORM record_event('alert.flood', NULL, flooding, NULL, '{}');
         PERFORM revoke_vm(flooding);
     END IF;
