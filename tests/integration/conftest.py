@@ -12,6 +12,7 @@ from tests.support.browser import chromium
 from tests.support.database import WORKER, Database, cloned_database
 from tests.support.server import TestServer
 from tests.support.service import RunningService, ready, running_service, settings_for
+from tests.support.wire import Wire, wire_to
 
 
 @pytest_asyncio.fixture
@@ -48,6 +49,13 @@ async def api(api_service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the shared service, with cookies of its own."""
     async with api_service.client() as own:
         yield own
+
+
+@pytest_asyncio.fixture
+async def wire(database: Database) -> AsyncIterator[Wire]:
+    """A way to the database's server that can be cut or lose what is sent."""
+    async with wire_to(database.server) as wire:
+        yield wire
 
 
 @pytest_asyncio.fixture

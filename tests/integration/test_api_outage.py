@@ -10,17 +10,10 @@ import pytest_asyncio
 
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for, streaming
-from tests.support.wire import Wire, wire_to
+from tests.support.wire import Wire
 
 WANTED = {"email": "ada@example.org", "crd_command": "echo hi"}
 LEASES = "/api/v1/leases"
-
-
-@pytest_asyncio.fixture
-async def wire(database: Database) -> AsyncIterator[Wire]:
-    """What the service reaches its database over."""
-    async with wire_to(database.server) as wire:
-        yield wire
 
 
 @pytest_asyncio.fixture

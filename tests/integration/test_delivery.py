@@ -17,7 +17,7 @@ from client.transport import UnknownVm, Unreachable
 from tests.support.database import Database
 from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
-from tests.support.wire import Wire, wire_to
+from tests.support.wire import Wire
 
 VERBS = ["claim", "report", "cleaned"]
 
@@ -25,12 +25,6 @@ VERBS = ["claim", "report", "cleaned"]
 @pytest_asyncio.fixture
 async def pool(database: Database) -> Pool:
     return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def wire(database: Database) -> AsyncIterator[Wire]:
-    async with wire_to(database.server) as wire:
-        yield wire
 
 
 @pytest_asyncio.fixture

@@ -9,7 +9,7 @@ import pytest_asyncio
 from tests.support.database import Database, cloned_database, migrated_template
 from tests.support.machine import Machine, Pool, reached
 from tests.support.restarts import Crashing
-from tests.support.wire import Wire, wire_to
+from tests.support.wire import Wire
 
 
 @pytest_asyncio.fixture
@@ -24,12 +24,6 @@ async def database(crashing: Crashing) -> AsyncIterator[Database]:
     server = await crashing.start()
     async with migrated_template(server) as template, cloned_database(server, template, "lablink_crashing") as own:
         yield own
-
-
-@pytest_asyncio.fixture
-async def wire(database: Database) -> AsyncIterator[Wire]:
-    async with wire_to(database.server) as wire:
-        yield wire
 
 
 async def test_a_restart_at_every_verb_of_a_lease_loses_nothing_and_starts_the_command_once(

@@ -18,16 +18,9 @@ from allocator.views import Counts, LeaseView
 from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, RunningService, settings_for, streaming
-from tests.support.wire import Wire, wire_to
+from tests.support.wire import Wire
 
 Connection = asyncpg.Connection
-
-
-@pytest_asyncio.fixture
-async def wire(database: Database) -> AsyncIterator[Wire]:
-    """What the feed hears over."""
-    async with wire_to(database.server) as wire:
-        yield wire
 
 
 @pytest_asyncio.fixture

@@ -21,6 +21,7 @@ from allocator.upkeep.target import Target
 from allocator.upkeep.verify import promises
 from tests.sql.steps import CODE, CYD, ask
 from tests.support.admin import answer, lablink
+from tests.support.crowd import Crowd, coming
 from tests.support.database import PASSWORDS, WORKER, Database, Vm, cloned_database, migrated_template
 from tests.support.server import UNSAFE_AND_FAST, TestServer
 from tests.support.service import running_service, settings_for
@@ -244,39 +245,16 @@ async def test_a_target_that_was_deployed_and_holds_nothing_will_do(database: Da
 async def test_requests_are_answered_503_meanwhile_and_none_that_was_accepted_is_lost(
     database: Database, there: Database, tmp_path: Path
 ) -> None:
-    accepted: list[str] = []
-    refused: list[int] = []
-    begun = asyncio.Event()
-
     async with running_service(settings_for(database, tmp_path)) as service, service.client() as client:
+        crowd = Crowd(client, lambda _: "echo hello")
+        async with coming(crowd):
+            await crowd.accepts(1)
+            await moved_to(there, database)
+            await crowd.is_refused()
 
-        async def ask_again_and_again(who: str) -> None:
-            number = 0
-            while len(refused) < 20 and not (moving.done() and refused):
-                number += 1
-                wanted = {"email": f"{who}{number}@example.org", "crd_command": "echo hello"}
-                got = await client.post("/api/v1/leases", json=wanted)
-                if got.status_code == 201:
-                    accepted.append(got.json()["id"])
-                    begun.set()
-                else:
-                    assert int(got.headers["Retry-After"]) > 0
-                    refused.append(got.status_code)
-
-        async def move_once_there_is_load() -> Moved:
-            await begun.wait()
-            return await moved_to(there, database)
-
-        async with asyncio.TaskGroup() as group:
-            moving = group.create_task(move_once_there_is_load())
-            for who in "abc":
-                group.create_task(ask_again_and_again(who))
-
-    new = await there.connect()
-    arrived = {str(row["id"]) for row in await new.fetch("SELECT id FROM leases")}
-    assert set(refused) == {503}
-    assert accepted
-    assert arrived >= set(accepted)
+    assert {answer.status for answer in crowd.refused} == {503}
+    assert all(int(answer.retry_after or 0) > 0 for answer in crowd.refused)
+    assert await crowd.lost(await there.connect()) == []
 
 
 async def test_the_command_says_where_it_went_and_which_settings_lead_there(

@@ -24,19 +24,12 @@ from tests.support.service import (
     streaming,
 )
 from tests.support.up import LABLINK
-from tests.support.wire import Wire, wire_to
+from tests.support.wire import Wire
 
 LEASES = "/api/v1/leases"
 WANTED = {"email": "ada@example.org", "crd_command": "echo hello"}
 END_ALL = "SELECT pg_terminate_backend(pid, 5000) FROM pg_stat_activity WHERE datname = $1 AND usename = 'lablink_app'"
 SESSIONS = "SELECT count(*) FROM pg_stat_activity WHERE datname = $1 AND application_name = 'lablink web'"
-
-
-@pytest_asyncio.fixture
-async def wire(database: Database) -> AsyncIterator[Wire]:
-    """What the pooler reaches the database over."""
-    async with wire_to(database.server) as wire:
-        yield wire
 
 
 @pytest_asyncio.fixture

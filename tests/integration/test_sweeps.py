@@ -20,18 +20,11 @@ from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
 from tests.support.upkeep import ignore
-from tests.support.wire import Wire, wire_to
+from tests.support.wire import Wire
 
 Connection = asyncpg.Connection
 PERIOD_SECONDS = 0.05
 LOST_SECONDS = 200.0
-
-
-@pytest_asyncio.fixture
-async def wire(database: Database) -> AsyncIterator[Wire]:
-    """What the sweeper reaches its database over."""
-    async with wire_to(database.server) as wire:
-        yield wire
 
 
 @pytest.fixture
