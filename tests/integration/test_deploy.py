@@ -10,9 +10,9 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
-from allocator.local.postgres import Server, running_server
+from allocator.local.postgres import Server
 from tests.docs.markdown import ROOT
-from tests.support.server import UNSAFE_AND_FAST, TestServer
+from tests.support.server import TestServer, fresh_server
 from tests.support.up import LABLINK, free_port, run_lablink
 
 ELSEWHERE = "database=server --set database.host=db.example.org --set database.ca_file=ca.pem"
@@ -24,7 +24,7 @@ OWN = {"LABLINK_OWNER_PASSWORD": "owner's", "LABLINK_APP_PASSWORD": "app's"}
 @pytest_asyncio.fixture
 async def empty(tmp_path: Path, server: TestServer) -> AsyncIterator[Server]:
     """A server of its own, of the version that the session tests."""
-    async with running_server(tmp_path, version=server.version, settings=UNSAFE_AND_FAST) as own:
+    async with fresh_server(tmp_path, server.version) as own:
         yield own
 
 

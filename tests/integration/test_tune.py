@@ -14,7 +14,7 @@ from allocator.upkeep import tune
 from allocator.upkeep.tune import GB, MB
 from tests.support.admin import answer, lablink, place
 from tests.support.database import PASSWORDS, Database
-from tests.support.server import UNSAFE_AND_FAST, TestServer
+from tests.support.server import UNSAFE_AND_FAST, TestServer, fresh_server
 from tests.support.up import run_lablink
 
 GUIDE = """
@@ -35,7 +35,7 @@ max_wal_size = 4GB
 @pytest_asyncio.fixture
 async def own(tmp_path: Path, server: TestServer) -> AsyncIterator[Server]:
     """A server whose settings a test may change."""
-    async with running_server(tmp_path, version=server.version, settings=UNSAFE_AND_FAST) as started:
+    async with fresh_server(tmp_path, server.version) as started:
         yield started
 
 

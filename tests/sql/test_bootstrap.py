@@ -14,7 +14,7 @@ from allocator import bootstrap, migrate
 from allocator.local.postgres import Server, running_server
 from client.scram import verifier
 from tests.support.database import Database
-from tests.support.server import UNSAFE_AND_FAST, TestServer
+from tests.support.server import UNSAFE_AND_FAST, TestServer, fresh_server
 
 PASSWORDS = {"lablink": "owner", "lablink_app": "app"}
 
@@ -22,7 +22,7 @@ PASSWORDS = {"lablink": "owner", "lablink_app": "app"}
 @pytest_asyncio.fixture
 async def empty(tmp_path: Path, server: TestServer) -> AsyncIterator[Server]:
     """A server of its own, of the version that the session tests."""
-    async with running_server(tmp_path, version=server.version, settings=UNSAFE_AND_FAST) as own:
+    async with fresh_server(tmp_path, server.version) as own:
         yield own
 
 

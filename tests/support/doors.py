@@ -14,6 +14,7 @@ from allocator.local.accounts import account_of_server
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import OLDEST, find_binaries
 from tests.support.database import PASSWORDS
+from tests.support.server import fresh_server
 from tests.support.up import open_directory
 
 NEWEST = 20
@@ -42,7 +43,7 @@ async def server_with(
 ) -> AsyncIterator[Server]:
     """A server with LabLink's roles and database, whose pg_hba.conf is `hba`, with TLS if it has a certificate."""
     with open_directory() as directory:
-        async with running_server(directory, version=version, settings=settings) as first:
+        async with fresh_server(directory, version) as first:
             await bootstrap.prepare(first.dsn(), PASSWORDS)
             await migrate.upgrade(first.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
         more = {"hba_file": str(_given(directory / "hba", hba.encode()))}

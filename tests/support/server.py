@@ -1,5 +1,6 @@
 """The PostgreSQL server that tests run against: one given, else local binaries, else a container."""
 
+import asyncio
 import fcntl
 import os
 import shutil
@@ -13,8 +14,9 @@ from urllib.parse import quote, urlsplit, urlunsplit
 import asyncpg
 
 from allocator.local import UpFailed
-from allocator.local.postgres import LOCK, running_server
+from allocator.local.postgres import LOCK, Server, kept_secret, running_server
 from allocator.local.postgres_binaries import find_binaries
+from allocator.local.postgres_cluster import SUPERUSER, Cluster
 
 CLIENTS = 200
 TIME_ZONE = "Asia/Kathmandu"  # +05:45: whatever confuses local time with UTC shows
@@ -74,6 +76,29 @@ async def found_server() -> AsyncIterator[TestServer]:
 
         with PostgresContainer(f"postgres:{version or 18}", driver=None) as container:
             yield await _described(container.get_connection_url())
+
+
+@asynccontextmanager
+async def fresh_server(directory: Path, version: int) -> AsyncIterator[Server]:
+    """A server with nothing of ours, its data in `directory`: a copy of what initdb made once for this process."""
+    made = await _pristine(version)
+    copying = await asyncio.create_subprocess_exec("cp", "-a", made / "postgres", made / "secrets", directory)
+    assert await copying.wait() == 0
+    async with running_server(directory, version=version, settings=UNSAFE_AND_FAST) as own:
+        yield own
+
+
+async def _pristine(version: int) -> Path:
+    """A directory with the data of a server that was never started."""
+    if version not in _initialised:
+        made = tempfile.TemporaryDirectory(prefix=PREFIX)
+        directory = Path(made.name)
+        await Cluster.under(directory, version).initialise(kept_secret(directory, SUPERUSER))
+        _initialised[version] = made
+    return Path(_initialised[version].name)
+
+
+_initialised: dict[int, tempfile.TemporaryDirectory[str]] = {}
 
 
 def _place() -> Path | None:
