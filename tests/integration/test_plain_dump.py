@@ -54,7 +54,7 @@ async def test_a_database_is_emptied_and_restored_in_psql_as_the_page_for_admins
     vm = await some_life(database)
     pg_dump, psql = (str(programs.find(name, database.server.version).path) for name in ("pg_dump", "psql"))
     dump = await output_of(pg_dump, database.dsn("lablink"))
-    (empty,) = re.findall(r"`(DROP SCHEMA .*?)`", (ROOT / "docs" / "operations.md").read_text())
+    (empty,) = re.findall(r'-c "(DROP SCHEMA .*?)"', (ROOT / "docs" / "operations.md").read_text())
     run = [psql, "-X", "-v", "ON_ERROR_STOP=1", database.dsn("lablink")]
     await output_of(*run, "-c", empty)
 
