@@ -87,6 +87,7 @@ async def test_a_machine_whose_client_is_killed_while_it_cleans_is_cleaned_all_t
 ) -> None:
     lease = await pool.request_job(machine.job("echo mine > left-behind; sleep 60"))
     client = await machine.start(die_at=step)
+    await reached(lambda: machine.count_starts() == 1)
     await pool.settled(lease)
     await pool.end(lease)
     assert await client.ended() == KILLED
