@@ -22,7 +22,7 @@ INTERRUPTED = "interrupted"
 NOT_WANTED = "Somebody else did it a moment ago."
 SECONDS_BETWEEN_UPDATES = 0.5
 
-LOCK = "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM alembic_version FOR UPDATE"
+LOCK = "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM alembic_version FOR UPDATE NOWAIT"
 """Only the owner can take it, every version has it, and a migration waits for it."""
 
 CLOSE_LEFTOVERS = """
