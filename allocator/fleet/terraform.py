@@ -1,0 +1,201 @@
+"""Terraform behind one narrow interface: plan into a file, read that plan, apply just that; told line by line.
+
+python-terraform builds the command lines and nothing else: it is from 2019, its `destroy` adds a `-force` that is refused
+today, and it would put variables on the command line and in its log. Here values are in a private file, and secrets in
+the environment.
+
+What Terraform prints with `-json`: https://developer.hashicorp.com/terraform/internals/machine-readable-ui
+"""
+
+import asyncio
+import json
+import os
+import signal
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any, Literal
+
+import python_terraform  # type: ignore[import-untyped]
+
+from allocator.fleet.refusals import TerraformFailed, TerraformMissing, refusal
+
+Action = Literal["no-op", "create", "read", "update", "delete", "forget"]
+
+LINE_LIMIT = 16 << 20
+"""Bytes of the longest line that is read: an output or a diagnostic may be long."""
+
+
+@dataclass(frozen=True, slots=True)
+class Change:
+    """What a plan does to one resource; to replace is to delete and create. `values` is what it was, else will be."""
+
+    address: str
+    kind: str
+    key: str | None
+    actions: tuple[Action, ...]
+    values: Mapping[str, Any]
+
+    @property
+    def destroys(self) -> bool:
+        """Whether what is there now goes."""
+        return "delete" in self.actions or "forget" in self.actions
+
+
+@dataclass(frozen=True, slots=True)
+class Plan:
+    """A plan in a file, and the changes it makes, in the order of their addresses."""
+
+    path: Path
+    changes: tuple[Change, ...]
+
+
+@dataclass(frozen=True, slots=True)
+class Step:
+    """One resource is begun or done: which of how many."""
+
+    address: str
+    action: str
+    done: int
+    total: int
+
+
+Progress = Callable[[Step], None]
+
+
+class Terraform:
+    """One root module, with its working files in a private directory of ours."""
+
+    def __init__(self, root: Path, work: Path, environment: Mapping[str, str] = os.environ) -> None:
+        self._root = root
+        self._work = work
+        self._environment = dict(environment) | {
+            "TF_DATA_DIR": str(work / "data"),
+            "TF_IN_AUTOMATION": "1",
+            "TF_INPUT": "0",
+            "CHECKPOINT_DISABLE": "1",
+        }
+        self.lock_seconds = 10
+        """How long somebody else's lock on the state is waited for."""
+        self._words = python_terraform.Terraform(working_dir=str(root), terraform_bin_path="terraform")
+
+    async def init(self, backend: Mapping[str, str]) -> None:
+        """Get providers and modules, and open the state that `backend` names. Raises TerraformFailed."""
+        self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        settings = self._private("backend.tfbackend", "".join(f"{k} = {json.dumps(v)}\n" for k, v in backend.items()))
+        await self._run("init", backend_config=str(settings), reconfigure=python_terraform.IsFlagged)
+
+    async def plan(self, variables: Mapping[str, Any], *, replace: Sequence[str] = (), destroy: bool = False) -> Plan:
+        """What would become of the resources with these variables. Nothing is changed. Raises TerraformFailed."""
+        path = self._work / "plan"
+        values = self._private("variables.tfvars.json", json.dumps(variables))
+        options = {"replace": list(replace), "destroy": python_terraform.IsFlagged if destroy else None}
+        await self._run("plan", out=str(path), var_file=str(values), lock_timeout=f"{self.lock_seconds}s", **options)
+        return Plan(path, _changes(json.loads(await self._answer("show", str(path)))))
+
+    async def apply(self, plan: Plan, progress: Progress = lambda _: None) -> None:
+        """Do what the plan says, or nothing where the state has changed since. Raises TerraformFailed.
+
+        Cancelling it asks Terraform to stop after what it is at, and waits until its state is written.
+        """
+        done, total = 0, sum(change.actions not in (("no-op",), ("read",)) for change in plan.changes)
+        async with self._lines("apply", str(plan.path), lock_timeout=f"{self.lock_seconds}s") as lines:
+            async for line in lines:
+                if line.get("type") in ("apply_start", "apply_complete"):
+                    done += line["type"] == "apply_complete"
+                    progress(Step(line["hook"]["resource"]["addr"], line["hook"]["action"], done, total))
+
+    async def state(self) -> dict[str, Any]:
+        """All resources as the state has them, by address; each is its attributes. Raises TerraformFailed."""
+        values = json.loads(await self._answer("show")).get("values", {})
+        return {each["address"]: each["values"] for each in _resources(values.get("root_module", {}))}
+
+    async def _run(self, command: str, *words: str, **options: Any) -> None:
+        async with self._lines(command, *words, **options) as lines:
+            async for _ in lines:
+                pass
+
+    async def _answer(self, command: str, *words: str) -> bytes:
+        process = await self._start(command, *words)
+        answer, said = await process.communicate()
+        if process.returncode:
+            raise TerraformFailed(command, said.decode(errors="replace").strip())
+        return answer
+
+    @asynccontextmanager
+    async def _lines(self, command: str, *words: str, **options: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
+        """What the command prints, as it comes; it has ended with the block. Raises TerraformFailed."""
+        process = await self._start(command, *words, **options)
+        wrong: list[dict[str, Any]] = []
+        try:
+            yield _read(process, wrong)
+        finally:
+            await asyncio.shield(_ended(process))
+        if process.returncode:
+            raise refusal(command, wrong)
+
+    async def _start(self, command: str, *words: str, **options: Any) -> asyncio.subprocess.Process:
+        argv = self._words.generate_cmd_string(command, *words, json=python_terraform.IsFlagged, **options)
+        try:
+            return await asyncio.create_subprocess_exec(
+                *argv,
+                cwd=self._root,
+                env=self._environment,
+                stdin=asyncio.subprocess.DEVNULL,
+                stdout=asyncio.subprocess.PIPE,
+                stderr=asyncio.subprocess.PIPE if command == "show" else asyncio.subprocess.STDOUT,
+                limit=LINE_LIMIT,
+                start_new_session=True,  # a Ctrl-C here is passed on once, by us
+            )
+        except FileNotFoundError as error:
+            raise TerraformMissing from error
+
+    def _private(self, name: str, text: str) -> Path:
+        path = self._work / name
+        path.unlink(missing_ok=True)
+        path.touch(mode=0o600)
+        path.write_text(text)
+        return path
+
+
+async def _read(process: asyncio.subprocess.Process, wrong: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """Each line as an object; what is none was printed by something else than Terraform's reporter. Errors are kept."""
+    if process.stdout is None:
+        return
+    async for raw in process.stdout:
+        try:
+            line = json.loads(raw)
+        except json.JSONDecodeError:
+            line = {"@level": "info", "type": "text", "@message": raw.decode(errors="replace").strip()}
+        if line.get("@level") == "error":
+            wrong.append(line)
+        yield line
+
+
+async def _ended(process: asyncio.subprocess.Process) -> None:
+    """Wait for its end, having asked for it where it goes on."""
+    if process.returncode is None and process.stdout is not None and not process.stdout.at_eof():
+        process.send_signal(signal.SIGINT)
+        await process.stdout.read()
+    await process.wait()
+
+
+def _changes(plan: Mapping[str, Any]) -> tuple[Change, ...]:
+    found = [
+        Change(
+            address=each["address"],
+            kind=each["type"],
+            key=each.get("index"),
+            actions=tuple(each["change"]["actions"]),
+            values=each["change"]["before"] or each["change"]["after"] or {},
+        )
+        for each in plan.get("resource_changes", [])
+        if each["mode"] == "managed"
+    ]
+    return tuple(sorted(found, key=lambda change: change.address))
+
+
+def _resources(module: Mapping[str, Any]) -> list[dict[str, Any]]:
+    own = [each for each in module.get("resources", []) if each["mode"] == "managed"]
+    return own + [each for child in module.get("child_modules", []) for each in _resources(child)]

@@ -1,0 +1,14 @@
+output "vpc_id" {
+  description = "The network."
+  value       = aws_vpc.this.id
+}
+
+output "public_subnet_ids" {
+  description = "Subnets that the internet reaches, in the order of the zones."
+  value       = [for zone in var.availability_zones : aws_subnet.public[zone].id]
+}
+
+output "private_subnet_ids" {
+  description = "Subnets that only reach out, in the order of the zones."
+  value       = [for zone in var.availability_zones : aws_subnet.private[zone].id]
+}
