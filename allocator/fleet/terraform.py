@@ -1,6 +1,6 @@
 """Terraform behind one narrow interface: plan into a file, read that plan, apply just that; told line by line.
 
-python-terraform builds the command lines and nothing else: it is from 2019, its `destroy` adds a `-force` that is refused
+python-terraform builds the command lines, nothing else: it is from 2019, its `destroy` adds a `-force` that is refused
 today, and it would put variables on the command line and in its log. Here values are in a private file, and secrets in
 the environment.
 
