@@ -2,10 +2,31 @@
 
 locals {
   order = { for index, hostname in sort(keys(var.vms)) : hostname => index }
+
+  tags = {
+    for hostname, vm in var.vms : hostname => {
+      Name             = "${var.name}-${hostname}"
+      lablink          = var.name
+      lablink-hostname = hostname
+      lablink-pool     = vm.pool
+    }
+  }
+
+  boot = {
+    for hostname in keys(var.vms) : hostname => templatefile("${path.module}/boot.yaml.tftpl", {
+      hostname       = hostname
+      url            = var.allocator_url
+      secret         = "${var.name}/join/${hostname}"
+      package        = var.client_package
+      image          = var.image
+      startup_script = base64encode(var.startup_script)
+    })
+  }
 }
 
 resource "aws_instance" "this" {
   #checkov:skip=CKV_AWS_126:Detailed monitoring is paid for; the client says how the machine is.
+  #checkov:skip=CKV_AWS_135:Every type of today is optimised for EBS by itself, and an older one refuses to be told so.
   for_each             = var.vms
   ami                  = coalesce(each.value.ami_id, var.defaults.ami_id)
   instance_type        = coalesce(each.value.instance_type, var.defaults.instance_type)
@@ -13,8 +34,7 @@ resource "aws_instance" "this" {
   iam_instance_profile = aws_iam_instance_profile.this[each.key].name
 
   associate_public_ip_address = false
-  vpc_security_group_ids      = [aws_security_group.this.id]
-  ebs_optimized               = true
+  vpc_security_group_ids      = [var.security_group_id]
 
   metadata_options {
     http_endpoint               = "enabled"
@@ -27,27 +47,16 @@ resource "aws_instance" "this" {
     encrypted   = true
     volume_type = "gp3"
     volume_size = coalesce(each.value.disk_gb, var.defaults.disk_gb)
-    tags        = { Name = "${var.name}-${each.key}" }
   }
+  volume_tags = local.tags[each.key]
 
-  user_data_base64 = base64gzip(templatefile("${path.module}/boot.yaml.tftpl", {
-    hostname       = each.key
-    url            = var.allocator_url
-    secret         = aws_secretsmanager_secret.join[each.key].name
-    package        = var.client_package
-    startup_script = var.startup_script
-  }))
+  user_data_base64 = base64gzip(local.boot[each.key])
 
-  tags = {
-    Name             = "${var.name}-${each.key}"
-    lablink          = var.name
-    lablink-hostname = each.key
-    lablink-pool     = each.value.pool
-  }
+  tags = local.tags[each.key]
 
-  # A newer image or script is for the next machine of that name; one that runs may be somebody's.
+  # A newer image, type or script is for the next machine of that name; one that runs may be somebody's.
   lifecycle {
-    ignore_changes = [ami, user_data_base64, subnet_id]
+    ignore_changes = [ami, instance_type, subnet_id, user_data_base64]
   }
 }
 
@@ -59,7 +68,7 @@ resource "aws_secretsmanager_secret" "join" {
   name                    = "${var.name}/join/${each.key}"
   description             = "Join token of ${each.key}; works once"
   recovery_window_in_days = 0
-  tags                    = { lablink = var.name, lablink-hostname = each.key }
+  tags                    = local.tags[each.key]
 }
 
 resource "aws_iam_role" "this" {
@@ -96,22 +105,4 @@ resource "aws_iam_instance_profile" "this" {
   name     = "${var.name}-vm-${each.key}"
   path     = "/${var.name}/vm/"
   role     = aws_iam_role.this[each.key].name
-}
-
-resource "aws_security_group" "this" {
-  name_prefix = "${var.name}-vms-"
-  description = "Machines that are lent: nobody comes in"
-  vpc_id      = var.vpc_id
-  tags        = { Name = "${var.name}-vms" }
-  lifecycle {
-    create_before_destroy = true
-  }
-}
-
-resource "aws_vpc_security_group_egress_rule" "this" {
-  #checkov:skip=CKV_AWS_382:A desktop's picture goes to whoever holds it, over any UDP port; people use the machine as their own.
-  security_group_id = aws_security_group.this.id
-  description       = "Out to anywhere"
-  cidr_ipv4         = "0.0.0.0/0"
-  ip_protocol       = "-1"
 }

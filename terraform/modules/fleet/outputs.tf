@@ -1,8 +1,3 @@
-output "security_group_id" {
-  description = "The machines' group: in direct mode the database admits it."
-  value       = aws_security_group.this.id
-}
-
 output "vms" {
   description = "The machines by hostname, and the secret that each one's join token is in."
   value = {

@@ -18,6 +18,10 @@ variable "vms" {
   }))
   default = {}
   validation {
+    condition     = alltrue([for hostname in keys(var.vms) : length("${var.name}-vm-${hostname}") <= 64])
+    error_message = "name and hostname together have at most 60 characters, since AWS allows a role's name 64."
+  }
+  validation {
     condition     = alltrue([for hostname in keys(var.vms) : can(regex("^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$", hostname))])
     error_message = "A hostname is up to 63 lower-case letters, digits and hyphens, and neither begins nor ends with a hyphen."
   }
@@ -28,6 +32,14 @@ variable "vms" {
   validation {
     condition     = alltrue([for vm in values(var.vms) : vm.instance_type == null || can(regex("^[a-z0-9-]+[.][a-z0-9-]+$", vm.instance_type))])
     error_message = "An instance_type is such as g5.xlarge."
+  }
+  validation {
+    condition     = alltrue([for vm in values(var.vms) : vm.disk_gb == null || try(vm.disk_gb >= 8 && vm.disk_gb <= 16384, false)])
+    error_message = "disk_gb is between 8 and 16,384."
+  }
+  validation {
+    condition     = alltrue([for vm in values(var.vms) : can(regex("^[a-z0-9][a-z0-9-]{0,62}$", vm.pool))])
+    error_message = "A pool is up to 63 lower-case letters, digits and hyphens."
   }
 }
 
@@ -43,14 +55,13 @@ variable "defaults" {
     error_message = "defaults.ami_id is such as ami-0123456789abcdef0."
   }
   validation {
+    condition     = can(regex("^[a-z0-9-]+[.][a-z0-9-]+$", var.defaults.instance_type))
+    error_message = "defaults.instance_type is such as g5.xlarge."
+  }
+  validation {
     condition     = var.defaults.disk_gb >= 8 && var.defaults.disk_gb <= 16384
     error_message = "defaults.disk_gb is between 8 and 16,384."
   }
-}
-
-variable "vpc_id" {
-  description = "The network that the machines are in."
-  type        = string
 }
 
 variable "subnet_ids" {
@@ -60,6 +71,11 @@ variable "subnet_ids" {
     condition     = length(var.subnet_ids) >= 1
     error_message = "Give at least one private subnet."
   }
+}
+
+variable "security_group_id" {
+  description = "Group of the machines, which lets nobody in: the network's `vms_security_group_id`."
+  type        = string
 }
 
 variable "allocator_url" {
@@ -72,21 +88,40 @@ variable "allocator_url" {
 }
 
 variable "client_package" {
-  description = "What pip installs as the client: a version, or the address of a wheel with its #sha256=."
+  description = "What pip installs as the client: a version, or the address of a wheel with its #sha256=. null where the AMI has it in /opt/lablink, or where `image` does."
   type        = string
+  default     = null
   validation {
-    condition     = can(regex("^lablink==[0-9][0-9a-z.]*$", var.client_package)) || can(regex("^https://\\S+[.]whl#sha256=[0-9a-f]{64}$", var.client_package))
+    condition     = var.client_package == null || can(regex("^(lablink==[0-9][0-9a-z.]*|https://[A-Za-z0-9._~:/?&=%+-]+[.]whl#sha256=[0-9a-f]{64})$", var.client_package))
     error_message = "client_package is such as lablink==1.0, or https://…/lablink-1.0-py3-none-any.whl#sha256=… ."
+  }
+  validation {
+    condition     = var.client_package == null || var.image == null
+    error_message = "The client comes as client_package or within image, not as both."
+  }
+}
+
+variable "image" {
+  description = "Container that machines run: the client's image, or one of yours that is made FROM it. null for a machine whose own system people use."
+  type        = string
+  default     = null
+  validation {
+    condition     = var.image == null || can(regex("^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9._-]+)+(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$", var.image))
+    error_message = "image is such as ghcr.io/lab/desktop:1.0, with a tag or a @sha256: digest."
   }
 }
 
 variable "startup_script" {
-  description = "Run once by root before the client starts, such as the installation of a lab's software. Nothing secret: VMs can read it."
+  description = "Run once by root before the client starts, such as the installation of a lab's software. Nothing secret: whoever holds the machine can read it."
   type        = string
   default     = ""
   validation {
-    condition     = length(var.startup_script) <= 8000
-    error_message = "startup_script has at most 8,000 characters, since user-data has at most 16 kB. Put the rest into the image."
+    condition     = var.startup_script == "" || startswith(var.startup_script, "#!")
+    error_message = "startup_script begins with the program that runs it, such as #!/bin/bash."
+  }
+  validation {
+    condition     = length(base64encode(var.startup_script)) <= 12000
+    error_message = "startup_script has at most 9,000 bytes, since user-data has at most 16 kB. Put the rest into the image."
   }
 }
 

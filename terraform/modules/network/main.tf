@@ -123,6 +123,24 @@ resource "aws_vpc_security_group_ingress_rule" "endpoints" {
   to_port           = 443
 }
 
+resource "aws_security_group" "vms" {
+  name_prefix = "${var.name}-vms-"
+  description = "Machines that are lent: nobody comes in"
+  vpc_id      = aws_vpc.this.id
+  tags        = { Name = "${var.name}-vms" }
+  lifecycle {
+    create_before_destroy = true
+  }
+}
+
+resource "aws_vpc_security_group_egress_rule" "vms" {
+  #checkov:skip=CKV_AWS_382:A desktop's picture goes to whoever holds it, over any UDP port; people use the machine as their own.
+  security_group_id = aws_security_group.vms.id
+  description       = "Out to anywhere"
+  cidr_ipv4         = "0.0.0.0/0"
+  ip_protocol       = "-1"
+}
+
 resource "aws_flow_log" "this" {
   vpc_id          = aws_vpc.this.id
   traffic_type    = "ALL"

@@ -53,6 +53,17 @@ run "the_default_group_lets_nobody_talk" {
   }
 }
 
+run "nobody_comes_in_to_machines" {
+  assert {
+    condition     = alltrue([for rule in [aws_vpc_security_group_ingress_rule.endpoints] : rule.security_group_id != aws_security_group.vms.id]) && length(aws_security_group.vms.ingress) == 0
+    error_message = "the machines' group has no ingress rule"
+  }
+  assert {
+    condition     = output.vms_security_group_id == aws_security_group.vms.id
+    error_message = "and is what the fleet is given"
+  }
+}
+
 run "connections_are_on_record" {
   assert {
     condition     = aws_flow_log.this.traffic_type == "ALL" && aws_cloudwatch_log_group.flow.retention_in_days == 30
