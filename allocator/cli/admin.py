@@ -16,7 +16,7 @@ NO_VM = "There is no VM {}. See which there are: lablink vms list --all"
 
 VM = """
     SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
-           v.epoch, h.seen_at, v.updated_at, v.created_at, v.id
+           v.epoch, h.seen_at, v.updated_at, v.created_at, v.id, nullif(v.draining, false) AS draining
     FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
 """
 
@@ -31,10 +31,11 @@ ID = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f-]*")
 BY_ID = "WHERE starts_with(l.id::text, lower($1)) LIMIT 2"
 BY_PERSON = "WHERE lower(l.email) = lower($1) ORDER BY l.live DESC, l.place DESC LIMIT 2"
 
-Act = Literal["fail", "return", "release", "retire", "rotate", "revoke"]
+Act = Literal["fail", "drain", "return", "release", "retire", "rotate", "revoke"]
 
 ACTS: dict[Act, str] = {
     "fail": "SELECT fail_vm($1, $2)",
+    "drain": "SELECT drain_vm($1)",
     "return": "SELECT return_vm($1)",
     "release": "SELECT release_vm($1)",
     "retire": "SELECT retire_vm($1)",

@@ -26,6 +26,7 @@ COLUMNS = {
     "seen_at": "Seen",
     "updated_at": "Changed",
     "reason": "Reason",
+    "draining": "Draining",
 }
 FACTS = COLUMNS | {"lease_status": "Lease status", "pool": "Pool", "epoch": "Epoch", "created_at": "Created"}
 NEXT = {
@@ -102,9 +103,19 @@ def fail_vm(
     _act("fail", hostname, reason, as_json=as_json, data_dir=data_dir, settings=settings)
 
 
+@app.command("drain")
+def drain_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
+    """Lend a machine to nobody any more. Whoever has it keeps it to the end.
+
+    Example: `lablink vms drain vm-2`
+    """
+    sentence = "{} is not lent any more. To take that back: lablink vms return {}"
+    _act("drain", hostname, as_json=as_json, data_dir=data_dir, settings=settings, sentence=sentence)
+
+
 @app.command("return")
 def return_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
-    """Put a failed machine back into service: it cleans itself, then it is available.
+    """Put a machine back into service: a failed one cleans itself first, one that was draining is lent again.
 
     Example: `lablink vms return vm-2`
     """

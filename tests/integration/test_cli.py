@@ -187,7 +187,15 @@ async def test_a_command_gives_up_on_a_lock_and_says_how_to_free_it(database: Da
 
 @pytest.mark.parametrize(
     "command",
-    [["vms", "fail"], ["vms", "retire"], ["vms", "return"], ["vms", "show"], ["leases", "end"], ["events", "--vm"]],
+    [
+        ["vms", "fail"],
+        ["vms", "drain"],
+        ["vms", "retire"],
+        ["vms", "return"],
+        ["vms", "show"],
+        ["leases", "end"],
+        ["events", "--vm"],
+    ],
 )
 async def test_what_is_not_there_is_one_sentence_and_exit_code_4(database: Database, command: list[str]) -> None:
     done = await lablink(database, *command, "nothing")

@@ -77,7 +77,7 @@ DECLARE
     n           integer := 0;
 BEGIN
     WHILE EXISTS (SELECT FROM leases l WHERE l.pool = p_pool AND l.status = 'queued') LOOP
-        SELECT v.id INTO vm FROM vms v WHERE v.pool = p_pool AND v.status = 'available' AND EXISTS (
+        SELECT v.id INTO vm FROM vms v WHERE v.pool = p_pool AND v.status = 'available' AND NOT v.draining AND EXISTS (
             SELECT FROM vm_heartbeats h WHERE h.vm_id = v.id AND h.seen_at > fresh_since)
         ORDER BY v.updated_at, v.id LIMIT 1 FOR UPDATE SKIP LOCKED;
         EXIT WHEN NOT FOUND;

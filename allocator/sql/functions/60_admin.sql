@@ -33,12 +33,14 @@ BEGIN ATOMIC
     SELECT public.change_vm(p_hostname, 'failed', public.held_by(p_reason));
 END;
 
--- Brings a failed machine back: it is cleaned, then available. A machine that is not failed stays as it is.
+-- Brings a failed machine back: it is cleaned, then available. A machine that is not failed stays as it is; none stays
+-- draining.
 CREATE OR REPLACE FUNCTION return_vm(p_hostname text) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     now_is text := (SELECT status FROM vms WHERE hostname = p_hostname FOR UPDATE);
 BEGIN
+    PERFORM undrain_vms(ARRAY[p_hostname]);
     IF now_is NOT IN ('failed', 'retired') THEN
         RETURN now_is;
     ELSIF EXISTS (SELECT FROM vms v JOIN pg_roles r ON r.rolname = v.role WHERE v.hostname = p_hostname AND NOT r.rolcanlogin) THEN

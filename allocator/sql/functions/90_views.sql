@@ -43,9 +43,10 @@ CREATE OR REPLACE FUNCTION pool_counts(
     p_pool text, OUT free bigint, OUT lent bigint, OUT coming bigint, OUT waiting bigint)
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
-    SELECT count(*) FILTER (WHERE v.status = 'available' AND h.seen_at > (SELECT public.clock() - public.fresh_for())),
+    SELECT count(*) FILTER (WHERE v.status = 'available' AND NOT v.draining
+                                AND h.seen_at > (SELECT public.clock() - public.fresh_for())),
            count(*) FILTER (WHERE v.status = 'in-use'),
-           count(*) FILTER (WHERE v.status IN ('booting', 'cleaning')),
+           count(*) FILTER (WHERE v.status IN ('booting', 'cleaning') AND NOT v.draining),
            (SELECT count(*) FROM public.leases WHERE pool = p_pool AND status = 'queued')
     FROM public.vms v LEFT JOIN public.vm_heartbeats h ON h.vm_id = v.id WHERE v.pool = p_pool;
 END;
@@ -55,7 +56,7 @@ CREATE OR REPLACE FUNCTION unassigned_vms_count() RETURNS integer
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT count(*)::integer FROM public.vms v JOIN public.vm_heartbeats h ON h.vm_id = v.id
-    WHERE v.status = 'available' AND h.seen_at > (SELECT public.clock() - public.fresh_for());
+    WHERE v.status = 'available' AND NOT v.draining AND h.seen_at > (SELECT public.clock() - public.fresh_for());
 END;
 
 -- Every rule of docs/states.md that a row can break; no row means that all hold. `lablink verify` prints them.
@@ -101,7 +102,7 @@ BEGIN ATOMIC
     WHERE live AND coalesce(deadline, expires_at) < public.clock() - interval '30 seconds'
     UNION ALL
     SELECT 'L2', format('pool %s has a free VM and somebody who waits since %s', l.pool, min(l.created_at)) FROM public.leases l
-    JOIN public.vms v ON v.pool = l.pool AND v.status = 'available' AND v.updated_at < public.clock() - interval '15 seconds'
+    JOIN public.vms v ON v.pool = l.pool AND v.status = 'available' AND NOT v.draining AND v.updated_at < public.clock() - interval '15 seconds'
     JOIN public.vm_heartbeats h ON h.vm_id = v.id AND h.seen_at > public.clock() - public.fresh_for()
     WHERE l.status = 'queued' AND l.created_at < public.clock() - interval '15 seconds' GROUP BY l.pool
     UNION ALL

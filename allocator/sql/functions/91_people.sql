@@ -15,7 +15,8 @@ SELECT v.hostname, v.pool, v.status, v.updated_at AS since, v.email AS held_by, 
            WHEN 'retired' THEN 'gone for good'
            ELSE CASE WHEN v.reason = 'lost' THEN 'silent for too long; it comes back by itself once it is heard again'
                      ELSE v.reason || '; until an admin returns it: lablink vms return ' || v.hostname END
-       END AS why
+       END || CASE WHEN v.draining THEN '; draining: not lent again, unless returned: lablink vms return ' || v.hostname
+                   ELSE '' END AS why
 FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
 ORDER BY length(v.hostname), v.hostname;
 COMMENT ON VIEW vm_status IS 'Each machine: since when it is what it is, who has it, whether it is heard, and why, in words.';
@@ -43,3 +44,16 @@ SELECT row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS position, l.p
        clock() - l.created_at AS waited, l.deadline AS until, l.id
 FROM leases l WHERE l.status = 'queued' ORDER BY l.pool, l.place;
 COMMENT ON VIEW waiting IS 'The queue of each pool: who waits, at which position, since when, and until when at most.';
+
+-- Machines of the fleet: what is wanted of each, and how it is.
+CREATE OR REPLACE VIEW fleet_status AS
+SELECT f.hostname, f.pool, f.wanted, f.instance_type, f.instance_id, f.made_at, f.invited_at, v.id AS vm_id, v.status,
+       v.draining, v.updated_at AS since, v.email AS held_by, l.expires_at AS held_until, f.reboots,
+       CASE WHEN NOT f.wanted THEN 'to be removed by the next apply'
+            WHEN f.instance_id IS NULL THEN 'to be made by the next apply'
+            WHEN f.invited_at IS NULL THEN 'to be invited by the next apply'
+            WHEN v.id IS NULL THEN 'made, and has not enrolled yet'
+            ELSE coalesce(v.reason, v.status) END AS why
+FROM fleet_vms f LEFT JOIN vms v ON v.hostname = f.hostname AND v.status <> 'retired' LEFT JOIN leases l ON l.id = v.lease_id
+ORDER BY length(f.hostname), f.hostname;
+COMMENT ON VIEW fleet_status IS 'Each machine that Terraform makes: whether it is wanted, which instance it is, who has it.';

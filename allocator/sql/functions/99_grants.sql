@@ -23,6 +23,6 @@ GRANT SELECT ON vms, vm_heartbeats, vm_views, pools, events, operations TO labli
 GRANT SELECT ON lease_views TO lablink_app;
 GRANT SELECT (id, email, status, live, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
     started_at, active_at, ended_at, deadline, expires_at, exit_code, failure) ON leases TO lablink_app, lablink_reader;
-GRANT SELECT ON vm_status, lease_history, waiting, usage_by_day TO lablink_reader;
+GRANT SELECT ON vm_status, fleet_status, lease_history, waiting, usage_by_day TO lablink_reader;
 -- A dashboard may check the chain that the seals are.
 GRANT SELECT ON event_seals, event_archives TO lablink_reader;

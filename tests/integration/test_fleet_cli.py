@@ -1,0 +1,16 @@
+"""What ops type about machines in the cloud, and what it answers."""
+
+from tests.support.admin import answer, lablink
+from tests.support.database import Database
+
+
+async def test_a_machine_drains_until_it_is_returned(database: Database) -> None:
+    await database.vm("vm-1")
+
+    drained = await lablink(database, "vms", "drain", "vm-1")
+    (row,) = await answer(database, "vms", "list")
+    await lablink(database, "vms", "return", "vm-1")
+
+    assert "lablink vms return vm-1" in drained.stdout
+    assert (row["status"], row["draining"]) == ("available", True)
+    assert (await answer(database, "vms", "list"))[0]["draining"] is None
