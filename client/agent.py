@@ -12,14 +12,15 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
-from client import runner
 from client.command import Command, CommandRefused, parse
+from client.executor import Executor, Started
 from client.journal import Fenced, Journal, JournalError
-from client.processes import ProcessesRemain, kill_remains
+from client.processes import ProcessesRemain
 from client.protocol import Assignment, CommandKind, Orders, Outcome, Report
 from client.records import Entry, Key, State
-from client.runner import CannotStart, Finished, Programs, Running
-from client.session import Session, SessionNotClean, WipeFailed
+from client.runner import CannotStart, Finished
+from client.session import WipeFailed
+from client.systemd import ALIVE, READY, tell_systemd
 from client.transport import Refused, Transport, Unreachable
 
 _OUTCOME: dict[State, Outcome] = {"intent": "started", "done": "exited", "failed": "failed", "unknown": "unknown"}
@@ -36,7 +37,7 @@ class Work:
     """The command that was started for a key, and the task that waits for its end."""
 
     key: Key
-    running: Running
+    running: Started
     ending: asyncio.Task[None]
 
     async def end(self) -> None:
@@ -53,14 +54,12 @@ class Agent:
         self,
         transport: Transport,
         journal: Journal,
-        session: Session,
-        programs: Programs,
+        executor: Executor,
         checkpoint: Callable[[str], None] = lambda step: None,
     ) -> None:
         self._transport = transport
         self._journal = journal
-        self._session = session
-        self._programs = programs
+        self._executor = executor
         self._checkpoint = checkpoint
         self._work: Work | None = None
         self._told: tuple[Key, Outcome] | None = None
@@ -74,7 +73,9 @@ class Agent:
         """
         try:
             while True:
-                await self._transport.idle(await self.look())
+                period = await self.look()
+                tell_systemd(ALIVE)
+                await self._transport.idle(period)
         finally:
             if self._work is not None and not self._work.ending.done():
                 await self._stop()
@@ -88,6 +89,8 @@ class Agent:
             trouble = await self._mend()
             orders = await self._transport.hello(self._journal.memory)
             period = orders.period_seconds * random.uniform(0.8, 1.0)
+            if self._heard is None:
+                tell_systemd(READY)
             self._note(orders)
             await (self._give_up(orders, trouble) if trouble else self._obey(orders))
         except Unreachable as error:
@@ -114,7 +117,8 @@ class Agent:
             await self._end()
             await self._reload()
             if self._journal.has_unknown:
-                await kill_remains(self._session.belongings)
+                await self._executor.kill()
+            await self._executor.check()
         except (JournalError, WipeFailed, ProcessesRemain) as error:
             return str(error)
         self._checkpoint("recovered")
@@ -124,7 +128,7 @@ class Agent:
         try:
             self._journal.reload()
         except JournalError:
-            await self._session.wipe()  # it may be what fills the disk, and no lease survives this anyway
+            await self._executor.wipe()  # it may be what fills the disk, and no lease survives this anyway
             self._journal.reload()
 
     async def _obey(self, orders: Orders) -> None:
@@ -151,7 +155,7 @@ class Agent:
         """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
         log.error("journal damaged", extra={"epoch": orders.epoch})
         await self._end()
-        await self._session.wipe()
+        await self._executor.wipe()
         self._journal.rebuild(orders.epoch, key.lease_id if key else None)
         self._checkpoint("rebuilt")
 
@@ -161,7 +165,7 @@ class Agent:
         self._checkpoint("stopped")
         self._journal.fence_off(orders.epoch)
         self._checkpoint("fenced")
-        await self._session.wipe()
+        await self._executor.wipe()
         self._checkpoint("wiped")
         await self._transport.cleaned(orders.epoch)
         self._checkpoint("cleaned")
@@ -193,9 +197,8 @@ class Agent:
         await self._start(key, command, orders.hostname, assignment.limit_seconds)
 
     async def _start(self, key: Key, command: Command, name: str, limit_seconds: float) -> None:
-        await self._open_session()
         try:
-            running = await runner.start(command, self._session, self._programs, name=name, limit_seconds=limit_seconds)
+            running = await self._executor.start(command, name=name, limit_seconds=limit_seconds)
         except CannotStart as error:
             self._journal.conclude(_ending(key, command.kind, error.finished, started=False))
             return
@@ -208,16 +211,7 @@ class Agent:
         if not ending.done() or not self._journal.trusted:
             ending.add_done_callback(lambda _: self._transport.wake.set())
 
-    async def _open_session(self) -> None:
-        try:
-            self._session.open()
-        except SessionNotClean:
-            await self._session.wipe()
-            self._session.open()
-        except OSError as error:
-            raise WipeFailed(f"The session's directory cannot be made: {error.strerror}") from error
-
-    async def _await_end(self, key: Key, kind: CommandKind, running: Running) -> None:
+    async def _await_end(self, key: Key, kind: CommandKind, running: Started) -> None:
         """Record how the command ended. When that cannot be written, the next look finds the journal untrusted."""
         try:
             finished = await running.wait()
@@ -244,7 +238,7 @@ class Agent:
 
     async def _stop(self) -> None:
         await self._end()
-        await kill_remains(self._session.belongings)
+        await self._executor.kill()
 
     async def _end(self) -> None:
         """End the command, before a wipe or a search ends whatever else it started."""

@@ -5,15 +5,21 @@ import asyncio
 import fcntl
 import logging
 import os
+import pwd
 import signal
+import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from pathlib import Path
 
 from client.agent import Agent
+from client.delegate import Delegate
 from client.direct import DirectTransport, InsecureAddress
 from client.enrol import AllocatorAway, EnrolmentError, Invitation, TokenRefused, discard, enrol, forget
+from client.executor import Executor, OwnExecutor
+from client.helper import NotForYou, attend
+from client.install import Installation, InstallError
 from client.journal import Journal
 from client.logs import log_to_stderr
 from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
@@ -21,6 +27,7 @@ from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Account, AccountUnusable, Session, SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
+from client.systemd import STOPPING, tell_systemd
 from client.transport import Transport, UnknownVm
 
 STOPPED = 0
@@ -41,46 +48,88 @@ class NotEnrolled(Exception):
     """There is no credential here, and no join token to get one with."""
 
 
+_SAID = (
+    *(AlreadyServed, EnrolmentError, InsecureAddress, InstallError, NotForYou, ProcessesRemain),
+    *(SessionError, SettingsError, OSError),
+)
+"""What ends this process with a sentence; anything else is a mistake of ours."""
+
+
 def main(arguments: Sequence[str] | None = None, checkpoint: Checkpoint = lambda step: None) -> None:
     """Run one command and exit. `checkpoint` is for tests, which end the process at a step."""
     log_to_stderr()
-    given = _parser().parse_args(arguments)
-    sys.exit(_run(given, StateDir(given.state_dir.absolute()), checkpoint))
+    sys.exit(_run(_parser().parse_args(arguments), checkpoint))
 
 
-def _run(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> int:
+def _run(given: argparse.Namespace, checkpoint: Checkpoint) -> int:
     try:
-        settings = load_settings(state.settings)
-        with _only_client(state):
-            if given.command == "enrol":
-                _enrol_anew(state, _invitation(given, settings))
-            else:
-                session = Session(state.session, _account(settings.session_user, state.session))
-                credential = _credential(state, settings)
-                asyncio.run(_serve(state, session, Programs(settings.start_host), credential, checkpoint))
+        if given.command == "install":
+            _install(given)
+        elif given.command == "helper":
+            _help(given)
+        else:
+            _use(given, StateDir(given.state_dir.absolute()), checkpoint)
     except (NotEnrolled, TokenRefused, UnknownVm) as error:
         return _say(error, NOT_ENROLLED)
-    except (AlreadyServed, EnrolmentError, InsecureAddress, ProcessesRemain, SessionError, SettingsError) as error:
+    except _SAID as error:
         return _say(error, FAILED)
-    except OSError as error:
-        return _say(SettingsError(f"The state directory {state.root} cannot be used: {error}."), FAILED)
     except KeyboardInterrupt:
         pass
     return STOPPED
 
 
-async def _serve(
-    state: StateDir, session: Session, programs: Programs, credential: Credential, checkpoint: Checkpoint
-) -> None:
-    """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
+def _install(given: argparse.Namespace) -> None:
+    Installation(
+        url=given.url,
+        join_secret=given.join_secret,
+        token_file=given.token_file,
+        session_user=given.session_user,
+        start_host=given.start_host,
+        root=given.root.absolute(),
+    ).install()
+    log.info("installed", extra={"allocator": given.url})
+
+
+def _help(given: argparse.Namespace) -> None:
+    """Do what the client asks over standard input, which systemd has connected to it."""
+    settings = load_settings(given.settings)
+    try:
+        client = pwd.getpwnam(given.client_user)
+    except KeyError:
+        raise SettingsError(f"There is no account {given.client_user!r}, whom this helper answers.") from None
+    executor = _own_executor(settings, StateDir(given.state_dir.absolute()))
+    asyncio.run(attend(socket.socket(fileno=os.dup(0)), client.pw_uid, executor))
+
+
+def _use(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> None:
+    settings = load_settings(given.settings.absolute() if given.settings else state.settings)
+    try:
+        with _only_client(state):
+            if given.command == "enrol":
+                _enrol_anew(state, _invitation(given, settings))
+            else:
+                executor = Delegate(settings.helper) if settings.helper else _own_executor(settings, state)
+                asyncio.run(_serve(state, executor, _credential(state, settings), checkpoint))
+    except OSError as error:
+        raise SettingsError(f"The state directory {state.root} cannot be used: {error}.") from error
+
+
+def _own_executor(settings: Settings, state: StateDir) -> OwnExecutor:
+    """This process as the one that runs people's commands, and is the parent of all that they start."""
     adopt_orphans()
     limit_all_below()
+    session = Session(state.session, _account(settings.session_user, state.session))
+    return OwnExecutor(session, Programs(settings.start_host))
+
+
+async def _serve(state: StateDir, executor: Executor, credential: Credential, checkpoint: Checkpoint) -> None:
+    """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     async with _transport(state, credential) as transport:
-        agent = Agent(transport, Journal(state.journal), session, programs, checkpoint)
+        agent = Agent(transport, Journal(state.journal), executor, checkpoint)
         try:
             await _until_stopped(agent)
         except UnknownVm:
-            await session.wipe()
+            await executor.wipe()
             checkpoint("left")
             forget(state)
             raise
@@ -117,6 +166,7 @@ async def _until_stopped(agent: Agent) -> None:
     for number in (signal.SIGTERM, signal.SIGINT):
         asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
     await asyncio.wait([serving])
+    tell_systemd(STOPPING)
     if not serving.cancelled():
         serving.result()
 
@@ -196,21 +246,50 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 stopped by a signal, 1 it said why, 77 the machine needs a new join token.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    install = commands.add_parser("install", help="set this machine up with systemd, and start its client (as root)")
     run = commands.add_parser("run", help="serve until stopped; enrols first if settings.json names a join token")
     join = commands.add_parser("enrol", help="enrol this machine with a join token, and end")
-    for command in (run, join):
-        command.add_argument(
-            "--state-dir",
-            type=Path,
-            default=Path("/var/lib/lablink"),
-            metavar="DIR",
-            help="what this machine remembers: settings.json, credential, journal, session (default: %(default)s)",
-        )
+    helper = commands.add_parser(
+        "helper", help="do what the client asks on standard input (systemd starts it, as root)"
+    )
+    for command in (run, join, helper):
+        _add_state(command, wants_settings=command is helper)
+    helper.add_argument("--client-user", required=True, metavar="NAME", help="the only account that is answered")
     join.add_argument("--url", metavar="URL", help="the allocator, for example https://lablink.example.org")
     token = join.add_mutually_exclusive_group()
     token.add_argument("--token", help="the join token itself (other users may see it in the list of processes)")
     token.add_argument("--token-file", type=Path, metavar="FILE", help="a file with the join token; removed afterwards")
+    _add_installation(install)
     return parser
+
+
+def _add_state(command: argparse.ArgumentParser, *, wants_settings: bool) -> None:
+    command.add_argument(
+        "--state-dir",
+        type=Path,
+        default=Path("/var/lib/lablink"),
+        metavar="DIR",
+        help="what this machine remembers: settings.json, credential, journal, session (default: %(default)s)",
+    )
+    words = "the settings (default: settings.json in the state directory)"
+    command.add_argument("--settings", type=Path, required=wants_settings, metavar="FILE", help=words)
+
+
+def _add_installation(install: argparse.ArgumentParser) -> None:
+    install.add_argument(
+        "--url", required=True, metavar="URL", help="the allocator, such as https://lablink.example.org"
+    )
+    token = install.add_mutually_exclusive_group()
+    token.add_argument("--join-secret", metavar="ARN", help="on EC2: name or ARN of the secret with the join token")
+    token.add_argument("--token-file", type=Path, metavar="FILE", help="a file with the join token; removed afterwards")
+    account = "the account that people's commands run as, made if it is not there (default: %(default)s)"
+    install.add_argument("--session-user", default="labuser", metavar="NAME", help=account)
+    install.add_argument(
+        "--start-host", metavar="PATH", help="where start-host is, unless where Google's package puts it"
+    )
+    install.add_argument(
+        "--root", type=Path, default=Path("/"), metavar="DIR", help="set up this tree, and start nothing"
+    )
 
 
 if __name__ == "__main__":

@@ -52,7 +52,7 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     `once`: one try only, after which AllocatorAway is raised too; for a machine that can serve with what it has.
     `notice` is told, once, that the allocator is away.
     """
-    _require_private(invitation.allocator_url)
+    require_private(invitation.allocator_url)
     password = _durable_password(state)
     request = {"token": invitation.token, "verifier": password["verifier"]}
     credential = _credential(_answer(invitation.allocator_url, request, notice, once=once), password["password"])
@@ -151,7 +151,8 @@ def _object(given: object) -> dict[str, Any]:
     return given if isinstance(given, dict) else {}
 
 
-def _require_private(url: str) -> None:
+def require_private(url: str) -> None:
+    """Raise EnrolmentError where a join token sent to `url` could be read on its way."""
     parts = urlsplit(url)
     if parts.scheme == "https" or (parts.scheme == "http" and is_loopback(parts.hostname or "")):
         return

@@ -11,6 +11,7 @@ from client.protocol import DatabaseAddress
 
 START_HOST = "/opt/google/chrome-remote-desktop/start-host"
 _ENVIRONMENT = "LABLINK_"
+_PATHS = {"join_token_file", "helper", "phases"}
 
 
 class SettingsError(Exception):
@@ -65,8 +66,14 @@ class Settings:
 
     allocator_url: str | None = None
     join_token_file: Path | None = None
+    join_secret: str | None = None
+    """Name or ARN of the secret that an EC2 instance's join token is in."""
     start_host: str = START_HOST
     session_user: str | None = None
+    helper: Path | None = None
+    """Socket of the helper that runs commands; None: this process runs them."""
+    phases: Path | None = None
+    """Where the machine's first boot wrote when its phases began."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -96,9 +103,8 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
     for name, value in given.items():
         if not isinstance(value, str | None):
             raise SettingsError(f"{path}: {name} must be text.")
-    token_file = given.pop("join_token_file", None)
-    given = {name: value for name, value in given.items() if value is not None}
-    return Settings(**given, join_token_file=path.parent / token_file if token_file else None)
+    given = {name: value for name, value in given.items() if value}
+    return Settings(**given | {name: path.parent / given[name] for name in _PATHS & given.keys()})
 
 
 def load_credential(path: Path) -> Credential:

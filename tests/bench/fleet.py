@@ -13,6 +13,7 @@ from typing import Any
 from client.agent import Agent
 from client.direct import DirectTransport
 from client.enrol import Invitation, enrol
+from client.executor import OwnExecutor
 from client.journal import Journal
 from client.protocol import Assignment, Memory, Orders
 from client.runner import Programs
@@ -103,7 +104,7 @@ async def _machine(opened: AsyncExitStack, directory: Path, invitation: Invitati
     state = StateDir(directory)
     credential = await asyncio.to_thread(enrol, state, invitation, _silent)
     transport = await opened.enter_async_context(TimedTransport(credential.database, diary))
-    return Agent(transport, Journal(state.journal), Session(state.session), Programs(), diary.note)
+    return Agent(transport, Journal(state.journal), OwnExecutor(Session(state.session), Programs()), diary.note)
 
 
 def _silent(_words: str) -> None:

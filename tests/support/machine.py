@@ -17,6 +17,7 @@ import asyncpg
 
 from client.agent import Agent
 from client.direct import DirectTransport
+from client.executor import Executor, OwnExecutor
 from client.journal import Journal
 from client.rotation import Passwords
 from client.runner import Programs
@@ -53,6 +54,8 @@ class Machine:
     processes: list["ClientProcess"] = field(default_factory=list)
     steps: list[str] = field(default_factory=list)
     """The checkpoints that clients in this process have passed."""
+    executor: Executor | None = None
+    """Who runs commands for clients in this process; None: they do."""
 
     @classmethod
     def of(cls, vm: Vm, root: Path, port: int | None = None) -> "Machine":
@@ -87,7 +90,8 @@ class Machine:
         async with DirectTransport(self.address, passwords, **options) as transport:
             programs = Programs(start_host=str(self.state.root / "start-host"))
             steps = self.steps.append
-            agent = Agent(transport, Journal(self.state.journal), Session(self.state.session), programs, steps)
+            own = OwnExecutor(Session(self.state.session), programs)
+            agent = Agent(transport, Journal(self.state.journal), self.executor or own, steps)
             task = asyncio.create_task(agent.run())
             try:
                 yield

@@ -1,0 +1,152 @@
+"""Has the helper do what this process may not: one connection to its socket for each errand, a line of JSON each way.
+
+The connection of a command stays open as long as the command's lease: the helper ends the command when this side
+closes, so that nothing outlives the client, however that died.
+"""
+
+import asyncio
+import json
+from dataclasses import dataclass
+from pathlib import Path
+from typing import Any
+
+from client.command import Command
+from client.processes import ProcessesRemain
+from client.runner import CannotStart, Finished
+from client.session import WipeFailed
+
+ANSWER_BYTES = 1_000_000
+"""Longer than the longest line: 64 KiB of output, every byte of it escaped."""
+
+
+class HelperAway(Exception):
+    """The helper does not answer, or not sensibly."""
+
+
+@dataclass(frozen=True, slots=True)
+class Delegate:
+    """An Executor whose work the helper at `path`, a Unix socket, does."""
+
+    path: Path
+
+    async def check(self) -> None:
+        await self._errand("check")
+
+    async def kill(self) -> None:
+        try:
+            await self._errand("kill")
+        except WipeFailed as error:
+            raise ProcessesRemain(str(error)) from error
+
+    async def wipe(self) -> None:
+        await self._errand("wipe")
+
+    async def start(self, command: Command, *, name: str, limit_seconds: float) -> "Delegated":
+        fields = {"kind": command.kind, "command": command.public(), "secrets": command.secrets()}
+        try:
+            line = await Line.to(self.path, {"do": "start", "name": name, "limit_seconds": limit_seconds} | fields)
+            answer = await line.answer()
+        except HelperAway as error:
+            raise WipeFailed(str(error)) from error
+        if "started" not in answer:
+            await line.close()
+            raise _not_started(answer)
+        return Delegated(line, asyncio.create_task(line.answer()))
+
+    async def _errand(self, what: str) -> None:
+        try:
+            line = await Line.to(self.path, {"do": what})
+            try:
+                answer = await line.answer()
+            finally:
+                await line.close()
+        except HelperAway as error:
+            raise WipeFailed(str(error)) from error
+        if "done" not in answer:
+            raise WipeFailed(_trouble(answer))
+
+
+@dataclass(slots=True)
+class Delegated:
+    """A command that the helper has started; `ending` is the answer that says how it ended."""
+
+    line: "Line"
+    ending: asyncio.Task[dict[str, Any]]
+
+    async def wait(self) -> Finished:
+        """How it ended. A helper that is gone took the command with it. Raises ProcessesRemain."""
+        try:
+            answer = await asyncio.shield(self.ending)
+        except HelperAway as error:
+            return Finished(None, f"LabLink: {error}\n", failure="command-failed")
+        if "finished" not in answer:
+            raise ProcessesRemain(_trouble(answer))
+        return Finished(**answer["finished"])
+
+    async def end(self) -> None:
+        """End its process group. May be repeated. Raises ProcessesRemain."""
+        if self.line.closed:
+            return
+        self.line.leave()
+        try:
+            await asyncio.wait([self.ending])
+            answer = self.ending.result()
+            if "finished" in answer:
+                answer = await self.line.answer()
+        except HelperAway:
+            return  # and the command with it
+        finally:
+            await self.line.close()
+        if "done" not in answer:
+            raise ProcessesRemain(_trouble(answer))
+
+
+@dataclass(slots=True)
+class Line:
+    """A connection to the helper, over which one request goes."""
+
+    reader: asyncio.StreamReader
+    writer: asyncio.StreamWriter
+    closed: bool = False
+
+    @classmethod
+    async def to(cls, path: Path, request: dict[str, Any]) -> "Line":
+        """Ask for something. Raises HelperAway."""
+        try:
+            reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES)
+            writer.write(json.dumps(request).encode() + b"\n")
+            await writer.drain()
+        except OSError as error:
+            raise HelperAway(f"The helper at {path} does not answer: {error.strerror or error}.") from error
+        return cls(reader, writer)
+
+    async def answer(self) -> dict[str, Any]:
+        """The next answer. Raises HelperAway."""
+        try:
+            given = json.loads(await self.reader.readline())
+        except (OSError, ValueError) as error:
+            raise HelperAway("The helper ended without an answer; its journal says why.") from error
+        return given if isinstance(given, dict) else {}
+
+    def leave(self) -> None:
+        """Have the helper end what it does; its answers still come."""
+        try:
+            self.writer.write_eof()
+        except OSError:
+            self.writer.close()
+
+    async def close(self) -> None:
+        """Let go of it. May be repeated."""
+        self.closed = True
+        self.writer.close()
+
+
+def _not_started(answer: dict[str, Any]) -> Exception:
+    """Why the helper started nothing: the session is not clean, or the command is not one that runs."""
+    if "finished" in answer:
+        return CannotStart(Finished(**answer["finished"]))
+    return WipeFailed(_trouble(answer))
+
+
+def _trouble(answer: dict[str, Any]) -> str:
+    return str(answer.get("trouble", "The helper's answer is not one this client understands."))

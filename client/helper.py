@@ -1,0 +1,145 @@
+"""The helper: the one part of a machine's client that is root. It starts commands and cleans up, and does nothing else.
+
+systemd starts one for each connection to its socket, as standard input, and ends all that it left when it ends. Only
+the client's account is answered. Nothing is believed of what that says: the command is built anew from its fields by
+the grammar that the allocator read them with, and as whom, where and in what environment it runs is root's to say.
+"""
+
+import asyncio
+import json
+import logging
+import re
+import socket
+import struct
+from dataclasses import asdict
+from typing import Any
+
+from client.command import JOB_BYTES, Command, CommandRefused, from_parts
+from client.executor import OwnExecutor
+from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
+from client.runner import CannotStart, Finished, Running
+from client.session import WipeFailed
+
+REQUEST_BYTES = 6 * JOB_BYTES + 8192
+"""Bytes of the longest request: the longest command that is accepted, each of its bytes escaped."""
+
+_NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
+_LIMIT_SECONDS = 86_400.0
+_PATIENCE_SECONDS = 10.0
+_CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
+
+log = logging.getLogger("lablink.helper")
+
+
+class NotForYou(Exception):
+    """Somebody else than the client's account connected."""
+
+
+async def attend(connection: socket.socket, client_uid: int, executor: OwnExecutor) -> None:
+    """Do the one thing that is asked over `connection`, and answer it. Raises NotForYou, TimeoutError."""
+    if (uid := peer_of(connection)) != client_uid:
+        raise NotForYou(f"User {uid} asked, and only user {client_uid} is answered.")
+    adopt_orphans()
+    limit_all_below()
+    reader, writer = await asyncio.open_unix_connection(sock=connection, limit=REQUEST_BYTES)
+    try:
+        await _Errand(reader, writer, executor).run()
+    except ConnectionError:
+        log.warning("left", extra={"reason": "the client is gone"})
+    finally:
+        writer.close()
+
+
+def peer_of(connection: socket.socket) -> int:
+    """Whose process connected, as the kernel knows it."""
+    given = connection.getsockopt(socket.SOL_SOCKET, socket.SO_PEERCRED, _CREDENTIALS.size)
+    return int(_CREDENTIALS.unpack(given)[1])
+
+
+class _Errand:
+    def __init__(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter, executor: OwnExecutor) -> None:
+        self._reader = reader
+        self._writer = writer
+        self._executor = executor
+
+    async def run(self) -> None:
+        try:
+            request = await self._request()
+            do = request.get("do")
+            if do == "start":
+                await self._start(request)
+            else:
+                await self._clean(do)
+        except (WipeFailed, ProcessesRemain, CommandRefused) as error:
+            await self._say({"trouble": str(error)})
+
+    async def _request(self) -> dict[str, Any]:
+        try:
+            async with asyncio.timeout(_PATIENCE_SECONDS):
+                request = json.loads(await self._reader.readline())
+        except (ValueError, RecursionError):
+            request = None
+        if not isinstance(request, dict):
+            raise CommandRefused("That is no request to the helper.")
+        return request
+
+    async def _clean(self, do: object) -> None:
+        if do == "kill":
+            await self._executor.kill()
+        elif do == "wipe":
+            await self._executor.wipe()
+        elif do != "check":
+            raise CommandRefused("The helper does not know how to do that: install client and helper together.")
+        await self._say({"done": True})
+
+    async def _start(self, request: dict[str, Any]) -> None:
+        try:
+            command, name, limit_seconds = _checked(request)
+            running = await self._executor.start(command, name=name, limit_seconds=limit_seconds)
+        except CommandRefused as refused:
+            await self._say(_finished(Finished(None, str(refused), failure="refused")))
+            return
+        except CannotStart as error:
+            await self._say(_finished(error.finished))
+            return
+        log.info("started", extra={"kind": command.kind})
+        try:
+            await self._say({"started": True})
+            await self._tell_end(running)
+        finally:
+            await running.end()
+        await self._say({"done": True})
+
+    async def _tell_end(self, running: Running) -> None:
+        """Say how the command ended, when it does; return once the client has left or says anything more."""
+        ending, leaving = asyncio.ensure_future(running.wait()), asyncio.ensure_future(self._reader.read(1))
+        await asyncio.wait([ending, leaving], return_when=asyncio.FIRST_COMPLETED)
+        if ending.done():
+            await self._say(_finished(ending.result()))
+            await leaving
+            return
+        ending.cancel()
+        await asyncio.wait([ending])
+        await running.end()
+        await self._say(_finished(await running.wait()))
+
+    async def _say(self, answer: dict[str, Any]) -> None:
+        self._writer.write(json.dumps(answer).encode() + b"\n")
+        await self._writer.drain()
+
+
+def _checked(request: dict[str, Any]) -> tuple[Command, str, float]:
+    """The command of a request, the machine's name and the time limit. Raises CommandRefused."""
+    public, secrets = request.get("command"), request.get("secrets")
+    name, limit = request.get("name"), request.get("limit_seconds")
+    if not isinstance(public, dict) or not isinstance(secrets, dict | None):
+        raise CommandRefused("The request has no command.")
+    if not isinstance(name, str) or _NAME.fullmatch(name) is None:
+        raise CommandRefused("The machine's name is not one.")
+    if not isinstance(limit, int | float) or not 0 < limit <= _LIMIT_SECONDS:
+        raise CommandRefused("The time limit is not one.")
+    return from_parts(str(request.get("kind")), public, secrets), name, float(limit)
+
+
+def _finished(finished: Finished) -> dict[str, Any]:
+    return {"finished": asdict(finished)}
