@@ -27,13 +27,14 @@ test: .venv/.developer ## Run the tests
 	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
 
 .PHONY: check
-check: .venv/.developer ## Check format, style, types, imports, SQL and scripts
+check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and Terraform
 	.venv/bin/ruff format --check .
 	.venv/bin/ruff check .
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/squawk allocator/sql/V*.sql allocator/sql/functions/*.sql
-	.venv/bin/shellcheck .ci/run .ci/venv
+	.venv/bin/shellcheck .ci/run .ci/venv .ci/terraform .ci/terraform-settings
+	.ci/terraform
 
 .PHONY: format
 format: .venv/.developer ## Put code into shape

@@ -1,5 +1,6 @@
 """Every Terraform module is in format, valid, and keeps what its own tests say, against a mock of AWS."""
 
+import re
 import shutil
 import subprocess
 from pathlib import Path
@@ -9,9 +10,17 @@ import pytest
 from tests.terraform.conftest import ROOT
 
 MODULES = sorted(path.parent for path in ROOT.rglob("versions.tf") if ".terraform" not in path.parts)
+EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.tfvars"))
 
 
-def _terraform(directory: Path, environment: dict[str, str], *words: str) -> str:
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """All of it, where terraform may leave what it likes."""
+    left = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl")
+    return shutil.copytree(ROOT, tmp_path / "terraform", ignore=left)
+
+
+def terraform(directory: Path, environment: dict[str, str], *words: str) -> str:
     done = subprocess.run(
         ["terraform", *words, "-no-color"], cwd=directory, env=environment, capture_output=True, text=True, check=False
     )
@@ -20,17 +29,24 @@ def _terraform(directory: Path, environment: dict[str, str], *words: str) -> str
 
 
 def test_everything_is_in_format(terraform_environment: dict[str, str]) -> None:
-    _terraform(ROOT, terraform_environment, "fmt", "-check", "-recursive", "-diff")
+    terraform(ROOT, terraform_environment, "fmt", "-check", "-recursive", "-diff")
 
 
 @pytest.mark.timeout(300)
 @pytest.mark.parametrize("module", [str(path.relative_to(ROOT)) for path in MODULES])
-def test_a_module_keeps_what_its_tests_say(module: str, tmp_path: Path, terraform_environment: dict[str, str]) -> None:
-    shutil.copytree(ROOT, tmp_path / "terraform", ignore=shutil.ignore_patterns(".terraform", ".terraform.lock.hcl"))
-    directory = tmp_path / "terraform" / module
-    _terraform(directory, terraform_environment, "init", "-backend=false")
-    _terraform(directory, terraform_environment, "validate")
-    assert "0 failed" in _terraform(directory, terraform_environment, "test")
+def test_a_module_keeps_what_its_tests_say(module: str, copy: Path, terraform_environment: dict[str, str]) -> None:
+    terraform(copy / module, terraform_environment, "init", "-backend=false")
+    terraform(copy / module, terraform_environment, "validate")
+    assert re.search(r"[1-9]\d* passed, 0 failed", terraform(copy / module, terraform_environment, "test"))
+
+
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize("example", EXAMPLES)
+def test_an_example_becomes_what_it_says(example: str, copy: Path, terraform_environment: dict[str, str]) -> None:
+    tests = "-test-directory=examples/tests"
+    terraform(copy, terraform_environment, "init", "-backend=false", tests)
+    only, given = f"-filter=examples/tests/{example}.tftest.hcl", f"-var-file=examples/{example}.tfvars"
+    assert re.search(r"[1-9] passed, 0 failed", terraform(copy, terraform_environment, "test", tests, only, given))
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
