@@ -41,12 +41,12 @@ locals {
     }) }
   }
 
-  boot = "#cloud-config\n${jsonencode({
+  boot = join("\n", ["#cloud-config", jsonencode({
     package_update = true
     packages       = ["docker.io", "docker-compose-v2", "curl", "openssl"]
     write_files    = [for path, file in local.files : merge({ path = path, permissions = "0644" }, file)]
     runcmd         = [["/usr/local/lib/lablink/boot"]]
-  })}"
+  })])
 }
 
 data "aws_region" "current" {}
