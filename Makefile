@@ -40,6 +40,8 @@ check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and
 format: .venv/.developer ## Put code into shape
 	.venv/bin/ruff check --fix-only .
 	.venv/bin/ruff format .
+	.venv/bin/python -m tests.terraform.readme
+	if command -v terraform >/dev/null; then terraform fmt -recursive terraform; fi
 
 .PHONY: bench
 bench: .venv/.developer ## Measure how fast a click becomes a running command

@@ -8,8 +8,9 @@ from pathlib import Path
 import pytest
 
 from tests.terraform.conftest import ROOT
+from tests.terraform.readme import modules, readme
 
-MODULES = sorted(path.parent for path in ROOT.rglob("versions.tf") if ".terraform" not in path.parts)
+MODULES = modules()
 EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.tfvars"))
 
 
@@ -32,7 +33,7 @@ def test_everything_is_in_format(terraform_environment: dict[str, str]) -> None:
     terraform(ROOT, terraform_environment, "fmt", "-check", "-recursive", "-diff")
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("module", [str(path.relative_to(ROOT)) for path in MODULES])
 def test_a_module_keeps_what_its_tests_say(module: str, copy: Path, terraform_environment: dict[str, str]) -> None:
     terraform(copy / module, terraform_environment, "init", "-backend=false")
@@ -40,13 +41,18 @@ def test_a_module_keeps_what_its_tests_say(module: str, copy: Path, terraform_en
     assert re.search(r"[1-9]\d* passed, 0 failed", terraform(copy / module, terraform_environment, "test"))
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("example", EXAMPLES)
 def test_an_example_becomes_what_it_says(example: str, copy: Path, terraform_environment: dict[str, str]) -> None:
     tests = "-test-directory=examples/tests"
     terraform(copy, terraform_environment, "init", "-backend=false", tests)
     only, given = f"-filter=examples/tests/{example}.tftest.hcl", f"-var-file=examples/{example}.tfvars"
     assert re.search(r"[1-9] passed, 0 failed", terraform(copy, terraform_environment, "test", tests, only, given))
+
+
+@pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
+def test_a_module_s_readme_has_its_variables_and_outputs(module: Path) -> None:
+    assert (module / "README.md").read_text() == readme(module), "make format writes it"
 
 
 @pytest.mark.parametrize("module", MODULES, ids=lambda path: str(path.relative_to(ROOT)))
