@@ -36,6 +36,13 @@ check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and
 	.venv/bin/shellcheck .ci/run .ci/venv .ci/terraform .ci/terraform-settings
 	.ci/terraform
 
+.PHONY: scan
+scan: build/checkov/bin/checkov ## Look for weak spots in Terraform; each exception stands where it is made
+	@build/checkov/bin/checkov --directory terraform --framework terraform --quiet --compact --skip-download >build/scan.txt \
+		|| { cat build/scan.txt; exit 1; }
+	@cat build/scan.txt
+	@! grep -q 'Parsing errors' build/scan.txt # what it cannot read, it would pass over
+
 .PHONY: format
 format: .venv/.developer ## Put code into shape
 	.venv/bin/ruff check --fix-only .
@@ -60,4 +67,10 @@ clean: ## Remove what was built; data under .lablink/ stays
 .venv/.developer: pyproject.toml .ci/venv
 	@.ci/venv allocator,local,dev
 	@echo '$(CURDIR)' > .venv/.user
+	@touch $@
+
+# It pins an old boto3, so it has an environment of its own.
+build/checkov/bin/checkov: .venv/.developer
+	.venv/bin/python -m venv build/checkov
+	build/checkov/bin/pip install --quiet --no-input --disable-pip-version-check 'checkov>=3.2,<4'
 	@touch $@

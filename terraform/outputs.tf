@@ -20,7 +20,7 @@ output "ssh" {
 
 output "psql" {
   description = "How admins open the database, in a container or in RDS."
-  value       = "ssh -t ubuntu@${module.allocator.public_ip} sudo docker exec -it lablink-allocator-1 psql -U lablink -d lablink_db"
+  value       = "ssh -t ubuntu@${module.allocator.public_ip} sudo docker exec -it lablink-allocator psql -U lablink -d lablink_db"
 }
 
 output "fleet_backend" {

@@ -18,7 +18,7 @@ run "a_container_unless_rds_is_asked_for" {
     error_message = "the database is a container on the allocator"
   }
   assert {
-    condition     = output.psql == "ssh -t ubuntu@198.51.100.7 sudo docker exec -it lablink-allocator-1 psql -U lablink -d lablink_db"
+    condition     = output.psql == "ssh -t ubuntu@198.51.100.7 sudo docker exec -it lablink-allocator psql -U lablink -d lablink_db"
     error_message = "the psql line is the guide's"
   }
   assert {

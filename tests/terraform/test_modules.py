@@ -1,4 +1,4 @@
-"""Every Terraform module is in format, valid, and keeps what its own tests say, against a mock of AWS."""
+"""Every Terraform module is in format, and keeps what its own tests say, against a mock of AWS."""
 
 import re
 import shutil
@@ -37,7 +37,6 @@ def test_everything_is_in_format(terraform_environment: dict[str, str]) -> None:
 @pytest.mark.parametrize("module", [str(path.relative_to(ROOT)) for path in MODULES])
 def test_a_module_keeps_what_its_tests_say(module: str, copy: Path, terraform_environment: dict[str, str]) -> None:
     terraform(copy / module, terraform_environment, "init", "-backend=false")
-    terraform(copy / module, terraform_environment, "validate")
     assert re.search(r"[1-9]\d* passed, 0 failed", terraform(copy / module, terraform_environment, "test"))
 
 

@@ -10,7 +10,7 @@ locals {
     "database.port=${local.database.port}",
     "database.ca_file=/etc/lablink/ca.pem",
     "database.owner.password=file:/run/secrets/owner-password",
-    "database.service.password=file:/run/secrets/service-password",
+    "database.service.password=file:/run/secrets/app-password",
     "server.public_url=https://${var.hostname}",
     "backup=s3",
     "backup.to=s3://${var.bucket}/backups",
@@ -42,10 +42,8 @@ locals {
   }
 
   boot = join("\n", ["#cloud-config", jsonencode({
-    package_update = true
-    packages       = ["docker.io", "docker-compose-v2", "curl", "openssl"]
-    write_files    = [for path, file in local.files : merge({ path = path, permissions = "0644" }, file)]
-    runcmd         = [["/usr/local/lib/lablink/boot"]]
+    write_files = [for path, file in local.files : merge({ path = path, permissions = "0644" }, file)]
+    runcmd      = [["/usr/local/lib/lablink/boot"]]
   })])
 }
 

@@ -54,9 +54,10 @@ resource "aws_instance" "this" {
 
   tags = local.tags[each.key]
 
-  # A newer image, type or script is for the next machine of that name; one that runs may be somebody's.
+  # A newer image, type or script is for the next machine of that name; one that runs may be somebody's. Nor is one
+  # replaced because somebody has given it an address by hand.
   lifecycle {
-    ignore_changes = [ami, instance_type, subnet_id, user_data_base64]
+    ignore_changes = [ami, associate_public_ip_address, instance_type, subnet_id, user_data_base64]
   }
 }
 
