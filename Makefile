@@ -33,7 +33,9 @@ check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and
 	.venv/bin/mypy
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/squawk allocator/sql/V*.sql allocator/sql/functions/*.sql
-	.venv/bin/shellcheck .ci/run .ci/venv .ci/terraform .ci/terraform-settings
+	.venv/bin/shellcheck .ci/run .ci/images .ci/venv .ci/terraform .ci/terraform-settings
+	.venv/bin/shellcheck docker/prepare docker/wheels docker/debian-base docker/allocator/invite tests/images/postgres/*.sh
+	.venv/bin/hadolint docker/*/Dockerfile tests/images/postgres/Dockerfile
 	.ci/terraform
 
 .PHONY: scan
@@ -42,6 +44,25 @@ scan: build/checkov/bin/checkov ## Look for weak spots in Terraform; each except
 		|| { cat build/scan.txt; exit 1; }
 	@cat build/scan.txt
 	@! grep -q 'Parsing errors' build/scan.txt # what it cannot read, it would pass over
+
+# What both images are made of, for the Python of a base: made again when that or the code has changed.
+BASE ?= python:3.13-slim-trixie
+WHEELS := build/wheels/.$(subst /,_,$(subst :,_,$(BASE)))
+SOURCES := pyproject.toml README.md docker/constraints.txt docker/wheels $(shell find allocator client conf -type f -not -name '*.pyc')
+IMAGE = docker build --build-arg BASE=$(BASE) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
+	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
+
+.PHONY: wheels
+wheels: $(WHEELS) ## Fetch what the images are made of; building them needs no network then
+
+$(WHEELS): $(SOURCES)
+	@docker/wheels $(BASE)
+	@touch $@
+
+.PHONY: images
+images: $(WHEELS) ## Build the images lablink-allocator and lablink-client on BASE, a Debian with Python
+	$(IMAGE) --file docker/allocator/Dockerfile --tag lablink-allocator .
+	$(IMAGE) --file docker/client/Dockerfile --tag lablink-client .
 
 .PHONY: format
 format: .venv/.developer ## Put code into shape

@@ -56,6 +56,9 @@ class Server(_Group):
     port: Port
     public_url: Annotated[str, StringConstraints(pattern=r"^https?://[^/?#\s]+$")] | None
     """What people type, where it is not http://host:port: behind a proxy or with a name of its own."""
+    certificate: Path | None
+    """Of `public_url`'s name, if this service itself speaks TLS and no proxy in front of it does; read at start."""
+    key: Path | None
     body_limit: Annotated[int, Field(ge=LEAST_BODY, le=1_048_576)]
     """Bytes that one request's body may have."""
 
@@ -64,6 +67,20 @@ class Server(_Group):
         """Where people and machines find the service, without a slash at the end."""
         host = f"[{self.host}]" if ":" in self.host else self.host
         return self.public_url or f"http://{host}:{self.port}"
+
+    @field_validator("certificate")
+    @classmethod
+    def _is_of_a_name(cls, certificate: Path | None, info: ValidationInfo) -> Path | None:
+        if certificate and not (info.data.get("public_url") or "").startswith("https:"):
+            raise ValueError("needs server.public_url=https://NAME, where NAME is what the certificate is for")
+        return certificate
+
+    @field_validator("key")
+    @classmethod
+    def _belongs_to_the_certificate(cls, key: Path | None, info: ValidationInfo) -> Path | None:
+        if info.data.get("certificate") and not key:
+            raise ValueError("must name the file with the private key of server.certificate")
+        return key
 
 
 class Login(_Group):

@@ -38,7 +38,7 @@ def url(database: Database, user: str, password: str) -> str:
         tls = {"sslmode": "verify-full", "sslrootcert": str(database.ca_file)}
     where = f"[{database.host}]:{database.port}" if ":" in database.host else f"{database.host}:{database.port}"
     if database.host.startswith("/"):
-        where, tls = f":{database.port}", {"host": database.host, **tls}
+        where, tls = "", {"host": database.host, "port": str(database.port), **tls}
     return f"postgresql://{quote(user, safe='')}:{quote(password, safe='')}@{where}/{database.name}?{urlencode(tls)}"
 
 

@@ -42,5 +42,7 @@ def new_server(settings: Settings) -> Server:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
+            ssl_certfile=settings.server.certificate,
+            ssl_keyfile=settings.server.key,
         )
     )

@@ -60,7 +60,7 @@ class Site:
 
     @property
     def https(self) -> bool:
-        """Whether people reach it over TLS (which a proxy in front ends)."""
+        """Whether people reach it over TLS, be it ended here or by a proxy in front."""
         return (self.public_url or "").startswith("https:")
 
     def base_of(self, request: Request) -> str:

@@ -2,6 +2,7 @@
 
 import asyncio
 import socket
+import ssl
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
 
@@ -48,16 +49,36 @@ def serve(
 
 
 def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
-    """The settings, with a password where they say it is. Raises ConfigError and SecretMissing."""
+    """The settings, with certificate and passwords where they say. Raises ConfigError and SecretMissing."""
     from allocator.cli.database import settings_place
     from allocator.config import load_settings
     from allocator.logins import resolve
 
     loaded = load_settings(given, settings_place(data_dir, given))
+    require_certificate(loaded.server)
     asyncio.run(resolve(loaded.database.service.password))
     if loaded.backup.every_hours:
         asyncio.run(resolve(loaded.database.owner.password))
     return loaded
+
+
+def require_certificate(server: "Server") -> None:
+    """See that the service can show its certificate, if it has one. Raises ConfigError."""
+    from allocator.conf_files import ConfigError
+
+    if server.certificate is None or server.key is None:
+        return
+    try:
+        context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+        context.load_cert_chain(server.certificate, server.key, password="")  # OpenSSL would ask at the terminal
+    except ssl.SSLError:
+        raise ConfigError(
+            f"server.key: must be the private key of {server.certificate}; both in PEM, the key without a password"
+        ) from None
+    except OSError as error:
+        raise ConfigError(
+            f"server.certificate: it and server.key must be files that can be read ({error.strerror})"
+        ) from error
 
 
 def listener_of(server: "Server", fd: int | None) -> socket.socket:

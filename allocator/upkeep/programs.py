@@ -60,7 +60,7 @@ def environment(dsn: str) -> dict[str, str]:
     options = dict(parse_qsl(parts.query))
     given = {
         "PGHOST": options.get("host") or parts.hostname,
-        "PGPORT": str(parts.port or 5432),
+        "PGPORT": options.get("port") or str(parts.port or 5432),
         "PGUSER": unquote(parts.username or ""),
         "PGPASSWORD": unquote(parts.password or ""),
         "PGDATABASE": parts.path.lstrip("/"),

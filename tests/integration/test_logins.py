@@ -1,5 +1,6 @@
 """Secrets are fetched from where the configuration points, when they are needed."""
 
+import asyncio
 import json
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +12,8 @@ import pytest
 from moto import mock_aws
 
 from allocator.config import load_settings
-from allocator.logins import SecretMissing, dsn, resolve
+from allocator.logins import SecretMissing, dsn, resolve, url
+from allocator.upkeep import programs
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database
 
@@ -82,3 +84,19 @@ async def test_a_database_elsewhere_is_reached_with_its_certificate_checked(
     assert url.startswith(
         "postgresql://lablink_app:p%40ss%2Fword%3F@db.example.org:5432/lablink_db?sslmode=verify-full"
     )
+
+
+async def test_a_database_may_be_a_sockets_directory_and_port(tmp_path: Path) -> None:
+    came = asyncio.Event()
+
+    async def hang_up(_: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
+        came.set()
+        writer.close()
+
+    database = load_settings([f"database.host={tmp_path}", "database.port=6543"]).database
+    async with await asyncio.start_unix_server(hang_up, tmp_path / ".s.PGSQL.6543"):
+        with pytest.raises((ConnectionError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError)):
+            await asyncpg.connect(url(database, "lablink", ""), timeout=10)
+
+    assert came.is_set()
+    assert programs.environment(url(database, "lablink", ""))["PGPORT"] == "6543"

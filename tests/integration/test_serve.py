@@ -2,13 +2,17 @@
 
 import os
 import socket
+import ssl
 import subprocess
+from contextlib import suppress
 from pathlib import Path
 
+import httpx
 import pytest
 
 from allocator.cli.serve import listener_of, settings_of
 from allocator.config import load_settings
+from tests.support.certificates import Authority
 from tests.support.up import LABLINK, free_port, until
 
 
@@ -66,6 +70,47 @@ def test_a_missing_certificate_authority_ends_the_start_with_its_name(tmp_path: 
     elsewhere = ("database=server", "database.host=db.example.org", "database.ca_file=ca.pem")
 
     assert "database.ca_file: must be a file that can be read" in refused(tmp_path, *elsewhere)
+
+
+@pytest.fixture
+def own_tls(tmp_path: Path) -> list[str]:
+    """The settings of a service that shows a certificate of its own, for `localhost`."""
+    for name, content in zip(("web.crt", "web.key"), Authority.under(tmp_path).issue("localhost"), strict=True):
+        (tmp_path / name).write_bytes(content)
+    files = (f"server.certificate={tmp_path}/web.crt", f"server.key={tmp_path}/web.key")
+    return ["server.public_url=https://localhost", *files]
+
+
+def test_a_key_that_is_not_the_certificates_ends_the_start(data_dir: Path, own_tls: list[str]) -> None:
+    place = ("--data-dir", str(data_dir))
+    (data_dir.parent / "other.key").write_bytes(Authority.under(data_dir).issue("localhost")[1])
+
+    assert "must be the private key of" in refused(
+        data_dir.parent, *place, *own_tls, f"server.key={data_dir.parent}/other.key"
+    )
+    assert "must be files that can be read" in refused(data_dir.parent, *place, *own_tls, "server.key=/nowhere")
+
+
+def test_a_service_with_a_certificate_speaks_tls_and_nothing_else(data_dir: Path, own_tls: list[str]) -> None:
+    port = free_port()
+    process = subprocess.Popen(
+        [LABLINK, "serve", *own_tls, f"server.port={port}", "log.level=error"], cwd=data_dir.parent
+    )
+    trusting = ssl.create_default_context(cafile=data_dir.parent / "authority.pem")
+    try:
+        with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as browser:
+            until(lambda: _is_alive(browser), "an answer over TLS", 30)
+            assert "max-age" in browser.get("/livez").headers["Strict-Transport-Security"]
+        assert _status(port) == b""
+    finally:
+        process.terminate()
+        process.wait(30)
+
+
+def _is_alive(browser: httpx.Client) -> bool:
+    with suppress(httpx.ConnectError):
+        return browser.get("/livez").is_success
+    return False
 
 
 def test_a_service_whose_database_is_away_starts_all_the_same(data_dir: Path) -> None:

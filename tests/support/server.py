@@ -72,10 +72,17 @@ async def found_server() -> AsyncIterator[TestServer]:
             ) as own:
                 yield await _described(own.dsn())
     else:
-        from testcontainers.postgres import PostgresContainer
+        async with contained_server(f"postgres:{version or 18}") as contained:
+            yield contained
 
-        with PostgresContainer(f"postgres:{version or 18}", driver=None) as container:
-            yield await _described(container.get_connection_url())
+
+@asynccontextmanager
+async def contained_server(image: str) -> AsyncIterator[TestServer]:
+    """A container of that image, which testcontainers starts and removes."""
+    from testcontainers.community.postgres import PostgresContainer
+
+    with PostgresContainer(image, driver=None) as container:
+        yield await _described(container.get_connection_url())
 
 
 @asynccontextmanager

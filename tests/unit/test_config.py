@@ -53,6 +53,7 @@ def test_settings_never_change_afterwards() -> None:
         ("log.level=loud", "log.level: should be 'debug', 'info', 'warning' or 'error', not 'loud'"),
         ("database=cloud", "database: should be local or server, not 'cloud'"),
         ("server.public_url=ftp://x", "server.public_url: string should match pattern"),
+        ("server.certificate=web.crt", "server.certificate: needs server.public_url=https://NAME"),
         ("pool.desktop=false", "pool.programs: must name a program, because pool.desktop is false"),
         ("transport=hub", "transport: should be direct, not 'hub'"),
         ("access.domains=[example]", "access.domains.0: string should match pattern"),
@@ -138,6 +139,11 @@ def test_a_data_directory_keeps_settings_that_the_command_line_wins_over(tmp_pat
 def test_a_directory_that_keeps_no_settings_is_refused(tmp_path: Path) -> None:
     with pytest.raises(ConfigError, match="is not the data directory of a `lablink up`"):
         load_settings([], tmp_path)
+
+
+def test_a_certificate_needs_its_key() -> None:
+    said = refusal("server.public_url=https://lab.example.org", "server.certificate=web.crt")
+    assert said.startswith("server.key: must name the file with the private key of server.certificate")
 
 
 def test_the_url_is_what_people_type() -> None:

@@ -40,7 +40,7 @@ async def pointed_to(reference: str, option: str = "--superuser") -> Superuser:
     try:
         parts = urlsplit(given)
         options = dict(parse_qsl(parts.query))
-        host, port = options.get("host") or parts.hostname, parts.port
+        host, port = options.get("host") or parts.hostname, parts.port or int(options.get("port", 0)) or None
     except ValueError:
         raise Misused(NO_CONNECTION_STRING.format(reference)) from None
     if parts.scheme not in ("postgres", "postgresql") or not parts.username:

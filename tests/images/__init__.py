@@ -1,0 +1,1 @@
+"""The images and compose.yaml, with a real engine."""

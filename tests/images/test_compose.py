@@ -1,0 +1,101 @@
+"""compose.yaml as an admin starts it: people are served, what dies comes back, and nobody learns what is not theirs."""
+
+import json
+
+import pytest
+
+from tests.images.engine import IMAGES, inspected, run
+from tests.images.stack import MACHINES, Stack
+from tests.support.up import until
+
+pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("images")]
+
+WHO = "SELECT id, seen_at FROM vms JOIN vm_heartbeats ON vm_id = id WHERE hostname = 'vm-1'"
+WITHOUT_TLS = """
+import asyncio, asyncpg, pathlib
+password = pathlib.Path("/run/secrets/app-password").read_text().strip()
+who = dict(user="lablink_app", password=password, database="lablink_db")
+asyncio.run(asyncpg.connect(host="postgres", ssl="disable", **who))
+"""
+
+
+def test_a_persons_command_runs_on_a_machine_that_enrolled_by_itself(stack: Stack) -> None:
+    lease = stack.serve("ada@example.org")
+
+    assert lease["hostname"] in MACHINES
+    assert (lease["status"], lease["exit_code"]) == ("active", 0)
+
+
+@pytest.mark.parametrize("service", ["postgres", "allocator"])
+def test_a_container_that_is_killed_comes_back_and_people_are_served(stack: Stack, service: str) -> None:
+    stack.crash(service)
+
+    until(stack.is_ready, "all machines")
+    assert stack.serve(f"{service}@example.org")["exit_code"] == 0
+
+
+def test_a_machine_that_is_killed_comes_back_as_who_it_was(stack: Stack) -> None:
+    who, before = stack.psql(WHO), stack.psql("SELECT clock_timestamp()")
+
+    stack.crash("vm-1")
+
+    until(lambda: stack.psql(f"SELECT seen_at > '{before}' FROM ({WHO}) AS vm") == "t", "vm-1")
+    assert stack.psql(WHO).split("|")[0] == who.split("|")[0]
+
+
+def test_a_second_start_leaves_the_machines_what_they_are(stack: Stack) -> None:
+    enrolled = stack.psql("SELECT count(*) FROM events WHERE kind ~ 'enrol'")
+
+    stack.compose("up", "--detach")
+
+    until(stack.is_ready, "all machines")
+    assert stack.psql("SELECT count(*) FROM events WHERE kind ~ 'enrol'") == enrolled
+
+
+def test_a_retired_machine_is_invited_by_the_next_start(stack: Stack) -> None:
+    stack.lablink("vms", "retire", "--yes", "vm-3")
+    until(lambda: "has no join token" in stack.compose("logs", "vm-3"), "vm-3 to forget who it was")
+
+    stack.compose("up", "--detach")
+
+    until(stack.is_ready, "all machines")
+
+
+def test_the_allocator_says_that_it_is_well(stack: Stack) -> None:
+    until(
+        lambda: inspected(f"{stack.project}-allocator")["State"]["Health"]["Status"] == "healthy", "a healthy allocator"
+    )
+    assert "available" in stack.lablink("vms", "list")
+    assert json.loads(stack.lablink("verify", "--json")) == []
+
+
+def test_the_allocator_is_nobody_and_can_write_nothing_but_backups(stack: Stack) -> None:
+    container = f"{stack.project}-allocator"
+
+    assert run("docker", "exec", container, "id", "-u").strip() == "10001"
+    written = run("docker", "exec", container, "sh", "-c", "touch /opt/x /etc/x /var/lib/lablink/x 2>&1 || true")
+    assert written.count("Read-only file system") == 3
+    run("docker", "exec", container, "lablink", "db", "backup", "--to", "/var/lib/lablink/backups")
+
+
+def test_a_machine_sees_no_password_but_its_own(stack: Stack) -> None:
+    seen = run("docker", "exec", stack.container("vm-1"), "ls", "/run/secrets").split()
+
+    assert seen == ["authority.pem"]
+
+
+def test_nothing_secret_is_in_an_image_or_in_what_the_engine_tells(stack: Stack) -> None:
+    secrets = [file.read_text().strip() for file in (stack.directory / "secrets").glob("*-password")]
+    told = [
+        run("docker", "inspect", stack.container(service)) for service in ("postgres", "allocator", "deploy", "vm-1")
+    ]
+    told += [run("docker", "history", "--no-trunc", image) for image in IMAGES]
+
+    assert len(secrets) == 4
+    assert [secret for secret in secrets if any(secret in words for words in told)] == []
+
+
+def test_nobody_gets_in_without_tls(stack: Stack) -> None:
+    tried = run("docker", "exec", f"{stack.project}-allocator", "sh", "-c", f"python -c '{WITHOUT_TLS}' 2>&1 || true")
+
+    assert "pg_hba.conf rejects connection" in tried
