@@ -11,6 +11,7 @@ from pydantic import BaseModel, ConfigDict, Field
 
 from allocator.checking import EMAIL_LENGTH, KEY_LENGTH
 from allocator.config import PoolName
+from allocator.enrolling import Applicant, let_in
 from allocator.errors import WrongType
 from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
 from allocator.problems import responses
@@ -90,6 +91,13 @@ class Vm(_Out):
     seen_at: datetime | None = Field(description="When its client last said hello.")
 
 
+class SignedIdentity(_In):
+    """What an EC2 instance finds under `/latest/dynamic/instance-identity`."""
+
+    document: str = Field(max_length=16_384, description="The instance identity document, byte for byte.")
+    signature: str = Field(max_length=4096, description="AWS's signature of it, in base64.")
+
+
 class EnrolmentWanted(_In):
     """A machine that wants to be let in."""
 
@@ -99,6 +107,7 @@ class EnrolmentWanted(_In):
         pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{14,62}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$",
         description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
     )
+    identity: SignedIdentity | None = Field(default=None, description="What a machine of the fleet must show as well.")
 
 
 class FreeMachines(_Out):
@@ -181,7 +190,8 @@ async def list_vms(service: Here) -> list[Vm]:
 )
 async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
-    enrolled = await service.store.enrol_vm(wanted.token, wanted.verifier)
+    shown = (wanted.identity.document, wanted.identity.signature) if wanted.identity else None
+    enrolled = await let_in(service.store, service.settings.identity, Applicant(wanted.token, wanted.verifier, shown))
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
     database = service.settings.database_for_machines
     address = DatabaseAddress(

@@ -197,6 +197,31 @@ class Backup(_Group):
         return every_hours
 
 
+class Identity(_Group):
+    """What an EC2 instance must show when it enrols, beside its join token. None is read while `fleet` is null."""
+
+    fleet: Name | None
+    """The tag `lablink` of our instances."""
+    accounts: tuple[Annotated[str, StringConstraints(pattern=r"^[0-9]{12}$")], ...]
+    """AWS accounts whose instances may enrol."""
+    regions: tuple[Annotated[str, StringConstraints(pattern=r"^[a-z]{2}(-[a-z]+)+-[0-9]$")], ...]
+    """Regions whose instances may enrol."""
+    certificates: Path | None
+    """A directory with the certificate that AWS signs with in each of these regions, as REGION.pem."""
+
+    @field_validator("certificates")
+    @classmethod
+    def _are_there(cls, certificates: Path | None, info: ValidationInfo) -> Path | None:
+        if not info.data.get("fleet"):
+            return certificates
+        for region in info.data.get("regions", ()):
+            try:
+                (certificates or Path()).joinpath(f"{region}.pem").read_bytes()
+            except OSError as error:
+                raise ValueError(f"must be a directory with {region}.pem ({error.strerror})") from None
+        return certificates
+
+
 class Sweeps(_Group):
     """The periodic duties."""
 
@@ -219,6 +244,7 @@ class Settings(_Group):
     access: Access
     transport: Transport
     backup: Backup
+    identity: Identity
     sweeps: Sweeps
     log: Log
 

@@ -20,7 +20,8 @@ ServiceError
 │   ├── DatabaseUnavailable the database does not answer
 │   ├── Busy                the database is there, but its answer took too long
 │   │   └── Conflict            two changes met; the same again is likely to work
-│   └── NotMigrated         the database is not at this version of LabLink
+│   ├── NotMigrated         the database is not at this version of LabLink
+│   └── CloudAway           AWS does not answer
 └── DatabaseFailed      the database said something that nobody expected
 """
 
@@ -179,6 +180,13 @@ class Busy(Unavailable):
 
 class Conflict(Busy):
     """Two changes met in the database; the same again is likely to work."""
+
+
+class CloudAway(Unavailable):
+    """AWS does not answer, or not with what was asked for."""
+
+    title = "The cloud does not answer"
+    message = "Try again in a few seconds."
 
 
 class NotMigrated(Unavailable):

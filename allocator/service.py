@@ -8,6 +8,7 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
+from allocator.arrivals import Arrivals, region_of
 from allocator.config import Settings
 from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
@@ -61,6 +62,7 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         alongside(feed.run()),
         alongside(sweeper.run()),
         alongside(BackupSchedule(settings.database, settings.backup).run()),
+        alongside(Arrivals(store, region_of(settings.identity)).run()),
     ):
         yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
         feed.end_streams()

@@ -13,7 +13,19 @@ from allocator import config, errors
 from allocator.connection import Connect, PooledConnection, why_lost
 from allocator.logins import SecretMissing
 from allocator.tokens import sha256
-from allocator.views import Accepted, Counts, Enrolled, HeldLease, HistoryHead, LeaseView, PoolRules, Tally, VmView
+from allocator.views import (
+    Absent,
+    Accepted,
+    Counts,
+    Enrolled,
+    HeldLease,
+    HistoryHead,
+    Instance,
+    LeaseView,
+    PoolRules,
+    Tally,
+    VmView,
+)
 from client.command import Accepts, Command, summary
 from client.network import Connection
 from client.protocol import CHANNEL
@@ -88,6 +100,10 @@ def translated() -> Iterator[None]:
 def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
     state = str(getattr(error, "sqlstate", None) or "")
     kind = next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), errors.DatabaseFailed)
+    if kind is errors.JoinRefused:  # why is for the machine's admin, and in words of ours
+        said = error.as_dict()
+        words = f"{said['message']}. {said.get('hint', '')}".strip()
+        return kind(words[0].upper() + words[1:], why=f"SQLSTATE {state}")
     return kind(why=f"SQLSTATE {state}")
 
 
@@ -184,10 +200,29 @@ class Store:
         async with self._connection() as connection:
             return await read_counts(connection, pool)
 
-    async def enrol_vm(self, join_token: str, verifier: str) -> Enrolled:
-        """Let a machine in. Raises JoinRefused."""
-        rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", sha256(join_token), verifier)
+    async def enrol_vm(self, join_token: str, verifier: str, instance: Instance | None = None) -> Enrolled:
+        """Let a machine in, which has shown that it is `instance` if that is given. Raises JoinRefused."""
+        shown = (sha256(join_token), verifier)
+        if instance is None:
+            rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", *shown)
+        else:
+            rows = await self._ask(
+                "SELECT * FROM enrol_instance($1, $2, $3, $4)", *shown, instance.id, instance.started_at
+            )
         return Enrolled(**rows[0])
+
+    async def note_refused_join(self, join_token: str, instance: str | None, why: str) -> None:
+        """Write down that somebody who had this join token was not let in."""
+        await self._ask("SELECT note_refused_join($1, $2, $3)", sha256(join_token), instance, why)
+
+    async def absent_machines(self) -> list[Absent]:
+        """Machines that were invited and did not come, which nobody has written down yet."""
+        return [Absent(**row) for row in await self._ask("SELECT * FROM absent_machines()")]
+
+    async def note_absence(self, absent: Absent, phase: str) -> bool:
+        """Write down that a machine did not come, and in which phase it stopped. Whether nobody else had."""
+        rows = await self._ask("SELECT note_absence($1, $2) AS noted", absent.token_sha256, phase)
+        return bool(rows[0]["noted"])
 
     async def tally(self) -> Tally:
         """How many of what there are. Leases that are over are not counted: there are ever more of them."""

@@ -114,6 +114,23 @@ class Enrolled:
 
 
 @dataclass(frozen=True, slots=True)
+class Instance:
+    """An EC2 instance that has shown who it is, and when AWS started it."""
+
+    id: str
+    started_at: datetime
+
+
+@dataclass(frozen=True, slots=True)
+class Absent:
+    """A machine that was invited and did not come; the instance that it would be, if it is of the fleet."""
+
+    token_sha256: bytes
+    hostname: str
+    instance_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
 class Tally:
     """How many machines and live leases there are of each status, and the longest wait, for the metrics."""
 

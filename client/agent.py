@@ -12,6 +12,7 @@ from contextlib import suppress
 from dataclasses import dataclass
 from typing import NoReturn
 
+from client.boot import Boot
 from client.command import Command, CommandRefused, parse
 from client.executor import Executor, Started
 from client.journal import Fenced, Journal, JournalError
@@ -48,7 +49,10 @@ class Work:
 
 
 class Agent:
-    """One machine's client. `checkpoint` is told each step, for tests that end the process there."""
+    """One machine's client. `checkpoint` is told each step, for tests that end the process there.
+
+    `boot`, asked when the first hello was answered, is the machine's boot if this client is its first.
+    """
 
     def __init__(
         self,
@@ -56,11 +60,13 @@ class Agent:
         journal: Journal,
         executor: Executor,
         checkpoint: Callable[[str], None] = lambda step: None,
+        boot: Callable[[], Boot | None] = lambda: None,
     ) -> None:
         self._transport = transport
         self._journal = journal
         self._executor = executor
         self._checkpoint = checkpoint
+        self._boot = boot
         self._work: Work | None = None
         self._told: tuple[Key, Outcome] | None = None
         self._heard: Orders | None = None
@@ -90,7 +96,7 @@ class Agent:
             orders = await self._transport.hello(self._journal.memory)
             period = orders.period_seconds * random.uniform(0.8, 1.0)
             if self._heard is None:
-                tell_systemd(READY)
+                await self._arrive()
             self._note(orders)
             await (self._give_up(orders, trouble) if trouble else self._obey(orders))
         except Unreachable as error:
@@ -99,6 +105,13 @@ class Agent:
             log.warning("refused", extra={"reason": str(error)})
             return _SOON_SECONDS
         return period
+
+    async def _arrive(self) -> None:
+        """Tell once how the machine came here. An allocator that cannot be told (it may be older) misses a figure."""
+        tell_systemd(READY)
+        if boot := self._boot():
+            with suppress(Refused, Unreachable):
+                await self._transport.booted(boot)
 
     def _raise_what_went_wrong(self) -> None:
         """An error in the task that waits for a command is an error of this client."""

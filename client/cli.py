@@ -11,22 +11,25 @@ import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
+from functools import partial
 from pathlib import Path
 
 from client.agent import Agent
+from client.boot import Boot, boot_of, uptime
 from client.delegate import Delegate
 from client.direct import DirectTransport, InsecureAddress
-from client.enrol import AllocatorAway, EnrolmentError, Invitation, TokenRefused, discard, enrol, forget
+from client.enrol import EnrolmentError, Invitation, TokenRefused, forget
 from client.executor import Executor, OwnExecutor
 from client.helper import NotForYou, attend
 from client.install import Installation, InstallError
+from client.joining import NotEnrolled, credential_of, invitation_from, join, started_at
 from client.journal import Journal
 from client.logs import log_to_stderr
 from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
 from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Account, AccountUnusable, Session, SessionError
-from client.settings import Credential, Settings, SettingsError, StateDir, load_credential, load_settings
+from client.settings import Credential, Settings, SettingsError, StateDir, load_settings
 from client.systemd import STOPPING, tell_systemd
 from client.transport import Transport, UnknownVm
 
@@ -42,10 +45,6 @@ log = logging.getLogger("lablink.client")
 
 class AlreadyServed(Exception):
     """Another client holds this state directory."""
-
-
-class NotEnrolled(Exception):
-    """There is no credential here, and no join token to get one with."""
 
 
 _SAID = (
@@ -109,9 +108,24 @@ def _use(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
                 _enrol_anew(state, _invitation(given, settings))
             else:
                 executor = Delegate(settings.helper) if settings.helper else _own_executor(settings, state)
-                asyncio.run(_serve(state, executor, _credential(state, settings), checkpoint))
+                _serve_pool(state, settings, executor, checkpoint)
     except OSError as error:
         raise SettingsError(f"The state directory {state.root} cannot be used: {error}.") from error
+
+
+def _serve_pool(state: StateDir, settings: Settings, executor: Executor, checkpoint: Checkpoint) -> None:
+    began, started = uptime(), started_at(settings)
+    phases = settings.phases or state.root / "phases"
+    boots = (
+        settings.helper or settings.join_secret
+    )  # else it is a process among others, on a machine that booted for them
+    boot = partial(boot_of, began, phases, started) if boots else lambda: None
+    try:
+        asyncio.run(_serve(state, executor, credential_of(state, settings), checkpoint, boot))
+    except UnknownVm as error:
+        if settings.join_secret:  # its supervisor starts it again, and it waits for the secret's next join token
+            raise EnrolmentError(str(error)) from error
+        raise
 
 
 def _own_executor(settings: Settings, state: StateDir) -> OwnExecutor:
@@ -122,10 +136,16 @@ def _own_executor(settings: Settings, state: StateDir) -> OwnExecutor:
     return OwnExecutor(session, Programs(settings.start_host))
 
 
-async def _serve(state: StateDir, executor: Executor, credential: Credential, checkpoint: Checkpoint) -> None:
+async def _serve(
+    state: StateDir,
+    executor: Executor,
+    credential: Credential,
+    checkpoint: Checkpoint,
+    boot: Callable[[], Boot | None],
+) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     async with _transport(state, credential) as transport:
-        agent = Agent(transport, Journal(state.journal), executor, checkpoint)
+        agent = Agent(transport, Journal(state.journal), executor, checkpoint, boot)
         try:
             await _until_stopped(agent)
         except UnknownVm:
@@ -171,34 +191,10 @@ async def _until_stopped(agent: Agent) -> None:
         serving.result()
 
 
-def _credential(state: StateDir, settings: Settings) -> Credential:
-    """Who this machine is. Whoever put a join token there wants it to enrol, also when it has been somebody before."""
-    known = state.credential.exists()
-    if settings.allocator_url and settings.join_token_file and settings.join_token_file.exists():
-        try:
-            return _enrol(state, _invitation_from(settings.allocator_url, settings.join_token_file), once=known)
-        except TokenRefused as refused:
-            discard(state, settings.join_token_file)
-            if not known:
-                raise
-            log.warning("join token thrown away", extra={"reason": str(refused)})
-        except AllocatorAway as away:
-            log.warning("join token left for later", extra={"reason": str(away)})
-    if not known:
-        raise NotEnrolled("This machine is not enrolled and has no join token. Invite it: lablink vms invite HOSTNAME.")
-    return load_credential(state.credential)
-
-
 def _enrol_anew(state: StateDir, invitation: Invitation) -> None:
     if state.credential.exists():
         raise EnrolmentError(f"This machine is enrolled already. To enrol it anew, remove {state.credential} first.")
-    _enrol(state, invitation)
-
-
-def _enrol(state: StateDir, invitation: Invitation, *, once: bool = False) -> Credential:
-    credential = enrol(state, invitation, lambda words: log.warning("waiting", extra={"reason": words}), once=once)
-    log.info("enrolled", extra={"vm": credential.vm_id, "hostname": credential.hostname})
-    return credential
+    join(state, invitation)
 
 
 def _invitation(given: argparse.Namespace, settings: Settings) -> Invitation:
@@ -210,14 +206,7 @@ def _invitation(given: argparse.Namespace, settings: Settings) -> Invitation:
     file = given.token_file or settings.join_token_file
     if file is None:
         raise EnrolmentError("Give the join token with --token or, better, --token-file.")
-    return _invitation_from(url, file)
-
-
-def _invitation_from(url: str, file: Path) -> Invitation:
-    try:
-        return Invitation(url, file.read_text().strip(), file)
-    except OSError as error:
-        raise EnrolmentError(f"The join token cannot be read from {file}: {error.strerror}.") from error
+    return invitation_from(url, file)
 
 
 @contextmanager

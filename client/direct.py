@@ -12,6 +12,7 @@ from typing import Any, Literal, Self
 
 import asyncpg
 
+from client.boot import Boot
 from client.command import Accepts, from_parts
 from client.network import Connection, KeptAlive, distrust, is_loopback
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
@@ -120,6 +121,9 @@ class DirectTransport:
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
         await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, _storable(reason))
+
+    async def booted(self, boot: Boot) -> None:
+        await self._ask("SELECT client_api.booted($1, $2)", boot.id, json.dumps(boot.phases))
 
     async def idle(self, seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + seconds

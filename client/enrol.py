@@ -6,7 +6,7 @@ lost is simply repeated, with the same words, and gets the same answer.
 
 import json
 import time
-from collections.abc import Callable
+from collections.abc import Callable, Mapping
 from dataclasses import asdict, dataclass, fields
 from pathlib import Path
 from typing import Any
@@ -39,11 +39,15 @@ class AllocatorAway(EnrolmentError):
 
 @dataclass(frozen=True, slots=True)
 class Invitation:
-    """Where to enrol and the join token to show there; `token_file` goes once the token has done its work."""
+    """Where to enrol and the join token to show there; `token_file` goes once the token has done its work.
+
+    `identity` is what EC2 has signed of the machine, as `client.ec2.Identity` has it.
+    """
 
     allocator_url: str
     token: str
     token_file: Path | None = None
+    identity: Mapping[str, str] | None = None
 
 
 def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None], *, once: bool = False) -> Credential:
@@ -54,7 +58,9 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     """
     require_private(invitation.allocator_url)
     password = _durable_password(state)
-    request = {"token": invitation.token, "verifier": password["verifier"]}
+    request: dict[str, Any] = {"token": invitation.token, "verifier": password["verifier"]}
+    if invitation.identity:
+        request["identity"] = dict(invitation.identity)
     credential = _credential(_answer(invitation.allocator_url, request, notice, once=once), password["password"])
     tls_of(credential.database)
     Journal.create(state.journal)
@@ -66,9 +72,10 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     return credential
 
 
-def discard(state: StateDir, token_file: Path) -> None:
+def discard(state: StateDir, token_file: Path | None = None) -> None:
     """Throw away a token that was refused, and the password that was meant to go with it."""
-    _remove_token(token_file)
+    if token_file is not None:
+        _remove_token(token_file)
     durable.remove(state.enrolment)
 
 
@@ -96,7 +103,7 @@ def _durable_password(state: StateDir) -> dict[str, str]:
     return kept
 
 
-def _answer(url: str, request: dict[str, str], notice: Callable[[str], None], *, once: bool) -> dict[str, Any]:
+def _answer(url: str, request: dict[str, Any], notice: Callable[[str], None], *, once: bool) -> dict[str, Any]:
     backoff = Backoff(ceiling=15.0)
     while True:
         try:
@@ -109,7 +116,7 @@ def _answer(url: str, request: dict[str, str], notice: Callable[[str], None], *,
             time.sleep(backoff.delay())
 
 
-def _post(url: str, request: dict[str, str]) -> dict[str, Any]:
+def _post(url: str, request: dict[str, Any]) -> dict[str, Any]:
     """One try. urllib and what it needs are loaded here: a machine that is enrolled never pays for them."""
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen

@@ -12,6 +12,7 @@ import random
 from types import TracebackType
 from typing import Protocol, Self
 
+from client.boot import Boot
 from client.protocol import Assignment, Memory, Orders, Report
 
 
@@ -64,6 +65,9 @@ class Transport(Protocol):
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
         """Tell that the machine cannot do its work."""
+
+    async def booted(self, boot: Boot) -> None:
+        """Tell how the machine booted. The same boot again changes nothing."""
 
     async def idle(self, seconds: float) -> None:
         """Wait for `wake`, at most `seconds`; without a connection wait the jittered time before the next try."""

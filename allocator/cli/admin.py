@@ -77,6 +77,17 @@ async def vm(connection: Connection, hostname: str) -> Row:
     return found
 
 
+async def last_boot(connection: Connection, vm: int) -> Row | None:
+    """How long the machine's last boot took, by phase, and what half and nine tenths of its pool's boots take."""
+    found = await _rows(
+        connection,
+        "SELECT b.at, b.seconds::float8, b.phases, t.p50_seconds::float8, t.p90_seconds::float8 "
+        "FROM boots b LEFT JOIN boot_times t USING (pool) WHERE b.vm_id = $1 ORDER BY b.at DESC LIMIT 1",
+        vm,
+    )
+    return found[0] if found else None
+
+
 async def check_known(connection: Connection, hostname: str) -> None:
     """Raises NotThere unless a machine of that name is, was or was invited."""
     query = "SELECT EXISTS (SELECT FROM vms WHERE hostname = $1) OR EXISTS (SELECT FROM events WHERE hostname = $1)"

@@ -1,8 +1,8 @@
 """`lablink vms`: the machines, and what an admin does with one."""
 
-from collections.abc import Collection
+from collections.abc import Collection, Mapping
 from pathlib import Path
-from typing import TYPE_CHECKING, Annotated
+from typing import TYPE_CHECKING, Annotated, Any
 
 import typer
 
@@ -28,7 +28,13 @@ COLUMNS = {
     "reason": "Reason",
     "draining": "Draining",
 }
-FACTS = COLUMNS | {"lease_status": "Lease status", "pool": "Pool", "epoch": "Epoch", "created_at": "Created"}
+FACTS = COLUMNS | {
+    "lease_status": "Lease status",
+    "pool": "Pool",
+    "epoch": "Epoch",
+    "created_at": "Created",
+    "boot": "Boot",
+}
 NEXT = {
     "failed": "Put it back into service: lablink vms return {}",
     "cleaning": "It is available when its client has cleaned it.",
@@ -67,10 +73,22 @@ def show_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = None,
 
     async def work(connection: "Connection") -> None:
         vm, now = await admin.vm(connection, hostname), await admin.clock(connection)
+        boot = await admin.last_boot(connection, vm["id"])
+        vm["boot"] = boot if as_json or boot is None else _boot_words(boot)
         events = await admin.newest_events(connection, 10, hostname=hostname)
         output.show_thing(vm, FACTS, events, now=now, as_json=as_json)
 
     run_on_database(work, data_dir, settings)
+
+
+def _boot_words(boot: Mapping[str, Any]) -> str:
+    phases = ", ".join(f"{name} {seconds:g} s" for name, seconds in boot["phases"])
+    usual = ""
+    if boot["p50_seconds"] is not None:
+        usual = (
+            f"; half of its pool's boots take {boot['p50_seconds']:g} s or less, nine tenths {boot['p90_seconds']:g} s"
+        )
+    return f"{boot['seconds']:g} s: {phases}{usual}"
 
 
 @app.command("watch")
@@ -196,7 +214,8 @@ def invite_vm(
     """Let a machine join: prints a token with which it may enrol once.
 
     The token is shown now and never again; the database only keeps its SHA-256. Give the machine a file with it:
-    lablink-client enrol --token-file FILE. A machine that has this name already is replaced when the token is used.
+    lablink-client install --url ADDRESS --token-file FILE, or without systemd lablink-client enrol with the same. A
+    machine that has this name already is replaced when the token is used.
 
     Example: `lablink vms invite vm-9 > join-token`
     """

@@ -75,6 +75,20 @@ async def test_a_failed_machine_comes_back_by_way_of_a_cleaning(database: Databa
     assert returned == {"hostname": "vm-1", "status": "cleaning"}
 
 
+async def test_a_machines_last_boot_is_shown_with_its_phases_and_its_pools_usual_one(database: Database) -> None:
+    machine = await (await database.vm("vm-1")).connect()
+    phases = [["instance", 21.5], ["cloud-init", 40], ["ready-check", 0.5]]
+    await machine.execute("SELECT client_api.booted(gen_random_uuid(), $1)", json.dumps(phases))
+
+    shown = await lablink(database, "vms", "show", "vm-1")
+    given = await answer(database, "vms", "show", "vm-1")
+
+    assert "62 s: instance 21.5 s, cloud-init 40 s, ready-check 0.5 s; half of its pool" in " ".join(
+        shown.stdout.split()
+    )
+    assert (given["boot"]["seconds"], given["boot"]["phases"]) == (62.0, phases)
+
+
 async def test_a_credential_is_rotated_and_revoked_and_an_invitation_is_what_comes_next(database: Database) -> None:
     vm = await database.vm("vm-1")
     session = await vm.connect()

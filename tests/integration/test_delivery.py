@@ -6,11 +6,12 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import replace
 from pathlib import Path
-from uuid import UUID
+from uuid import UUID, uuid4
 
 import pytest
 import pytest_asyncio
 
+from client.boot import Boot
 from client.direct import DirectTransport
 from client.protocol import CHANNEL, Memory
 from client.transport import UnknownVm, Unreachable
@@ -290,3 +291,22 @@ async def restored_to_the_claim(pool: Pool, lease: UUID) -> None:
         lease,
     )
     await pool.owner.execute("ALTER TABLE leases ENABLE TRIGGER USER")
+
+
+async def test_the_first_hello_is_followed_by_how_the_machine_booted(pool: Pool, machine: Machine) -> None:
+    boot = Boot(uuid4(), (("cloud-init", 12.5), ("ready-check", 0.5)))
+    machine.boot = boot
+    for _ in range(2):
+        async with at_work(pool, machine):
+            await pool.until("SELECT EXISTS (SELECT FROM boots WHERE boot_id = $1)", boot.id)
+
+    assert await pool.owner.fetchval("SELECT seconds::float8 FROM boots") == 13.0
+
+
+async def test_a_client_serves_a_database_that_counts_no_boots(pool: Pool, machine: Machine) -> None:
+    await pool.owner.execute("DROP FUNCTION client_api.booted")
+    machine.boot = Boot(uuid4(), (("ready-check", 0.5),))
+    async with at_work(pool, machine):
+        lease = await pool.finished(await pool.request_job(machine.job("echo hello")))
+
+    assert lease["output"] == "hello\n"

@@ -16,6 +16,7 @@ from uuid import UUID, uuid4
 import asyncpg
 
 from client.agent import Agent
+from client.boot import Boot
 from client.direct import DirectTransport
 from client.executor import Executor, OwnExecutor
 from client.journal import Journal
@@ -56,6 +57,8 @@ class Machine:
     """The checkpoints that clients in this process have passed."""
     executor: Executor | None = None
     """Who runs commands for clients in this process; None: they do."""
+    boot: Boot | None = None
+    """What clients in this process say of the machine's boot."""
 
     @classmethod
     def of(cls, vm: Vm, root: Path, port: int | None = None) -> "Machine":
@@ -91,7 +94,7 @@ class Machine:
             programs = Programs(start_host=str(self.state.root / "start-host"))
             steps = self.steps.append
             own = OwnExecutor(Session(self.state.session), programs)
-            agent = Agent(transport, Journal(self.state.journal), self.executor or own, steps)
+            agent = Agent(transport, Journal(self.state.journal), self.executor or own, steps, lambda: self.boot)
             task = asyncio.create_task(agent.run())
             try:
                 yield

@@ -238,3 +238,30 @@ BEGIN
     PERFORM disconnect_vm(vm.hostname);
     RETURN true;
 END $$;
+
+-- How this boot of the machine went: what it did and for how many seconds, in turn. The same boot again changes nothing.
+CREATE OR REPLACE FUNCTION client_api.booted(p_boot uuid, p_phases jsonb) RETURNS void
+LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    vm vms := client_vm(false);
+BEGIN
+    IF p_boot IS NULL OR NOT coalesce(are_phases(p_phases), false) THEN
+        RAISE EXCEPTION 'a boot is at most ten phases, each with its name and seconds' USING ERRCODE = 'LL003',
+            HINT = 'Update the client on this machine.';
+    END IF;
+    INSERT INTO boots (vm_id, boot_id, pool, phases, seconds)
+    SELECT vm.id, p_boot, vm.pool, p_phases, sum((phase ->> 1)::numeric) FROM jsonb_array_elements(p_phases) phase
+    ON CONFLICT (vm_id, boot_id) DO NOTHING;
+    DELETE FROM boots b WHERE b.vm_id = vm.id AND b.boot_id NOT IN (
+        SELECT k.boot_id FROM boots k WHERE k.vm_id = vm.id ORDER BY k.at DESC, k.boot_id LIMIT 20);
+    PERFORM answer_before_the_disk();  -- a crash that loses it loses a figure
+END $$;
+
+-- Whether that is a list of one to ten phases, each with a plain name and seconds.
+CREATE OR REPLACE FUNCTION are_phases(p_phases jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN jsonb_typeof(p_phases) <> 'array' THEN false
+    WHEN jsonb_array_length(p_phases) NOT BETWEEN 1 AND 10 THEN false
+    ELSE (SELECT bool_and(coalesce(jsonb_path_match(phase, 'strict $.size() == 2
+        && $[0] like_regex "^[a-z][a-z-]{0,39}$" && $[1] >= 0 && $[1] <= 86400', silent => true), false))
+        FROM jsonb_array_elements(p_phases) phase) END;

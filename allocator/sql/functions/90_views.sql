@@ -109,3 +109,10 @@ BEGIN ATOMIC
     SELECT 'L4', format('VM %s has been cleaning since %s', hostname, updated_at) FROM public.vms
     WHERE status = 'cleaning' AND updated_at < public.clock() - interval '10 minutes';
 END;
+
+-- How long machines of a pool take to boot, from the instance's start to the first hello: of the last thirty days.
+CREATE OR REPLACE VIEW boot_times AS
+SELECT pool, count(*)::integer AS boots,
+       round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 1) AS p50_seconds,
+       round(percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds)::numeric, 1) AS p90_seconds
+FROM boots WHERE at > clock() - interval '30 days' GROUP BY pool;

@@ -10,10 +10,11 @@ REVOKE ALL ON SCHEMA public, client_api FROM lablink_app, lablink_reader, lablin
 
 GRANT USAGE ON SCHEMA client_api TO lablink_client;
 GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report, client_api.cleaned, client_api.unhealthy,
-    client_api.wants_new_password, client_api.change_password TO lablink_client;
+    client_api.wants_new_password, client_api.change_password, client_api.booted TO lablink_client;
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
 GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, pool_counts, clock,
+    enrol_instance, note_refused_join, absent_machines, note_absence,
     sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles,
     sweep_seal, sweep_months, sweep_usage, history_head, stop_flood TO lablink_app;
 -- A view runs what it calls as whoever reads it.
@@ -23,6 +24,6 @@ GRANT SELECT ON vms, vm_heartbeats, vm_views, pools, events, operations TO labli
 GRANT SELECT ON lease_views TO lablink_app;
 GRANT SELECT (id, email, status, live, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
     started_at, active_at, ended_at, deadline, expires_at, exit_code, failure) ON leases TO lablink_app, lablink_reader;
-GRANT SELECT ON vm_status, fleet_status, lease_history, waiting, usage_by_day TO lablink_reader;
+GRANT SELECT ON boot_times, vm_status, fleet_status, lease_history, waiting, usage_by_day TO lablink_reader;
 -- A dashboard may check the chain that the seals are.
 GRANT SELECT ON event_seals, event_archives TO lablink_reader;
