@@ -29,3 +29,10 @@ def terraform_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str,
         subprocess.run([CHECKOUT / ".ci/terraform-settings"], capture_output=True, text=True, check=True).stdout
     )
     return os.environ | {"TF_CLI_CONFIG_FILE": str(settings), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+
+
+@pytest.fixture
+def copy(tmp_path: Path) -> Path:
+    """All of it, where terraform may leave what it likes."""
+    left = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl")
+    return shutil.copytree(ROOT, tmp_path / "terraform", ignore=left)

@@ -1,7 +1,6 @@
 """Every Terraform module is in format, and keeps what its own tests say, against a mock of AWS."""
 
 import re
-import shutil
 import subprocess
 from pathlib import Path
 
@@ -12,13 +11,6 @@ from tests.terraform.readme import modules, readme
 
 MODULES = modules()
 EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.tfvars"))
-
-
-@pytest.fixture
-def copy(tmp_path: Path) -> Path:
-    """All of it, where terraform may leave what it likes."""
-    left = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl")
-    return shutil.copytree(ROOT, tmp_path / "terraform", ignore=left)
 
 
 def terraform(directory: Path, environment: dict[str, str], *words: str) -> str:

@@ -26,7 +26,7 @@ locals {
         "ec2:DescribeInstanceAttribute", "ec2:DescribeInstanceCreditSpecifications", "ec2:DescribeInstances",
         "ec2:DescribeInstanceStatus", "ec2:DescribeInstanceTypeOfferings", "ec2:DescribeInstanceTypes",
         "ec2:DescribeNetworkInterfaces", "ec2:DescribeSecurityGroups", "ec2:DescribeSubnets", "ec2:DescribeTags",
-        "ec2:DescribeVolumes", "ec2:DescribeVpcs", "servicequotas:GetServiceQuota", "pricing:GetProducts",
+        "ec2:DescribeVolumes", "ec2:DescribeVolumesModifications", "ec2:DescribeVpcs", "servicequotas:GetServiceQuota", "pricing:GetProducts",
       ]
       Resource = "*"
     }
@@ -94,11 +94,8 @@ locals {
       ]
       Resource = local.join
     }
-    FindStateAndBackups = {
-      Action    = "s3:ListBucket"
-      Resource  = local.bucket
-      Condition = { StringLike = { "s3:prefix" = ["fleet/*", "backups", "backups/*"] } }
-    }
+    # All names, since Terraform looks for workspaces (env:/), and S3 tells who may not list that a new state is forbidden.
+    FindStateAndBackups = { Action = "s3:ListBucket", Resource = local.bucket }
     KeepStateAndBackups = {
       Action   = ["s3:AbortMultipartUpload", "s3:DeleteObject", "s3:GetObject", "s3:PutObject"]
       Resource = ["${local.bucket}/fleet/*", "${local.bucket}/backups/*"]
