@@ -57,6 +57,7 @@ module "allocator" {
   subnet                 = { id = module.network.public_subnet_ids[0], availability_zone = local.zones[0] }
   vms_subnet_ids         = module.network.private_subnet_ids
   vms_security_group_id  = module.network.vms_security_group_id
+  identity_certificate   = var.identity_certificate
   people_cidrs           = var.people_cidrs
   admin_cidrs            = var.admin_cidrs
   ssh_key                = var.ssh_key

@@ -55,6 +55,12 @@ variable "certificate_secret_arn" {
   default     = null
 }
 
+variable "identity_certificate" {
+  description = "PEM with which AWS signs instances' identity in this region (RSA, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/regions-certs.html): machines then show that signature beside their join token. null asks for the token alone."
+  type        = string
+  default     = null
+}
+
 variable "people_cidrs" {
   description = "Where people's browsers are."
   type        = set(string)

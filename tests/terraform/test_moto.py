@@ -12,9 +12,11 @@ from typing import Any
 from urllib.request import Request, urlopen
 
 import boto3
+import botocore
 import pytest
 from moto.server import ThreadedMotoServer
 
+from allocator.config import load_settings
 from tests.terraform.conftest import ROOT
 
 REGION = "eu-central-1"
@@ -177,6 +179,9 @@ def test_a_platform_with_rds_comes_and_goes(cloud: Cloud, copy: Path, environmen
     outputs = platform.outputs()
     assert f"database.host={outputs['database']['host']}" in outputs["settings"]
     assert outputs["public_ip"] in outputs["psql"]
+    authority = Path(botocore.__file__).with_name("cacert.pem")
+    settings = load_settings([*outputs["settings"], f"database.ca_file={authority}"])
+    assert settings.server.url == outputs["url"]
     assert set(cloud.instances()) == {"lablink-test-allocator"}
     platform.change("destroy", given)
     assert cloud.leftovers() == []

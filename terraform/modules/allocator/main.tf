@@ -14,9 +14,15 @@ locals {
     "server.public_url=https://${var.hostname}",
     "backup=s3",
     "backup.to=s3://${var.bucket}/backups",
+    ], var.identity_certificate == null ? [] : [
+    "identity=ec2",
+    "identity.fleet=${var.name}",
+    "identity.accounts=['${data.aws_caller_identity.current.account_id}']",
+    "identity.regions=[${data.aws_region.current.name}]",
+    "identity.certificates=/etc/lablink/identity",
   ], var.settings)
 
-  files = {
+  files = merge({
     "/etc/lablink/overrides"  = { content = join("\n", concat(local.settings, [""])) }
     "/etc/lablink/fleet.json" = { content = jsonencode(var.fleet) }
     "/etc/lablink/Caddyfile" = { content = templatefile("${path.module}/Caddyfile.tftpl", {
@@ -39,7 +45,9 @@ locals {
       database    = local.database
       certificate = var.certificate_secret_arn
     }) }
-  }
+    }, var.identity_certificate == null ? {} : {
+    "/etc/lablink/identity/${data.aws_region.current.name}.pem" = { content = var.identity_certificate }
+  })
 
   boot = join("\n", ["#cloud-config", jsonencode({
     write_files = [for path, file in local.files : merge({ path = path, permissions = "0644" }, file)]

@@ -128,6 +128,16 @@ variable "certificate_secret_arn" {
   }
 }
 
+variable "identity_certificate" {
+  description = "PEM with which AWS signs instances' identity in this region (RSA, https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/regions-certs.html): machines then show that signature beside their join token. null asks for the token alone."
+  type        = string
+  default     = null
+  validation {
+    condition     = var.identity_certificate == null || can(regex("^-----BEGIN CERTIFICATE-----\n[A-Za-z0-9+/=\n]+-----END CERTIFICATE-----\n?$", var.identity_certificate))
+    error_message = "identity_certificate is one certificate in PEM, from its BEGIN line to its END line."
+  }
+}
+
 variable "images" {
   description = "Containers: the allocator, PostgreSQL where it is one, and the proxy that does TLS."
   type = object({

@@ -226,6 +226,20 @@ run "tls_by_a_certificate_of_ones_own" {
   }
 }
 
+run "machines_show_what_aws_has_signed" {
+  variables {
+    identity_certificate = "-----BEGIN CERTIFICATE-----\nMIIB\n-----END CERTIFICATE-----\n"
+  }
+  assert {
+    condition     = alltrue([for line in ["identity=ec2", "identity.fleet=lablink-test", "identity.accounts=['123456789012']", "identity.regions=[eu-central-1]"] : contains(output.settings, line)])
+    error_message = "only this account's machines of this deployment and region enrol"
+  }
+  assert {
+    condition     = local.files["/etc/lablink/identity/eu-central-1.pem"].content == var.identity_certificate
+    error_message = "and what they show is held against the region's certificate"
+  }
+}
+
 run "nothing_secret_in_user_data_or_settings" {
   assert {
     condition     = alltrue([for line in output.settings : !strcontains(line, "password") || strcontains(line, "=file:")])
@@ -313,8 +327,10 @@ run "odd_values_are_refused" {
     data_gb        = 1
     bucket         = "My Bucket"
     topic_arn      = "alarms"
+
+    identity_certificate = "AWS"
   }
-  expect_failures = [var.cidr, var.vms_subnet_ids, var.ami_id, var.instance_type, var.data_gb, var.bucket, var.topic_arn]
+  expect_failures = [var.cidr, var.vms_subnet_ids, var.ami_id, var.instance_type, var.data_gb, var.bucket, var.topic_arn, var.identity_certificate]
 }
 
 run "images_without_a_tag_are_refused" {
