@@ -33,6 +33,7 @@ ALLOCATOR = {
     "region": "eu-central-1",
     "volume": "vol0123456789abcdef0",
     "container": True,
+    "image": "docker.io/library/postgres:17",
     "certificate": None,
     "database": {"host": "db.example.org", "port": 5432, "master_secret_arn": "arn:aws:secretsmanager:rds"},
 }

@@ -42,6 +42,7 @@ locals {
       region      = data.aws_region.current.name
       volume      = replace(aws_ebs_volume.this.id, "-", "")
       container   = local.container
+      image       = var.images.postgres
       database    = local.database
       certificate = var.certificate_secret_arn
     }) }
