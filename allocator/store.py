@@ -189,6 +189,12 @@ class Store:
         rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", sha256(join_token), verifier)
         return Enrolled(**rows[0])
 
+    async def stop_flood(self, pid: int) -> str | None:
+        """Revoke the machine whose session floods everybody; None when it is no machine's or it has a lot to tell."""
+        rows = await self._ask("SELECT stop_flood($1) AS hostname", pid)
+        hostname: str | None = rows[0]["hostname"]
+        return hostname
+
     async def tally(self) -> Tally:
         """How many of what there are. Leases that are over are not counted: there are ever more of them."""
         vms = await self._ask("SELECT status, count(*) FROM vms GROUP BY status")
@@ -243,12 +249,6 @@ async def listen(connection: Connection, hear: Callable[[int, str, str], None]) 
     """Have `hear(pid, channel, payload)` called for every notification. Read after this returns, not before."""
     for channel in CHANNELS:
         await connection.add_listener(channel, lambda _connection, pid, name, payload: hear(pid, name, str(payload)))
-
-
-async def stop_flood(connection: Connection, pid: int) -> str | None:
-    """Revoke the machine whose session floods everybody with notifications; returns its name, None when it is none."""
-    hostname: str | None = await connection.fetchval("SELECT stop_flood($1)", pid)
-    return hostname
 
 
 async def still_listens(connection: Connection, seconds: float) -> bool:
