@@ -1,6 +1,7 @@
 """`lablink serve`: the allocator."""
 
 import asyncio
+import gc
 import socket
 from pathlib import Path
 from typing import TYPE_CHECKING, Annotated
@@ -42,6 +43,8 @@ def serve(
     loaded = settings_of(data_dir, [*(overrides or []), *(settings or [])])
     with listener_of(loaded.server, fd) as listener:
         server = new_server(loaded)
+        gc.freeze()  # what stays for good is not looked at again; what comes and goes is, often and briefly
+        gc.set_threshold(700)
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("The allocator did not start: see the lines above.")
