@@ -56,7 +56,8 @@ async def diagnose(data_dir: Path | None, settings: Sequence[str]) -> list[Line]
     where = f"those of {place}" if place else "those of conf/, as no .lablink is here or above"
     lines = [Line("settings", True, where if not settings else f"{where}, and --set")]
     database = known.database
-    for part in (_secrets(database), _database(database, place), _service(known, place), _machine(database, place)):
+    asked = (_secrets(database), _database(database, place), _pooler(database), _service(known, place))
+    for part in (*asked, _machine(database, place)):
         lines += [line async for line in part]
     return lines
 
@@ -148,6 +149,29 @@ async def _listeners(connection: Connection) -> Lines:
         yield Line(
             "locks", False, what, "COMMIT or ROLLBACK there, or: lablink db kill-idle --older 10s --in-transaction"
         )
+
+
+async def _pooler(database: Database) -> Lines:
+    if not (pooler := database.pooler):
+        return
+    entered = await door(pooler) or await enter(pooler, pooler.service)
+    if isinstance(entered, Obstacle):
+        cure = "Look at PgBouncer, its log, database.pooler_host and pooler_port: requests are answered with 503."
+        yield Line("pooler", False, entered.what, cure)
+        return
+    try:
+        await entered.execute("SELECT", timeout=READY_SECONDS)
+    except (asyncpg.PostgresError, OSError, TimeoutError) as error:
+        yield Line(
+            "pooler",
+            False,
+            f"it lets us in and leads nowhere ({error or type(error).__name__})",
+            "Read PgBouncer's log.",
+        )
+    else:
+        yield Line("pooler", True, f"requests get through on {pooler.host}:{pooler.port}")
+    finally:
+        entered.terminate()
 
 
 async def _service(known: Settings, place: Path | None) -> Lines:

@@ -18,6 +18,7 @@ from tests.support.admin import answer, lablink
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database
 from tests.support.doors import server_with, version_with_tls
+from tests.support.pooler import pooler_before
 from tests.support.server import UNSAFE_AND_FAST, TestServer
 from tests.support.service import running_service, settings_for
 from tests.support.up import free_port, run_lablink
@@ -55,6 +56,19 @@ async def test_all_is_well_where_only_the_test_servers_own_settings_are_not(data
     assert {"secrets", "port", "login", "permissions", "server", "listeners", "service", "disk", "psql"} <= {
         line["subject"] for line in lines if line["well"]
     }
+
+
+async def test_a_pooler_that_the_settings_name_is_looked_at(database: Database) -> None:
+    async with pooler_before(database.server) as pooler:
+        setting = f"--set=database.pooler_port={pooler.port}"
+        through = await answer(database, "doctor", setting, code=1)
+        await pooler.kill()
+        away = await answer(database, "doctor", setting, code=1)
+
+    (well,), (ill,) = ([line for line in lines if line["subject"] == "pooler"] for lines in (through, away))
+    assert (well["well"], ill["well"]) == (True, False)
+    assert f"Nobody listens on 127.0.0.1:{pooler.port}" in ill["what"]
+    assert "database.pooler_host and pooler_port" in ill["cure"]
 
 
 async def test_what_is_wrong_stands_beside_what_to_do(database: Database) -> None:
