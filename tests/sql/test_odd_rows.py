@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.sql.steps import lent, refused
+from tests.sql.steps import ask, lent, refused
 from tests.support.database import Database
 
 SEAL = "INSERT INTO event_seals VALUES ({}, '2026-01-01', {}, {}, {}, {}, '', {}, now())"
@@ -83,6 +83,16 @@ async def test_what_a_check_would_refuse_is_refused_before_with_a_hint(
     assert getattr(bare.value, "constraint_name", None) == check
     assert getattr(refusal.value, "hint", None)
     assert refusal.value.sqlstate == "LL003" or getattr(refusal.value, "constraint_name", None) == check
+
+
+@pytest.mark.parametrize("change", ["hostname = 'vm-1'", "epoch = 1"])
+async def test_a_lease_that_waits_names_nothing_of_a_machine(
+    owner: asyncpg.Connection, service: asyncpg.Connection, change: str
+) -> None:
+    await ask(service)
+
+    with refused("23514"):
+        await owner.execute(f"UPDATE leases SET {change}")
 
 
 @pytest.mark.parametrize(

@@ -71,7 +71,7 @@ CREATE OR REPLACE FUNCTION odd_in_its_status(lease leases) RETURNS text[] LANGUA
 RETURN CASE
     WHEN lease.status NOT IN ('queued', 'assigned', 'claimed', 'active', 'ended', 'failed', 'cancelled')
         THEN ARRAY['leases_status_is_known', 'there is no such status of a lease', 'Leave it out: a lease begins as queued.']
-    WHEN lease.status = 'queued' AND lease.vm_id IS NOT NULL
+    WHEN lease.status = 'queued' AND num_nonnulls(lease.vm_id, lease.hostname, lease.epoch) > 0
         THEN ARRAY['leases_queued_has_no_vm', 'a lease that waits has no machine',
             'Lend it one, and it follows: UPDATE vms SET status = ''in-use'', lease_id = … WHERE hostname = …']
     WHEN lease.status IN ('assigned', 'claimed', 'active', 'ended')
