@@ -14,10 +14,11 @@ from uuid import UUID
 
 import structlog
 
-from allocator import store
+from allocator import standing
 from allocator.connection import Connect
 from allocator.errors import ServiceError
-from allocator.store import LEASE_CHANNEL, translated
+from allocator.standing import LEASE_CHANNEL
+from allocator.store import translated
 from allocator.views import Counts, LeaseView
 from client.network import Connection
 
@@ -151,7 +152,7 @@ class Feed:
             connection = await self._connect()
             try:
                 connection.add_termination_listener(lambda _connection: self._wake.set())
-                await store.listen(connection, self._hear)
+                await standing.listen(connection, self._hear)
                 self.listening.set()
                 log.info("feed.listening")
                 yield connection
@@ -175,7 +176,7 @@ class Feed:
     async def _checked(self, connection: Connection) -> bool:
         """Whether changes are heard over the connection; all is read again, for some may not have been."""
         self._look_at(set(self._subscriptions))
-        return await store.still_listens(connection, self._check_seconds / 2)
+        return await standing.still_listens(connection, self._check_seconds / 2)
 
     async def _woken(self, until: float) -> bool:
         with suppress(TimeoutError):
@@ -189,10 +190,10 @@ class Feed:
         stale, self._stale = self._stale & self._subscriptions.keys(), set()
         ids = {topic for topic in stale if topic != POOL}
         if ids:
-            for lease in await store.read_leases(connection, ids):
+            for lease in await standing.read_leases(connection, ids):
                 self._tell(lease.id, lease)
         if POOL in stale:
-            self._tell(POOL, await store.read_counts(connection, self._pool))
+            self._tell(POOL, await standing.read_counts(connection, self._pool))
 
     def _hear(self, pid: int, channel: str, payload: str) -> None:
         """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""

@@ -1,22 +1,21 @@
-"""The only module that queries for the service: one statement a method, its errors in our own words."""
+"""What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
 
-from allocator import config, errors
+from allocator import errors, standing
 from allocator.connection import Connect, PooledConnection, why_lost
 from allocator.logins import SecretMissing
 from allocator.tokens import sha256
-from allocator.views import Accepted, Counts, Enrolled, HeldLease, HistoryHead, LeaseView, PoolRules, Tally, VmView
+from allocator.views import Accepted, Counts, Enrolled, HeldLease, LeaseView, PoolRules, Tally, VmView
 from client.command import Accepts, Command, summary
 from client.network import Connection
-from client.protocol import CHANNEL
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -28,24 +27,6 @@ WAIT_SECONDS = 2.0
 
 RETRIES = 3
 """How often a statement is run again when PostgreSQL asks for that."""
-
-LEASE_CHANNEL = "lease_updates"
-"""PostgreSQL channel on which changed leases are hinted at; only allocators listen to it."""
-
-CHANNELS = (CHANNEL, LEASE_CHANNEL)
-
-Duty = Literal["deadlines", "lost", "queue", "secrets", "roles", "seal", "months", "usage"]
-
-DUTIES: dict[Duty, str] = {
-    "deadlines": "SELECT sweep_deadlines()",
-    "lost": "SELECT sweep_lost($1)",
-    "queue": "SELECT sweep_queue()",
-    "secrets": "SELECT sweep_secrets()",
-    "roles": "SELECT sweep_roles()",
-    "seal": "SELECT sweep_seal()",
-    "months": "SELECT sweep_months()",
-    "usage": "SELECT sweep_usage()",
-}
 
 SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "LL002": errors.IllegalChange,
@@ -182,7 +163,7 @@ class Store:
     async def counts(self, pool: str) -> Counts:
         """The pool at a glance."""
         async with self._connection() as connection:
-            return await read_counts(connection, pool)
+            return await standing.read_counts(connection, pool)
 
     async def enrol_vm(self, join_token: str, verifier: str) -> Enrolled:
         """Let a machine in. Raises JoinRefused."""
@@ -243,52 +224,6 @@ class Store:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise  # a new one could have been opened, but nobody answered
             raise errors.Busy from None
-
-
-async def listen(connection: Connection, hear: Callable[[int, str, str], None]) -> None:
-    """Have `hear(pid, channel, payload)` called for every notification. Read after this returns, not before."""
-    for channel in CHANNELS:
-        await connection.add_listener(channel, lambda _connection, pid, name, payload: hear(pid, name, str(payload)))
-
-
-async def still_listens(connection: Connection, seconds: float) -> bool:
-    """Whether the connection answers within `seconds` and kept its LISTENs (a pooler or DISCARD ALL takes them)."""
-    rows = await connection.fetch("SELECT pg_listening_channels() AS channel", timeout=seconds)
-    return {row["channel"] for row in rows} >= set(CHANNELS)
-
-
-async def read_leases(connection: Connection, ids: Collection[UUID]) -> list[LeaseView]:
-    """These leases as they are now, in one statement; those that are gone are left out."""
-    rows = await connection.fetch("SELECT *, clock() AS now FROM lease_views WHERE id = ANY ($1)", list(ids))
-    return [LeaseView.of(dict(row)) for row in rows]
-
-
-async def read_counts(connection: Connection | PooledConnection, pool: str) -> Counts:
-    """The pool at a glance."""
-    row = await connection.fetchrow("SELECT * FROM pool_counts($1)", pool)
-    assert row is not None
-    return Counts(**row)
-
-
-async def ensure_pool(connection: Connection, pool: config.Pool) -> None:
-    """Make the pool what the configuration says."""
-    accepts, limits = (
-        (pool.desktop, list(pool.programs)),
-        (pool.lease_seconds, pool.command_seconds, pool.queue_seconds),
-    )
-    await connection.execute("SELECT ensure_pool($1, $2, $3, $4, $5, $6)", pool.name, *accepts, *limits)
-
-
-async def sweep(connection: Connection, duty: Duty, contact_seconds: float) -> int:
-    """Do one periodic duty; returns how many rows it changed (0 also when another allocator is at it)."""
-    arguments = (contact_seconds,) if duty == "lost" else ()
-    return int(await connection.fetchval(DUTIES[duty], *arguments))
-
-
-async def history_head(connection: Connection) -> HistoryHead | None:
-    """The newest seal of the history; None before the first."""
-    row = await connection.fetchrow("SELECT * FROM history_head()")
-    return HistoryHead(**row) if row else None
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:

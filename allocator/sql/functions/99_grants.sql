@@ -1,5 +1,5 @@
 -- Who may do what. Nothing is given to PUBLIC; machines get client_api and nothing else; the service gets what
--- allocator/store.py calls. Admins are the owner. What is taken from a list here is taken from databases of earlier
+-- allocator/store.py and standing.py call. Admins are the owner. What is taken from a list here is taken from databases of earlier
 -- versions as well.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
