@@ -38,7 +38,10 @@ def kept_overrides(data_dir: Path) -> list[str]:
     try:
         lines = (data_dir / KEPT).read_text().splitlines()
     except OSError as error:
-        raise ConfigError(f"{data_dir} is not the data directory of a `lablink up` ({error.strerror}).") from error
+        said = (error.strerror or "").lower()
+        raise ConfigError(
+            f"{data_dir} has no settings in a file {KEPT} ({said}): is it the right --data-dir?"
+        ) from error
     return [line for line in map(str.strip, lines) if line and not line.startswith("#")]
 
 

@@ -69,7 +69,7 @@ def translated() -> Iterator[None]:
 def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
     state = str(getattr(error, "sqlstate", None) or "")
     kind = next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), errors.DatabaseFailed)
-    return kind(why=f"SQLSTATE {state}")
+    return kind(why=f"SQLSTATE {state} {type(error).__name__}")
 
 
 class Store:

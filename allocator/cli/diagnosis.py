@@ -84,6 +84,8 @@ async def _database(database: Database, place: Path | None) -> Lines:
     for login in (database.service, database.owner):
         entered = await enter(database, login)
         if isinstance(entered, Obstacle):
+            if entered.step == "secrets":
+                continue  # told already
             yield Line(entered.step, False, entered.what, entered.cure)
             continue
         yield Line("login", True, f"{login.user} is let in, {'over TLS' if database.tls == 'verify-full' else 'here'}")
@@ -100,7 +102,7 @@ async def _as_service(connection: Connection) -> Lines:
     except asyncpg.PostgresError as error:
         yield Line("permissions", False, f"the service may not do its work: {error}.", "lablink db migrate")
     else:
-        yield Line("permissions", True, f"the service may do its work; {free} machines are free")
+        yield Line("permissions", True, f"the service may do its work; free machines: {free}")
 
 
 async def _as_owner(connection: Connection, database: Database) -> Lines:
@@ -137,7 +139,7 @@ async def _listeners(connection: Connection) -> Lines:
     if found.unheard:
         names = ", ".join(found.unheard[:MANY]) + (" …" if found.unheard[MANY:] else "")
         cure = "Start their clients; their logs say what keeps them away: journalctl -u lablink-client"
-        yield Line("machines", False, f"{len(found.unheard)} are not connected: {names}", cure)
+        yield Line("machines", False, f"{len(found.unheard)} not connected: {names}", cure)
     if found.queue_usage > 0.5:
         cure = "Somebody listens and does not read: lablink db kill-idle"
         yield Line("listeners", False, f"the queue of notifications is {found.queue_usage:.0%} full", cure)

@@ -66,6 +66,7 @@ def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
 def listener_of(server: "Server", fd: int | None) -> socket.socket:
     """The socket to accept on: an open one that was handed to us, or one at the host and port that are set."""
     from allocator.cli.failures import CommandFailed
+    from allocator.upkeep.way_in import in_words
 
     try:
         if fd is not None:
@@ -78,5 +79,5 @@ def listener_of(server: "Server", fd: int | None) -> socket.socket:
     except OSError as error:
         where = f"Descriptor {fd}" if fd is not None else f"{server.host} port {server.port}"
         raise CommandFailed(
-            f"{where} cannot be listened on ({error.strerror}): choose another server.host or server.port."
+            f"{where} cannot be listened on ({in_words(error)}): choose another server.host or server.port."
         ) from error

@@ -162,7 +162,7 @@ def revoke_vm(
     data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
-    """Make a machine's password worth nothing. Whoever has it loses it; only an invitation brings the machine back.
+    """Make a machine's password worth nothing. Whoever has the machine loses it; only an invitation brings it back.
 
     Example: `lablink vms revoke vm-2`
     """
@@ -174,7 +174,7 @@ def revoke_vm(
 
 @app.command("invite")
 def invite_vm(
-    hostname: Hostname,
+    hostname: Annotated[str, typer.Argument(metavar="HOSTNAME", help="The name that the machine will have.")],
     pool: Annotated[str, typer.Option("--pool", help="The kind of machine that it is.")] = "default",
     minutes: Annotated[int, typer.Option("--minutes", min=1, max=10_080, help="How long the token is good for.")] = 60,
     yes: Yes = False,

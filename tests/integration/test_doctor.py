@@ -14,7 +14,7 @@ import pytest
 from allocator import config
 from allocator.local.postgres import Server
 from allocator.upkeep.way_in import Obstacle, door, enter
-from tests.support.admin import answer, lablink
+from tests.support.admin import answer, lablink, place
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database
 from tests.support.doors import server_with, version_with_tls
@@ -98,11 +98,18 @@ async def test_the_server_is_named_with_its_minor_version(database: Database) ->
     assert f"✓ server: PostgreSQL {version}\n" in done.stdout
 
 
+async def test_a_secret_that_is_missing_is_told_once(database: Database) -> None:
+    lost = "--set=database.service.password=env:NOT_SET"
+    done = await asyncio.to_thread(run_lablink, "doctor", *place(database.dsn()), lost, OWNER=PASSWORDS["lablink"])
+    assert done.stdout.count("✗ secrets: the password of lablink_app is missing.") == 1
+    assert done.stdout.count("NOT_SET") == 1
+
+
 async def test_nobody_listens_is_told(database: Database) -> None:
     await database.vm("vm-away")
     done = await lablink(database, "doctor")
     assert "✗ listeners: no allocator listens" in done.stdout
-    assert "✗ machines: 1 are not connected: vm-away" in done.stdout
+    assert "✗ machines: 1 not connected: vm-away" in done.stdout
 
 
 async def test_a_database_without_tables_is_told_to_migrate(database: Database) -> None:

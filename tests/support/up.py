@@ -25,9 +25,10 @@ T = TypeVar("T")
 
 
 def run_lablink(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a `lablink` command to its end."""
+    """Run a `lablink` command to its end, where no `.lablink` of this checkout is found."""
     return subprocess.run(
         [LABLINK, *arguments],
+        cwd="/",
         capture_output=True,
         text=True,
         timeout=LIMIT_SECONDS,
