@@ -235,7 +235,8 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT count(*), count(o.lease_id), string_agg(DISTINCT n.status, ' or ') INTO machines, over, now_are
-        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id WHERE n.status <> o.status;
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+        WHERE n.status IS DISTINCT FROM o.status;  -- which keeps the join full: see follow_vms
     ELSE
         SELECT count(*), count(o.lease_id) INTO machines, over FROM old_rows o;
     END IF;

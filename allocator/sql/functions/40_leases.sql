@@ -176,7 +176,8 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT count(*), count(n.vm_id) INTO changed, freed
-        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id WHERE o.live AND NOT n.live;
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+        WHERE (o.live, n.live) IS NOT DISTINCT FROM (true, false);  -- which keeps the join full: see follow_vms
     ELSE
         SELECT count(*) INTO changed FROM old_rows;
     END IF;
