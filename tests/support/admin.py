@@ -2,14 +2,12 @@
 
 import asyncio
 import json
-import os
 import subprocess
 from typing import Any
 from urllib.parse import urlsplit
 
-from tests.support import warm
 from tests.support.database import PASSWORDS, Database
-from tests.support.up import LABLINK
+from tests.support.up import run_lablink
 
 Done = subprocess.CompletedProcess[str]
 
@@ -29,8 +27,8 @@ def place(dsn: str) -> list[str]:
 async def lablink(database: Database, *arguments: str, **environment: str) -> Done:
     """Run a command on the database to its end."""
     passwords = {"OWNER": PASSWORDS["lablink"], "SERVICE": PASSWORDS["lablink_app"]}
-    command = [str(LABLINK), *arguments, *place(database.dsn("lablink"))]
-    return await asyncio.to_thread(warm.run, command, {**os.environ, "NO_COLOR": "1", **passwords, **environment})
+    options = place(database.dsn("lablink"))
+    return await asyncio.to_thread(run_lablink, *arguments, *options, **(passwords | environment))
 
 
 async def answer(database: Database, *arguments: str, code: int = 0, **environment: str) -> Any:

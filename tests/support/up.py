@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from tests.support import warm
 from tests.support.processes import Process, descendants
 
 LABLINK = Path(sys.executable).with_name("lablink")
@@ -26,14 +27,7 @@ T = TypeVar("T")
 
 def run_lablink(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
     """Run a `lablink` command to its end, where no `.lablink` of this checkout is found."""
-    return subprocess.run(
-        [LABLINK, *arguments],
-        cwd="/",
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        env={**os.environ, "NO_COLOR": "1", **environment},
-    )
+    return warm.run([str(LABLINK), *arguments], {**os.environ, "NO_COLOR": "1", **environment})
 
 
 def free_port() -> int:

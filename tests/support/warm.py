@@ -1,7 +1,7 @@
 """`lablink` commands, each a copy of one process that has imported all of it: most of a short command is its imports.
 
-They are processes of their own, with an environment, a directory and output of their own. How `lablink` itself starts
-is what tests/e2e and tests/docs see, and whoever calls tests.support.up.run_lablink.
+They are processes of their own, with an environment and output of their own, at the root. How `lablink` itself starts
+is seen by all that start it to go on (`up`, `serve`, what is followed or interrupted), and where documents are typed.
 """
 
 import atexit
@@ -30,7 +30,7 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Co
     """Run a command to its end. Raises TimeoutError after a minute, having killed it."""
     ours, theirs = socket.socketpair(type=socket.SOCK_SEQPACKET)
     with tempfile.TemporaryFile() as out, tempfile.TemporaryFile() as errors, ours:
-        request = [list(command), dict(environment), os.getcwd()]
+        request = [list(command), dict(environment)]
         with theirs:
             files = [out.fileno(), errors.fileno(), theirs.fileno()]
             socket.send_fds(_wire(), [json.dumps(request).encode()], files)
@@ -93,10 +93,10 @@ def _run(request: bytes, out: int, errors: int, told: int) -> None:
     os.dup2(errors, 2)
     for file in (out, errors, told):
         os.close(file)
-    command, environment, directory = json.loads(request)
+    command, environment = json.loads(request)
     os.environ.clear()
     os.environ.update(environment)
-    os.chdir(directory)
+    os.chdir("/")
     time.tzset()
     sys.argv = command
     try:
