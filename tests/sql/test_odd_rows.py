@@ -124,6 +124,26 @@ async def test_a_machine_that_is_failed_gets_another_reason_and_loses_it_when_it
     assert await owner.fetchval("SELECT reason FROM vms") is None
 
 
+@pytest.mark.parametrize(
+    "statement",
+    [
+        "UPDATE vm_status SET status = 'failed'",
+        "DELETE FROM vm_status",
+        "INSERT INTO vm_status (hostname) VALUES ('vm-9')",
+        "UPDATE waiting SET position = 1",
+        "DELETE FROM waiting",
+    ],
+)
+async def test_who_changes_a_view_that_is_only_read_is_told_what_to_change(
+    owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
+) -> None:
+    await owner.execute("INSERT INTO vms (hostname) VALUES ('vm-1')")
+    await ask(service)
+
+    with refused("LL003"):
+        await owner.execute(statement)
+
+
 async def test_an_event_added_by_hand_says_who_did_it(owner: asyncpg.Connection) -> None:
     await owner.execute("INSERT INTO events (kind, hostname) VALUES ('vm.note', 'vm-1')")
 

@@ -43,3 +43,14 @@ SELECT row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS position, l.p
        clock() - l.created_at AS waited, l.deadline AS until, l.id
 FROM leases l WHERE l.status = 'queued' ORDER BY l.pool, l.place;
 COMMENT ON VIEW waiting IS 'The queue of each pool: who waits, at which position, since when, and until when at most.';
+
+-- Refuses to change a view that is only read; TG_ARGV says what to change instead.
+CREATE OR REPLACE FUNCTION guard_view() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is only read', TG_TABLE_NAME USING ERRCODE = 'LL003', HINT = TG_ARGV[0];
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_status_guard_trigger INSTEAD OF INSERT OR UPDATE OR DELETE ON vm_status
+    FOR EACH ROW EXECUTE FUNCTION guard_view('Change the machine: UPDATE vms SET status = … WHERE hostname = …');
+CREATE OR REPLACE TRIGGER waiting_guard_trigger INSTEAD OF INSERT OR UPDATE OR DELETE ON waiting
+    FOR EACH ROW EXECUTE FUNCTION guard_view('Change the lease: UPDATE leases SET status = ''cancelled'' WHERE id = …');
