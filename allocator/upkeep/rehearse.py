@@ -61,10 +61,14 @@ class Rehearsal:
 
 
 async def verify(dsn: str, storage: Storage, name: str, tell: Tell) -> Rehearsal:
-    """Restore the backup into a scratch database on the server of `dsn` (the owner's), and look at rows and schema."""
+    """Restore the backup into a scratch database on the server of `dsn` (the owner's), and look at rows and schema.
+
+    Functions are renewed before, as a restore does: a backup may be older than they are.
+    """
     backup = await named(storage, name)
     async with _restored(dsn, storage, backup, tell) as (scratch, rehearsal):
-        if backup.version == (await migrate.history(dsn))[-1].version:
+        latest = (await migrate.history(dsn))[-1].version
+        if backup.version == latest and await _migrated(scratch, "up", latest, rehearsal):
             async with connected(scratch) as connection:
                 found = await schema_findings(connection, dsn)
             rehearsal.problems += [each.what for each in found if each.wrong]
