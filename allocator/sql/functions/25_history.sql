@@ -29,7 +29,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     IF NEW.kind IS NULL THEN
         RAISE EXCEPTION 'an event says what happened' USING ERRCODE = 'LL003',
-            HINT = 'Name its kind: INSERT INTO events (kind, hostname, detail) VALUES (''vm.note'', ''vm-1'', ''{"text": "…"}'')';
+            HINT = 'Name its kind: INSERT INTO events (kind, hostname, detail) VALUES (''admin.note'', ''vm-1'', ''{"text": "…"}'')';
     ELSIF NEW.id <= (SELECT settled FROM event_sealing) OR NEW.id > (SELECT last_value FROM events_id_seq)
           OR EXISTS (SELECT FROM events WHERE id = NEW.id) THEN
         RAISE EXCEPTION 'an event cannot have the id % any more, or not yet', NEW.id USING ERRCODE = 'LL003',
