@@ -27,6 +27,8 @@ LEAST_FREE = 1 << 30
 A_WEEK_AGO = "SELECT clock_timestamp() - interval '7 days'"
 """Since when the history is looked at; `lablink verify` reads all of it."""
 
+OUT_OF_SERVICE = "SELECT array_agg(hostname ORDER BY hostname) FROM vms WHERE status = 'failed'"
+
 READY_SECONDS = 3.0
 LEFT_OPEN_SECONDS = 10.0
 MANY = 8
@@ -137,9 +139,11 @@ async def _listeners(connection: Connection) -> Lines:
             "listeners", False, "no allocator listens: pages do not follow, and queues move slowly", "lablink serve"
         )
     if found.unheard:
-        names = ", ".join(found.unheard[:MANY]) + (" …" if found.unheard[MANY:] else "")
         cure = "Start their clients; their logs say what keeps them away: journalctl -u lablink-client"
-        yield Line("machines", False, f"{len(found.unheard)} not connected: {names}", cure)
+        yield Line("machines", False, f"{len(found.unheard)} not connected: {_few(found.unheard)}", cure)
+    if out := await connection.fetchval(OUT_OF_SERVICE):
+        cure = "lablink vms list says why; when that is mended: lablink vms return HOSTNAME"
+        yield Line("machines", None, f"{len(out)} out of service: {_few(out)}", cure)
     if found.queue_usage > 0.5:
         cure = "Somebody listens and does not read: lablink db kill-idle"
         yield Line("listeners", False, f"the queue of notifications is {found.queue_usage:.0%} full", cure)
@@ -174,6 +178,10 @@ async def _pooler(database: Database) -> Lines:
         yield Line("pooler", True, f"requests get through on {pooler.host}:{pooler.port}")
     finally:
         entered.terminate()
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MANY]) + (" …" if names[MANY:] else "")
 
 
 async def _service(known: Settings, place: Path | None) -> Lines:

@@ -145,7 +145,7 @@ def rotate_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = Non
     """
     from allocator.cli import admin
 
-    sentence = "{} makes itself a new password when it connects next: lablink vms show {}"
+    sentence = "{} makes itself a new password when it connects next; lablink vms show {} tells when it has."
     _act("rotate", hostname, as_json=as_json, data_dir=data_dir, settings=settings, sentence=sentence)
 
     async def work(connection: "Connection") -> None:

@@ -112,6 +112,15 @@ async def test_nobody_listens_is_told(database: Database) -> None:
     assert "✗ machines: 1 not connected: vm-away" in done.stdout
 
 
+async def test_machines_that_are_out_of_service_are_named(database: Database) -> None:
+    owner = await database.connect()
+    for name in ("vm-2", "vm-1"):
+        await database.vm(name)
+    await owner.execute("UPDATE vms SET status = 'failed', reason = 'disk'")
+    done = await lablink(database, "doctor")
+    assert "machines: 2 out of service: vm-1, vm-2\n    → lablink vms list says why" in done.stdout
+
+
 async def test_a_database_without_tables_is_told_to_migrate(database: Database) -> None:
     superuser = await database.connect("postgres")
     await superuser.execute("DROP SCHEMA public CASCADE; CREATE SCHEMA public AUTHORIZATION pg_database_owner")
