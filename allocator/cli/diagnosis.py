@@ -54,7 +54,9 @@ async def diagnose(data_dir: Path | None, settings: Sequence[str]) -> list[Line]
     try:
         known = load_settings(settings, place)
     except ConfigError as error:
-        return [Line("settings", False, str(error), "Correct them: allocator/config.py says what is allowed.")]
+        return [
+            Line("settings", False, str(error), "Correct what was given: --data-dir, its file overrides, or --set.")
+        ]
     where = f"those of {place}" if place else "those of conf/, as no .lablink is here or above"
     lines = [Line("settings", True, where if not settings else f"{where}, and --set")]
     database = known.database

@@ -223,6 +223,7 @@ def test_settings_that_are_wrong_are_told_first() -> None:
     done = run_lablink("doctor", "--set=database.port=high")
     assert done.returncode == 1
     assert done.stdout.startswith("✗ settings: database.port")
+    assert "→ Correct what was given: --data-dir, its file overrides, or --set." in done.stdout
 
 
 def test_a_service_that_is_not_there_is_told() -> None:
