@@ -144,7 +144,7 @@ async def _listeners(connection: Connection) -> Lines:
         cure = "Start their clients; their logs say what keeps them away: journalctl -u lablink-client"
         yield Line("machines", False, f"{len(found.unheard)} not connected: {_few(found.unheard)}", cure)
     if out := await connection.fetchval(OUT_OF_SERVICE):
-        cure = "lablink vms list says why; when that is mended: lablink vms return HOSTNAME"
+        cure = "lablink vms list says why, and what to do; if nothing else: lablink vms return HOSTNAME"
         yield Line("machines", None, f"{len(out)} out of service: {_few(out)}", cure)
     if found.queue_usage > 0.5:
         cure = "Somebody listens and does not read: lablink db kill-idle"
