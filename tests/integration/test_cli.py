@@ -1,7 +1,6 @@
 """The `lablink` command against a database: what it prints, what it changes, how it fails."""
 
 import getpass
-import json
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -10,19 +9,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.support.admin import answer, lablink
+from tests.support.admin import answer, ask, lablink
 from tests.support.database import Database
 from tests.support.under_way import started
 from tests.support.up import LABLINK, run_lablink
-
-
-async def ask(database: Database, email: str, program: str = "echo") -> None:
-    """Somebody asks for a machine that runs a program."""
-    owner = await database.connect()
-    await owner.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 3600, 60, 3600)")
-    await owner.execute(
-        "SELECT request_vm($1, 'job', $2, NULL, $3, '', '')", email, json.dumps({"argv": [program]}), program
-    )
 
 
 async def test_vms_are_listed_with_who_has_them(database: Database) -> None:

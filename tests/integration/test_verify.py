@@ -2,7 +2,7 @@
 
 import json
 
-from tests.support.admin import lablink
+from tests.support.admin import ask, lablink
 from tests.support.database import Database
 
 
