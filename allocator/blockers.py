@@ -1,9 +1,9 @@
 """Who keeps a session waiting for a lock: whoever waits for long says so, and what can be done about it."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager, suppress
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 import asyncpg
 
@@ -11,6 +11,9 @@ from allocator.tasks import alongside
 from client.network import Connection
 
 BETWEEN_LOOKS_SECONDS = 0.05
+
+SAY_AFTER = 1.0
+"""Seconds of waiting that need no explanation."""
 
 BLOCKER = """
     SELECT pid, usename::text AS "user", application_name AS application,
@@ -40,11 +43,22 @@ class Blocker:
         )
 
 
+Tell = Callable[[Blocker], None]
+
+
 @dataclass(slots=True)
 class Seen:
-    """Who was last seen to keep the session waiting; None for nobody."""
+    """Who was last seen to keep the session waiting, None for nobody; `tell` hears of each who has for long, once."""
 
+    tell: Tell | None = None
     blocker: Blocker | None = None
+    told: set[int] = field(default_factory=set)
+
+    def note(self, found: Blocker) -> None:
+        self.blocker = found
+        if self.tell and found.seconds >= SAY_AFTER and found.pid not in self.told:
+            self.told.add(found.pid)
+            self.tell(found)
 
 
 async def blocker(connection: Connection, pid: int) -> Blocker | None:
@@ -65,7 +79,8 @@ async def _watch(dsn: str, pid: int, seen: Seen) -> None:
         connection = await asyncpg.connect(dsn)
         try:
             while True:
-                seen.blocker = await blocker(connection, pid) or seen.blocker
+                if found := await blocker(connection, pid):
+                    seen.note(found)
                 await asyncio.sleep(BETWEEN_LOOKS_SECONDS)
         finally:
             connection.terminate()

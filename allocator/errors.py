@@ -42,7 +42,7 @@ class ServiceError(Exception):
     ) -> None:
         super().__init__(message or " ".join((fields or {}).values()) or self.message)
         self.why = why
-        """What the log says of the cause: a SQLSTATE or the name of an error, never its words."""
+        """What the log says of the cause: the name of an error and its SQLSTATE, never its words."""
         self.fields = fields or ({self.field: str(self)} if self.field else {})
         """What is wrong with which field."""
 

@@ -7,18 +7,18 @@ So everything that is subscribed is read again after each (re)connect, and at le
 import asyncio
 import json
 import random
-from collections import Counter
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Callable, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from typing import Final, Literal
 from uuid import UUID
 
 import structlog
 
-from allocator import store
+from allocator import standing
 from allocator.connection import Connect
 from allocator.errors import ServiceError
-from allocator.store import LEASE_CHANNEL, translated
+from allocator.standing import LEASE_CHANNEL
+from allocator.store import translated
 from allocator.views import Counts, LeaseView
 from client.network import Connection
 
@@ -32,9 +32,6 @@ PACE_SECONDS = 0.05
 PAYLOADS = 20
 """How many are read between two looks, each of which may be 8 kB of anything; after more, all is looked at instead."""
 
-FLOOD = 300
-"""Notifications of one session between two checks that no machine has a reason for."""
-
 BACK_OFF_SECONDS = (0.5, 10.0)
 
 log = structlog.get_logger()
@@ -43,6 +40,9 @@ POOL: Final = "pool"
 
 Topic = UUID | Literal["pool"]
 """What one may subscribe to: a lease, or POOL: its counts."""
+
+Heard = Callable[[int, str], object]
+"""Is told of every notification whose session's it is, and its payload."""
 
 News = LeaseView | Counts | None
 """What subscribers are told; None: the database is away, so what they saw last may be old."""
@@ -81,16 +81,21 @@ class Subscription:
 class Feed:
     """Who is subscribed to what, and the connection that hears what they should be told."""
 
-    def __init__(self, connect: Connect, pool: str, check_seconds: float = CHECK_SECONDS) -> None:
+    def __init__(
+        self,
+        connect: Connect,
+        pool: str,
+        heard: Heard = lambda pid, payload: None,
+        check_seconds: float = CHECK_SECONDS,
+    ) -> None:
         self._connect = connect
         self._pool = pool
+        self._tell_heard = heard
         self._check_seconds = check_seconds
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
         self._heard = 0
-        self._heard_of: Counter[int] = Counter()
-        self._floods: set[int] = set()
         self._wake = asyncio.Event()
         self._over = False
         self.listening = asyncio.Event()
@@ -147,7 +152,7 @@ class Feed:
             connection = await self._connect()
             try:
                 connection.add_termination_listener(lambda _connection: self._wake.set())
-                await store.listen(connection, self._hear)
+                await standing.listen(connection, self._hear)
                 self.listening.set()
                 log.info("feed.listening")
                 yield connection
@@ -163,7 +168,6 @@ class Feed:
         self._look_at(set(self._subscriptions))
         while listens and not connection.is_closed():
             if await self._woken(next_check):
-                await self._stop_floods(connection)
                 await self._tell_changes(connection)
                 await asyncio.sleep(PACE_SECONDS)
             if now() >= next_check:  # however busy it is
@@ -172,8 +176,7 @@ class Feed:
     async def _checked(self, connection: Connection) -> bool:
         """Whether changes are heard over the connection; all is read again, for some may not have been."""
         self._look_at(set(self._subscriptions))
-        self._heard_of.clear()
-        return await store.still_listens(connection, self._check_seconds / 2)
+        return await standing.still_listens(connection, self._check_seconds / 2)
 
     async def _woken(self, until: float) -> bool:
         with suppress(TimeoutError):
@@ -181,33 +184,20 @@ class Feed:
                 return await self._wake.wait()
         return False
 
-    async def _stop_floods(self, connection: Connection) -> None:
-        """A machine that floods everybody with hints is in hostile hands."""
-        while self._floods:
-            pid = self._floods.pop()
-            hostname = await store.stop_flood(connection, pid)
-            log.warning("feed.flooded", process=pid, hostname=hostname)
-
     async def _tell_changes(self, connection: Connection) -> None:
         self._wake.clear()
         self._heard = 0
         stale, self._stale = self._stale & self._subscriptions.keys(), set()
         ids = {topic for topic in stale if topic != POOL}
         if ids:
-            for lease in await store.read_leases(connection, ids):
+            for lease in await standing.read_leases(connection, ids):
                 self._tell(lease.id, lease)
         if POOL in stale:
-            self._tell(POOL, await store.read_counts(connection, self._pool))
+            self._tell(POOL, await standing.read_counts(connection, self._pool))
 
     def _hear(self, pid: int, channel: str, payload: str) -> None:
-        """Note whose a notification is, and what it may be about.
-
-        Somebody's change of place changes the place of all who wait.
-        """
-        self._heard_of[pid] += 1
-        if self._heard_of[pid] == FLOOD:
-            self._floods.add(pid)
-            self._wake.set()
+        """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
+        self._tell_heard(pid, payload)
         changed: set[Topic] = {POOL}
         if channel == LEASE_CHANNEL:
             self._heard += 1

@@ -18,7 +18,7 @@ from alembic.util import CommandError
 from sqlalchemy.ext.asyncio import AsyncConnection, create_async_engine
 from sqlalchemy.pool import NullPool
 
-from allocator.blockers import Seen, watched
+from allocator.blockers import Seen, Tell, watched
 from allocator.migrations import MigrationFailed, execute, function_files
 
 __all__ = ["MigrationFailed", "Version", "downgrade", "history", "offline_sql", "stamp", "upgrade"]
@@ -53,22 +53,22 @@ class Version:
     applied: bool
 
 
-async def upgrade(dsn: str) -> str | None:
+async def upgrade(dsn: str, tell: Tell | None = None) -> str | None:
     """Applies the versions that are missing, then every function; returns the version now. `dsn` is the owner's.
 
-    There is no stopping at an earlier version, for the functions are the newest one's.
+    `tell` hears for whom it waits. There is no stopping at an earlier version, for the functions are the newest one's.
     """
-    return await _migrate(dsn, lambda config: _to(LATEST, command.upgrade, config), _apply_functions)
+    return await _migrate(dsn, Seen(tell), lambda config: _to(LATEST, command.upgrade, config), _apply_functions)
 
 
-async def downgrade(dsn: str, version: str) -> str | None:
+async def downgrade(dsn: str, version: str, tell: Tell | None = None) -> str | None:
     """Goes back to `version` ("base": an empty database, "-1": one back); the down scripts drop what is not of it."""
-    return await _migrate(dsn, lambda config: _to(version, command.downgrade, config))
+    return await _migrate(dsn, Seen(tell), lambda config: _to(version, command.downgrade, config))
 
 
 async def stamp(dsn: str, version: str) -> str | None:
     """Writes down that the database is at `version`, and runs nothing."""
-    return await _migrate(dsn, lambda config: _to(version, command.stamp, config))
+    return await _migrate(dsn, Seen(), lambda config: _to(version, command.stamp, config))
 
 
 async def history(dsn: str) -> list[Version]:
@@ -108,18 +108,21 @@ class _InTheWay(Exception):
     """Somebody holds what the migration needs: it may have it at the next try."""
 
 
-async def _migrate(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None = None) -> str | None:
+async def _migrate(
+    dsn: str, seen: Seen, run: Callable[[Config], None], then: Callable[..., None] | None = None
+) -> str | None:
     try:
-        return await _migrate_in_turn(dsn, run, then)
+        return await _migrate_in_turn(dsn, seen, run, then)
     except (MigrationFailed, sqlalchemy.exc.DBAPIError, asyncpg.PostgresError) as error:
         sentence = f"The database is as it was: {_reason(error)}"
         await _record_failure(dsn, sentence)
         raise MigrationFailed(sentence) from error
 
 
-async def _migrate_in_turn(dsn: str, run: Callable[[Config], None], then: Callable[..., None] | None) -> str | None:
+async def _migrate_in_turn(
+    dsn: str, seen: Seen, run: Callable[[Config], None], then: Callable[..., None] | None
+) -> str | None:
     """Tries again while somebody is in the way, and lets others pass. Raises MigrationFailed, saying who it is."""
-    seen = Seen()
     for wait in WAITS_SECONDS:
         try:
             async with _connection(dsn) as connection, watched(dsn, await _pid(connection), seen):

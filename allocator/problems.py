@@ -62,7 +62,7 @@ SENTENCES = {
     "missing": "{name} is missing.",
     "extra_forbidden": "{name} is no field of this request: leave it out.",
     "string_type": "{name} must be text.",
-    "string_too_short": "{name} is too short.",
+    "string_too_short": "{name} is missing or too short.",
     "string_too_long": "{name} may have at most {max_length} characters.",
     "string_pattern_mismatch": "{name} is not written as it must be: see /docs.",
     "string_unicode": "{name} contains characters that are not valid Unicode.",

@@ -14,6 +14,7 @@ from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import NoToken
 from allocator.feed import Feed
+from allocator.floods import Floods
 from allocator.metrics import Metrics
 from allocator.problems import Problems
 from allocator.schedule import BackupSchedule
@@ -55,17 +56,25 @@ class Service:
 async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
     """The service, with its feed and sweeps running; the database may come later."""
     metrics = Metrics()
-    feed = Feed(connector(settings.database, "feed"), settings.pool.name)
     sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
     async with (
         Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
-        alongside(feed.run()),
+        following(settings, store) as feed,
         alongside(sweeper.run()),
         alongside(BackupSchedule(settings.database, settings.backup).run()),
         alongside(Arrivals(store, region_of(settings.identity)).run()),
     ):
         yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
         feed.end_streams()
+
+
+@asynccontextmanager
+async def following(settings: Settings, store: Store) -> AsyncIterator[Feed]:
+    """A feed that follows what changes, and has those stopped who flood it."""
+    floods = Floods(store.stop_flood)
+    feed = Feed(connector(settings.database, "feed"), settings.pool.name, floods.heard)
+    async with alongside(floods.run()), alongside(feed.run()):
+        yield feed
 
 
 async def service_of(request: Request) -> Service:

@@ -1,15 +1,15 @@
-"""The only module that queries for the service: one statement a method, its errors in our own words."""
+"""What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
 import json
-from collections.abc import AsyncIterator, Callable, Collection, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING
 from uuid import UUID
 
 import asyncpg
 
-from allocator import config, errors
+from allocator import errors, standing
 from allocator.connection import Connect, PooledConnection, why_lost
 from allocator.logins import SecretMissing
 from allocator.tokens import sha256
@@ -19,7 +19,6 @@ from allocator.views import (
     Counts,
     Enrolled,
     HeldLease,
-    HistoryHead,
     Instance,
     LeaseView,
     PoolRules,
@@ -28,7 +27,6 @@ from allocator.views import (
 )
 from client.command import Accepts, Command, summary
 from client.network import Connection
-from client.protocol import CHANNEL
 
 if TYPE_CHECKING:
     Pool = asyncpg.Pool[asyncpg.Record]
@@ -40,24 +38,6 @@ WAIT_SECONDS = 2.0
 
 RETRIES = 3
 """How often a statement is run again when PostgreSQL asks for that."""
-
-LEASE_CHANNEL = "lease_updates"
-"""PostgreSQL channel on which changed leases are hinted at; only allocators listen to it."""
-
-CHANNELS = (CHANNEL, LEASE_CHANNEL)
-
-Duty = Literal["deadlines", "lost", "queue", "secrets", "roles", "seal", "months", "usage"]
-
-DUTIES: dict[Duty, str] = {
-    "deadlines": "SELECT sweep_deadlines()",
-    "lost": "SELECT sweep_lost($1)",
-    "queue": "SELECT sweep_queue()",
-    "secrets": "SELECT sweep_secrets()",
-    "roles": "SELECT sweep_roles()",
-    "seal": "SELECT sweep_seal()",
-    "months": "SELECT sweep_months()",
-    "usage": "SELECT sweep_usage()",
-}
 
 SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "LL002": errors.IllegalChange,
@@ -104,7 +84,7 @@ def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
         said = error.as_dict()
         words = f"{said['message']}. {said.get('hint', '')}".strip()
         return kind(words[0].upper() + words[1:], why=f"SQLSTATE {state}")
-    return kind(why=f"SQLSTATE {state}")
+    return kind(why=f"SQLSTATE {state} {type(error).__name__}")
 
 
 class Store:
@@ -198,7 +178,7 @@ class Store:
     async def counts(self, pool: str) -> Counts:
         """The pool at a glance."""
         async with self._connection() as connection:
-            return await read_counts(connection, pool)
+            return await standing.read_counts(connection, pool)
 
     async def enrol_vm(self, join_token: str, verifier: str, instance: Instance | None = None) -> Enrolled:
         """Let a machine in, which has shown that it is `instance` if that is given. Raises JoinRefused."""
@@ -223,6 +203,12 @@ class Store:
         """Write down that a machine did not come, and in which phase it stopped. Whether nobody else had."""
         rows = await self._ask("SELECT note_absence($1, $2) AS noted", absent.token_sha256, phase)
         return bool(rows[0]["noted"])
+
+    async def stop_flood(self, pid: int) -> str | None:
+        """Revoke the machine whose session floods everybody; None when it is no machine's or it has a lot to tell."""
+        rows = await self._ask("SELECT stop_flood($1) AS hostname", pid)
+        hostname: str | None = rows[0]["hostname"]
+        return hostname
 
     async def tally(self) -> Tally:
         """How many of what there are. Leases that are over are not counted: there are ever more of them."""
@@ -272,58 +258,6 @@ class Store:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise  # a new one could have been opened, but nobody answered
             raise errors.Busy from None
-
-
-async def listen(connection: Connection, hear: Callable[[int, str, str], None]) -> None:
-    """Have `hear(pid, channel, payload)` called for every notification. Read after this returns, not before."""
-    for channel in CHANNELS:
-        await connection.add_listener(channel, lambda _connection, pid, name, payload: hear(pid, name, str(payload)))
-
-
-async def stop_flood(connection: Connection, pid: int) -> str | None:
-    """Revoke the machine whose session floods everybody with notifications; returns its name, None when it is none."""
-    hostname: str | None = await connection.fetchval("SELECT stop_flood($1)", pid)
-    return hostname
-
-
-async def still_listens(connection: Connection, seconds: float) -> bool:
-    """Whether the connection answers within `seconds` and kept its LISTENs (a pooler or DISCARD ALL takes them)."""
-    rows = await connection.fetch("SELECT pg_listening_channels() AS channel", timeout=seconds)
-    return {row["channel"] for row in rows} >= set(CHANNELS)
-
-
-async def read_leases(connection: Connection, ids: Collection[UUID]) -> list[LeaseView]:
-    """These leases as they are now, in one statement; those that are gone are left out."""
-    rows = await connection.fetch("SELECT *, clock() AS now FROM lease_views WHERE id = ANY ($1)", list(ids))
-    return [LeaseView.of(dict(row)) for row in rows]
-
-
-async def read_counts(connection: Connection | PooledConnection, pool: str) -> Counts:
-    """The pool at a glance."""
-    row = await connection.fetchrow("SELECT * FROM pool_counts($1)", pool)
-    assert row is not None
-    return Counts(**row)
-
-
-async def ensure_pool(connection: Connection, pool: config.Pool) -> None:
-    """Make the pool what the configuration says."""
-    accepts, limits = (
-        (pool.desktop, list(pool.programs)),
-        (pool.lease_seconds, pool.command_seconds, pool.queue_seconds),
-    )
-    await connection.execute("SELECT ensure_pool($1, $2, $3, $4, $5, $6)", pool.name, *accepts, *limits)
-
-
-async def sweep(connection: Connection, duty: Duty, contact_seconds: float) -> int:
-    """Do one periodic duty; returns how many rows it changed (0 also when another allocator is at it)."""
-    arguments = (contact_seconds,) if duty == "lost" else ()
-    return int(await connection.fetchval(DUTIES[duty], *arguments))
-
-
-async def history_head(connection: Connection) -> HistoryHead | None:
-    """The newest seal of the history; None before the first."""
-    row = await connection.fetchrow("SELECT * FROM history_head()")
-    return HistoryHead(**row) if row else None
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:

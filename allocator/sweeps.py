@@ -11,12 +11,13 @@ from math import inf
 
 import structlog
 
-from allocator import store
+from allocator import standing
 from allocator.config import Pool
 from allocator.connection import Connect
 from allocator.errors import DatabaseUnavailable, ServiceError
 from allocator.metrics import Metrics
-from allocator.store import DUTIES, Duty, translated
+from allocator.standing import DUTIES, Duty
+from allocator.store import translated
 from client.network import Connection
 
 log = structlog.get_logger()
@@ -80,7 +81,7 @@ class Sweeper:
     async def _sweep(self, connection: Connection, duty: Duty) -> int:
         try:
             with translated():
-                changed = await store.sweep(connection, duty, _now() - self.contact_at)
+                changed = await standing.sweep(connection, duty, _now() - self.contact_at)
         except ServiceError as error:
             if isinstance(error, DatabaseUnavailable):
                 raise
@@ -96,7 +97,7 @@ class Sweeper:
         if _now() - self._head_told_at < HEAD_SECONDS:
             return
         with translated():
-            head = await store.history_head(connection)
+            head = await standing.history_head(connection)
         if head:
             log.info("history.head", head=str(head), events=head.events)
             self._head_told_at = _now()
@@ -108,7 +109,7 @@ class Sweeper:
             with translated():
                 self._connection = await self._connect()
                 self.contact_at = self.swept_at = _now()
-                await store.ensure_pool(self._connection, self._pool)
+                await standing.ensure_pool(self._connection, self._pool)
             self.in_contact.set()
             self._loss_is_told = False
             log.info("sweeps.connected")

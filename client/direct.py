@@ -236,9 +236,9 @@ class DirectTransport:
         patient = _now() - self._refused_since < self._refused_patience
         return Unreachable(_words(error)) if patient else UnknownVm(_words(error))
 
-    def _notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
-        if not self._pace.pending and concerns(str(payload), self._vm_id):
-            self._pace.hint()
+    def _notified(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
+        if self._pace.would_wake(pid) and concerns(str(payload), self._vm_id):
+            self._pace.hint(pid)
 
     def _ended(self, _connection: object) -> None:
         self.wake.set()

@@ -93,34 +93,32 @@ class Backoff:
 
 
 class Pace:
-    """Lets hints through: the first few at once, then `rate` a second. What comes between is let through as one."""
+    """Lets hints through: of each sender the first few at once, then `rate` a second; what comes between, as one.
 
-    def __init__(self, event: asyncio.Event, rate: float = 5.0, burst: int = 10) -> None:
+    So whoever forges hints without end delays nobody else's. Senders are told apart by any number of theirs.
+    """
+
+    def __init__(self, event: asyncio.Event, rate: float = 5.0, burst: int = 3) -> None:
         self._event = event
         self._rate = rate
         self._burst = burst
-        self._tokens = float(burst)
-        self._filled_at = 0.0
+        self._full_at: dict[int, float] = {}
         self._pending: asyncio.TimerHandle | None = None
 
-    @property
-    def pending(self) -> bool:
-        """Whether a later wake-up is already arranged: then one more hint changes nothing."""
-        return self._pending is not None or self._event.is_set()
+    def would_wake(self, sender: int) -> bool:
+        """Whether a hint of this sender would change anything: not when a wake-up has come, or is arranged, already."""
+        return not self._event.is_set() and (self._pending is None or self._delay(sender) <= 0)
 
-    def hint(self) -> None:
-        """Set the event now or, when it was set too often, as soon as the rate allows."""
-        if self.pending:
+    def hint(self, sender: int) -> None:
+        """Set the event now or, when this sender set it too often, as soon as the rate allows."""
+        if not self.would_wake(sender):
             return
-        loop = asyncio.get_running_loop()
-        now = loop.time()
-        self._tokens = min(self._burst, self._tokens + (now - self._filled_at) * self._rate)
-        self._filled_at = now
-        self._tokens -= 1
-        if self._tokens >= 0:
+        delay = self._delay(sender)
+        self._charge(sender)
+        if delay <= 0:
             self._event.set()
         else:
-            self._pending = loop.call_later(-self._tokens / self._rate, self._let_through)
+            self._pending = asyncio.get_running_loop().call_later(delay, self._let_through)
 
     def cancel(self) -> None:
         """Forget an arranged wake-up."""
@@ -128,6 +126,20 @@ class Pace:
             self._pending.cancel()
             self._pending = None
 
+    def _delay(self, sender: int) -> float:
+        """Seconds until this sender may wake again."""
+        return self._full_at.get(sender, 0.0) - _now() - (self._burst - 1) / self._rate
+
+    def _charge(self, sender: int) -> None:
+        """Note when the sender will have all its wake-ups again; whoever has them is forgotten."""
+        now = _now()
+        self._full_at = {one: at for one, at in self._full_at.items() if at > now}
+        self._full_at[sender] = max(now, self._full_at.get(sender, 0.0)) + 1 / self._rate
+
     def _let_through(self) -> None:
         self._pending = None
         self._event.set()
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

@@ -27,6 +27,8 @@ LEAST_FREE = 1 << 30
 A_WEEK_AGO = "SELECT clock_timestamp() - interval '7 days'"
 """Since when the history is looked at; `lablink verify` reads all of it."""
 
+OUT_OF_SERVICE = "SELECT array_agg(hostname ORDER BY hostname) FROM vms WHERE status = 'failed'"
+
 READY_SECONDS = 3.0
 LEFT_OPEN_SECONDS = 10.0
 MANY = 8
@@ -52,11 +54,14 @@ async def diagnose(data_dir: Path | None, settings: Sequence[str]) -> list[Line]
     try:
         known = load_settings(settings, place)
     except ConfigError as error:
-        return [Line("settings", False, str(error), "Correct them: allocator/config.py says what is allowed.")]
+        return [
+            Line("settings", False, str(error), "Correct what was given: --data-dir, its file overrides, or --set.")
+        ]
     where = f"those of {place}" if place else "those of conf/, as no .lablink is here or above"
     lines = [Line("settings", True, where if not settings else f"{where}, and --set")]
     database = known.database
-    for part in (_secrets(database), _database(database, place), _service(known, place), _machine(database, place)):
+    asked = (_secrets(database), _database(database, place), _pooler(database), _service(known, place))
+    for part in (*asked, _machine(database, place)):
         lines += [line async for line in part]
     return lines
 
@@ -83,6 +88,8 @@ async def _database(database: Database, place: Path | None) -> Lines:
     for login in (database.service, database.owner):
         entered = await enter(database, login)
         if isinstance(entered, Obstacle):
+            if entered.step == "secrets":
+                continue  # told already
             yield Line(entered.step, False, entered.what, entered.cure)
             continue
         yield Line("login", True, f"{login.user} is let in, {'over TLS' if database.tls == 'verify-full' else 'here'}")
@@ -99,7 +106,7 @@ async def _as_service(connection: Connection) -> Lines:
     except asyncpg.PostgresError as error:
         yield Line("permissions", False, f"the service may not do its work: {error}.", "lablink db migrate")
     else:
-        yield Line("permissions", True, f"the service may do its work; {free} machines are free")
+        yield Line("permissions", True, f"the service may do its work; free machines: {free}")
 
 
 async def _as_owner(connection: Connection, database: Database) -> Lines:
@@ -134,9 +141,11 @@ async def _listeners(connection: Connection) -> Lines:
             "listeners", False, "no allocator listens: pages do not follow, and queues move slowly", "lablink serve"
         )
     if found.unheard:
-        names = ", ".join(found.unheard[:MANY]) + (" …" if found.unheard[MANY:] else "")
         cure = "Start their clients; their logs say what keeps them away: journalctl -u lablink-client"
-        yield Line("machines", False, f"{len(found.unheard)} are not connected: {names}", cure)
+        yield Line("machines", False, f"{len(found.unheard)} not connected: {_few(found.unheard)}", cure)
+    if out := await connection.fetchval(OUT_OF_SERVICE):
+        cure = "lablink vms list says why, and what to do; if nothing else: lablink vms return HOSTNAME"
+        yield Line("machines", None, f"{len(out)} out of service: {_few(out)}", cure)
     if found.queue_usage > 0.5:
         cure = "Somebody listens and does not read: lablink db kill-idle"
         yield Line("listeners", False, f"the queue of notifications is {found.queue_usage:.0%} full", cure)
@@ -148,6 +157,33 @@ async def _listeners(connection: Connection) -> Lines:
         yield Line(
             "locks", False, what, "COMMIT or ROLLBACK there, or: lablink db kill-idle --older 10s --in-transaction"
         )
+
+
+async def _pooler(database: Database) -> Lines:
+    if not (pooler := database.pooler):
+        return
+    entered = await door(pooler) or await enter(pooler, pooler.service)
+    if isinstance(entered, Obstacle):
+        cure = "Look at PgBouncer, its log, database.pooler_host and pooler_port: requests are answered with 503."
+        yield Line("pooler", False, entered.what, cure)
+        return
+    try:
+        await entered.execute("SELECT", timeout=READY_SECONDS)
+    except (asyncpg.PostgresError, OSError, TimeoutError) as error:
+        yield Line(
+            "pooler",
+            False,
+            f"it lets us in and leads nowhere ({error or type(error).__name__})",
+            "Read PgBouncer's log.",
+        )
+    else:
+        yield Line("pooler", True, f"requests get through on {pooler.host}:{pooler.port}")
+    finally:
+        entered.terminate()
+
+
+def _few(names: Sequence[str]) -> str:
+    return ", ".join(names[:MANY]) + (" …" if names[MANY:] else "")
 
 
 async def _service(known: Settings, place: Path | None) -> Lines:

@@ -10,7 +10,7 @@ from contextlib import AbstractAsyncContextManager
 
 from allocator.cli.failures import Unreachable
 from allocator.cli.output import complain
-from allocator.store import listen
+from allocator.standing import listen
 from client.network import Connection
 
 LOOK_EVERY = 2.0

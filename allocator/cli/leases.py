@@ -31,6 +31,7 @@ COLUMNS = {
     "failure": "Failure",
 }
 FACTS = COLUMNS | {
+    "told": "Its holder reads",
     "kind": "Kind",
     "pool": "Pool",
     "assigned_at": "Assigned",
@@ -69,11 +70,13 @@ def show_lease(name: Lease, as_json: Json = False, data_dir: DataDir = None, set
     Example: `lablink leases show ada@example.org`
     """
     from allocator.cli import admin, output
+    from allocator.wording import FAILURES
 
     async def work(connection: "Connection") -> None:
         lease, now = await admin.lease(connection, name), await admin.clock(connection)
         events = await admin.newest_events(connection, 50, lease_id=lease["id"])
-        output.show_thing(lease, FACTS, events, now=now, as_json=as_json)
+        told = FAILURES.get(lease["failure"] or "")
+        output.show_thing({**lease, "told": told}, FACTS, events, now=now, as_json=as_json)
 
     run_on_database(work, data_dir, settings)
 

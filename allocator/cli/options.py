@@ -25,7 +25,8 @@ DataDir = Annotated[
         "--data-dir",
         metavar="DIR",
         envvar="LABLINK_DATA_DIR",
-        help="The data directory of a running `lablink up`. Left out: .lablink here or in a directory above, if any.",
+        help="Where settings are kept, in a file `overrides`: an installation's, or those of a `lablink up`. Left out: "
+        ".lablink here or in a directory above, if any.",
         rich_help_panel=PLACE,
     ),
 ]

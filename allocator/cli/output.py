@@ -9,10 +9,11 @@ from uuid import UUID
 
 import typer
 from rich.console import Console
-from rich.table import Table
+from rich.table import Table as Grid
 from rich.text import Text
 
 from allocator.cli.failures import CommandFailed
+from allocator.cli.table import Table
 
 Row = Mapping[str, Any]
 
@@ -36,6 +37,7 @@ DIRECTIONS = [0x061C, 0x200E, 0x200F, *range(0x2028, 0x202F), *range(0x2066, 0x2
 UNSEEN = [*CONTROLS, *DIRECTIONS]
 """What terminals act on instead of showing it: control characters, and those that turn the direction of writing."""
 
+SPACES = str.maketrans("\n\t", "  ")
 HARMLESS = dict.fromkeys(UNSEEN, "�")
 ESCAPED = {number: f"\\u{number:04x}" for number in UNSEEN}
 
@@ -136,17 +138,12 @@ def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> 
     """
     listed = list(rows)
     used = {key: title for key, title in columns.items() if any(row[key] not in NOTHING for row in listed)}
-    made = Table(box=None, pad_edge=False, header_style="bold", padding=(0, 2, 0, 0))
-    for title in used.values():
-        made.add_column(title, overflow="fold")
-    for row in listed:
-        made.add_row(*(_one_line(cell(_short(row[key]), now)) for key in used))
-    return made
+    return Table(list(used.values()), [[_one_line(cell(_short(row[key]), now)) for key in used] for row in listed])
 
 
-def facts(thing: Row, titles: Mapping[str, str], *, now: datetime) -> Table:
+def facts(thing: Row, titles: Mapping[str, str], *, now: datetime) -> Grid:
     """One thing as lines of title and value, leaving out what is not set."""
-    made = Table(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
+    made = Grid(box=None, pad_edge=False, show_header=False, padding=(0, 2, 0, 0))
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for key, title in titles.items():
@@ -197,7 +194,7 @@ def _short(value: object) -> object:
 
 def _one_line(text: Text) -> Text:
     """What stands in a table stays in its row: a second line would look like another row."""
-    return Text(" ".join(text.plain.split("\n")), style=text.style)
+    return Text(text.plain.translate(SPACES), style=text.style)
 
 
 def _word(item: object) -> str:

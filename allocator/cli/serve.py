@@ -1,6 +1,7 @@
 """`lablink serve`: the allocator."""
 
 import asyncio
+import gc
 import socket
 import ssl
 from pathlib import Path
@@ -43,6 +44,8 @@ def serve(
     loaded = settings_of(data_dir, [*(overrides or []), *(settings or [])])
     with listener_of(loaded.server, fd) as listener:
         server = new_server(loaded)
+        gc.freeze()  # what stays for good is not looked at again; what comes and goes is, often and briefly
+        gc.set_threshold(700)
         server.run(sockets=[listener])
     if not server.started:
         raise CommandFailed("The allocator did not start: see the lines above.")
@@ -84,6 +87,7 @@ def require_certificate(server: "Server") -> None:
 def listener_of(server: "Server", fd: int | None) -> socket.socket:
     """The socket to accept on: an open one that was handed to us, or one at the host and port that are set."""
     from allocator.cli.failures import CommandFailed
+    from allocator.upkeep.way_in import in_words
 
     try:
         if fd is not None:
@@ -96,5 +100,5 @@ def listener_of(server: "Server", fd: int | None) -> socket.socket:
     except OSError as error:
         where = f"Descriptor {fd}" if fd is not None else f"{server.host} port {server.port}"
         raise CommandFailed(
-            f"{where} cannot be listened on ({error.strerror}): choose another server.host or server.port."
+            f"{where} cannot be listened on ({in_words(error)}): choose another server.host or server.port."
         ) from error

@@ -7,11 +7,11 @@ BYTES = {"kB": 1 << 10, "MB": 1 << 20, "GB": 1 << 30, "TB": 1 << 40}
 
 
 def seconds(text: str) -> float:
-    """`90s`, `10m`, `2h` or `1d` in seconds; a bare number is seconds. Raises Misused."""
-    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)?", text.strip())
+    """`90s`, `10m`, `2h` or `1d` in seconds; a bare number may have been meant as anything. Raises Misused."""
+    found = re.fullmatch(r"(\d+(?:\.\d+)?) ?(s|m|min|h|d)", text.strip())
     if not found:
         raise _misused(f"{text} is no length of time, which is a number with s, m, h or d, for example 10m.")
-    return float(found[1]) * SECONDS[found[2] or "s"]
+    return float(found[1]) * SECONDS[found[2]]
 
 
 def size(text: str) -> int:

@@ -17,7 +17,9 @@ class TransportName(StrEnum):
 
 Vms = Annotated[int, typer.Option("--vms", min=0, max=500, help="How many machines to lend.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")]
-Transport = Annotated[TransportName, typer.Option("--transport", help="How machines hear of work.")]
+Transport = Annotated[
+    TransportName, typer.Option("--transport", help="How machines hear of work; the hub is still to come.")
+]
 DataDir = Annotated[
     Path | None,
     typer.Option(

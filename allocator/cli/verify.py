@@ -15,8 +15,8 @@ WRONG = {"rule": "Rule", "what": "What is wrong", "cure": "What to do"}
 NOTES = WRONG | {"what": "Worth knowing"}
 
 Since = Annotated[
-    datetime | None,
-    typer.Option(formats=["%Y-%m-%d", "%Y-%m-%dT%H:%M:%S"], help="Of the history, only what was sealed since (UTC)."),
+    str | None,
+    typer.Option(metavar="DATE", help="Of the history, only what was sealed since, for example 2026-11-01 (UTC)."),
 ]
 Kept = Annotated[
     str | None,
@@ -47,7 +47,7 @@ def verify(
     from allocator.cli.long_runs import shown_progress
     from allocator.upkeep.verify import promises
 
-    kept, from_then = _head(head), since and since.replace(tzinfo=UTC)
+    kept, from_then = _head(head), _moment(since)
     with shown_progress() as tell:
         found = asked(lambda dsn: promises(dsn, since=from_then, head=kept, tell=tell), data_dir, settings or [])
     tell_findings(found, as_json)
@@ -69,6 +69,16 @@ def tell_findings(found: "list[Finding]", as_json: bool) -> None:
             output.show_rows(notes, NOTES, as_json=False)
     if wrong:
         raise typer.Exit(1)
+
+
+def _moment(text: str | None) -> datetime | None:
+    from allocator.cli.failures import Misused
+
+    try:
+        when = datetime.fromisoformat(text) if text else None
+    except ValueError:
+        raise Misused(f"{text} is no date: give 2026-11-01, or 2026-11-01T06:30:00.") from None
+    return when.replace(tzinfo=when.tzinfo or UTC) if when else None
 
 
 def _head(text: str | None) -> "Head | None":

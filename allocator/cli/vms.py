@@ -174,7 +174,7 @@ def rotate_vm(hostname: Hostname, as_json: Json = False, data_dir: DataDir = Non
     """
     from allocator.cli import admin
 
-    sentence = "{} makes itself a new password when it connects next: lablink vms show {}"
+    sentence = "{} makes itself a new password when it connects next; lablink vms show {} tells when it has."
     _act("rotate", hostname, as_json=as_json, data_dir=data_dir, settings=settings, sentence=sentence)
 
     async def work(connection: "Connection") -> None:
@@ -191,7 +191,7 @@ def revoke_vm(
     data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
-    """Make a machine's password worth nothing. Whoever has it loses it; only an invitation brings the machine back.
+    """Make a machine's password worth nothing. Whoever has the machine loses it; only an invitation brings it back.
 
     Example: `lablink vms revoke vm-2`
     """
@@ -203,7 +203,7 @@ def revoke_vm(
 
 @app.command("invite")
 def invite_vm(
-    hostname: Hostname,
+    hostname: Annotated[str, typer.Argument(metavar="HOSTNAME", help="The name that the machine will have.")],
     pool: Annotated[str, typer.Option("--pool", help="The kind of machine that it is.")] = "default",
     minutes: Annotated[int, typer.Option("--minutes", min=1, max=10_080, help="How long the token is good for.")] = 60,
     yes: Yes = False,

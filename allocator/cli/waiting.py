@@ -7,14 +7,11 @@ from typing import TypeVar
 
 import asyncpg
 
-from allocator.blockers import Blocker, blocker
+from allocator.blockers import SAY_AFTER, Blocker, blocker
 from allocator.cli.admin import limit_lock_waits
 from allocator.cli.failures import CommandFailed
 from allocator.cli.output import complain, duration
 from client.network import Connection
-
-SAY_AFTER = 1.0
-"""Seconds of waiting that need no explanation."""
 
 GIVE_UP_AFTER = 5.0
 """Seconds that a command waits for one lock."""
@@ -36,6 +33,11 @@ async def wait_aloud(connect: Connect, work: Callable[[Connection], Awaitable[T]
             telling.cancel()
 
 
+def say_for_whom(held_by: Blocker) -> None:
+    """Says on standard error for whom we wait."""
+    complain(f"Waiting for {held_by}, whose transaction has been open for {duration(held_by.seconds)} …")
+
+
 async def _tell(connect: Connect, pid: int) -> Blocker | None:
     """Say for whom that session waits, once it has waited long enough; returns who it is."""
     await asyncio.sleep(SAY_AFTER)
@@ -43,7 +45,7 @@ async def _tell(connect: Connect, pid: int) -> Blocker | None:
         async with connect() as another:
             held_by = await blocker(another, pid)
         if held_by:
-            complain(f"Waiting for {held_by}, whose transaction has been open for {duration(held_by.seconds)} …")
+            say_for_whom(held_by)
         return held_by
     return None
 

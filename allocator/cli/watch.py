@@ -52,7 +52,8 @@ class Watch:
         if self.as_json:
             return output.print_json_lines(changes)
         for change in changes:
-            output.say("  ".join(str(value) for value in change.values() if value is not None))
+            told = {**change, "epoch": f"epoch {change['epoch']}"}
+            output.say("  ".join(str(value) for value in told.values() if value is not None))
 
 
 def _telling(vm: admin.Row) -> Change:

@@ -20,7 +20,7 @@ ROLES = (bootstrap.OWNER, bootstrap.SERVICE, bootstrap.READER)
 
 def load() -> None:
     """Import what preparing the database needs: a third of a second that PostgreSQL's start covers."""
-    for name in ("allocator.migrate", "allocator.store"):
+    for name in ("allocator.migrate", "allocator.standing"):
         importlib.import_module(name)
 
 
@@ -58,13 +58,13 @@ class Installation:
 
     async def prepare_database(self) -> str | None:
         """Make roles and database, bring it to the newest version, with the pool that is set; returns that version."""
-        from allocator import config, migrate, store  # loaded while PostgreSQL started: see load
+        from allocator import config, migrate, standing  # loaded while PostgreSQL started: see load
 
         passwords = {role: kept_secret(self.data_dir, role) for role in ROLES}
         await bootstrap.prepare(self.server.dsn(), passwords)
         version = await migrate.upgrade(self.owner_dsn)
         async with self.owner() as connection:
-            await store.ensure_pool(connection, config.load_settings(data_dir=self.data_dir).pool)
+            await standing.ensure_pool(connection, config.load_settings(data_dir=self.data_dir).pool)
         return version
 
     def write_settings(self) -> None:

@@ -1,6 +1,6 @@
 // What the pages cannot do with HTML alone. All of them work without it, only less conveniently.
 (() => {
-  const clock = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "2-digit", minute: "2-digit" });
+  const clock = new Intl.DateTimeFormat(undefined, { weekday: "short", hour: "numeric", minute: "2-digit" });
 
   // Times come in UTC with words for the time left; people read their own clock.
   const localise = (root) => {

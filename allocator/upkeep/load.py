@@ -11,6 +11,8 @@ from allocator.upkeep.backup import Backup, count, tables
 from allocator.upkeep.reach import connected
 
 JOBS = 2
+SECTIONS = (["--section=pre-data", "--section=data"], ["--section=post-data"])
+"""One after the other: with more than one job, a trigger on the history may else come before the rows of its months."""
 AT_TABLE = re.compile(r'processing data for table "(.+)"')
 
 NOT_OURS = re.compile(
@@ -47,7 +49,9 @@ async def load(dsn: str, backup: Backup, file: Path, tell: Tell) -> None:
         wanted.flush()
         options = ["--exit-on-error", "--no-owner", "--no-password", "--verbose", f"--jobs={JOBS}"]
         where = f"--dbname={programs.environment(dsn)['PGDATABASE']}"
-        await programs.run(program, [*options, where, f"--use-list={wanted.name}", str(file)], dsn, hear)
+        for sections in SECTIONS:
+            command = [*options, *sections, where, f"--use-list={wanted.name}", str(file)]
+            await programs.run(program, command, dsn, hear)
     async with connected(dsn) as connection:
         await connection.execute("ANALYZE")
 

@@ -40,9 +40,10 @@ class Step:
 
 @dataclass(slots=True)
 class Rehearsal:
-    """What a rehearsal showed. `problems` are sentences; none when all went well."""
+    """What a rehearsal showed. `problems` are sentences; none when all went well. `pending` are versions to go to."""
 
     backup: str
+    pending: list[str] | None = None
     steps: list[Step] = field(default_factory=list)
     problems: list[str] = field(default_factory=list)
 
@@ -60,10 +61,14 @@ class Rehearsal:
 
 
 async def verify(dsn: str, storage: Storage, name: str, tell: Tell) -> Rehearsal:
-    """Restore the backup into a scratch database on the server of `dsn` (the owner's), and look at rows and schema."""
+    """Restore the backup into a scratch database on the server of `dsn` (the owner's), and look at rows and schema.
+
+    Functions are renewed before, as a restore does: a backup may be older than they are.
+    """
     backup = await named(storage, name)
     async with _restored(dsn, storage, backup, tell) as (scratch, rehearsal):
-        if backup.version == (await migrate.history(dsn))[-1].version:
+        latest = (await migrate.history(dsn))[-1].version
+        if backup.version == latest and await _migrated(scratch, "up", latest, rehearsal):
             async with connected(scratch) as connection:
                 found = await schema_findings(connection, dsn)
             rehearsal.problems += [each.what for each in found if each.wrong]
@@ -77,10 +82,11 @@ async def rehearse(dsn: str, storage: Storage, name: str, tell: Tell) -> Rehears
     async with _restored(dsn, storage, backup, tell) as (scratch, rehearsal):
         columns = await _columns(scratch, backup)
         before = await _contents(scratch, columns)
-        latest = (await migrate.history(scratch))[-1].version
-        steps = [("up", latest)]
-        if latest != backup.version:
-            steps += [("down", backup.version), ("up again", latest)]
+        versions = await migrate.history(scratch)
+        rehearsal.pending = [each.version for each in versions if not each.applied]
+        steps = [("up", versions[-1].version)]
+        if rehearsal.pending:
+            steps += [("down", backup.version), ("up again", versions[-1].version)]
         for number, (step, version) in enumerate(steps):
             await tell(number, len(steps), f"migrating {step}")
             if not await _migrated(scratch, step, version, rehearsal):

@@ -1,5 +1,6 @@
 """docs/states.md and the database list the same changes."""
 
+from allocator.wording import FAILURES
 from tests.docs.markdown import arrows, table
 from tests.support.database import Database
 
@@ -27,6 +28,13 @@ async def test_the_page_explains_every_status_of_a_machine(database: Database) -
         "SELECT from_status AS status FROM vm_transitions UNION SELECT to_status FROM vm_transitions"
     )
     assert explained == {row["status"] for row in stored}
+
+
+def test_the_page_has_the_sentence_for_every_failure() -> None:
+    written = {
+        row["failure"]: row["what its holder reads"] for row in table(STATES, "failure", "what its holder reads")
+    }
+    assert written == FAILURES
 
 
 def test_the_diagrams_draw_what_the_tables_list() -> None:

@@ -90,8 +90,9 @@ async def test_kill_idle_says_whom_it_may_not_end(database: Database) -> None:
     assert await superuser.fetchval("SELECT 1") == 1
 
 
-async def test_kill_idle_with_a_length_of_time_that_is_none(database: Database) -> None:
-    done = await lablink(database, "db", "kill-idle", "--older", "soon")
+@pytest.mark.parametrize("older", ["soon", "10", ""])
+async def test_kill_idle_with_a_length_of_time_that_is_none(database: Database, older: str) -> None:
+    done = await lablink(database, "db", "kill-idle", "--older", older)
     assert done.returncode == 2
     assert "for example 10m" in done.stderr
 

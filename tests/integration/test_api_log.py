@@ -43,7 +43,7 @@ async def test_what_nobody_expected_of_the_database_is_logged_without_the_row_it
 
     assert answer.status_code == 500
     assert answer.json()["detail"].startswith("Something went wrong on our side")
-    assert "SQLSTATE 23514" in caplog.text
+    assert "SQLSTATE 23514 CheckViolationError" in caplog.text
     assert not any(secret in caplog.text + answer.text for secret in PERSONAL)
 
 

@@ -122,7 +122,7 @@ async def test_a_form_that_cannot_be_read_is_not_called_json(api: httpx.AsyncCli
         ({"admin": True}, "admin is no field of this request: leave it out."),
         ({"email": 1}, "email must be text."),
         ({"email": "a" * 300}, "email may have at most 254 characters."),
-        ({"crd_command": ""}, "crd_command is too short."),
+        ({"crd_command": ""}, "crd_command is missing or too short."),
         ({"pool": "Über"}, "pool is not written as it must be: see /docs."),
         ([], "The body must be a JSON object, with its fields in curly brackets."),
     ],

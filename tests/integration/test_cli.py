@@ -1,7 +1,6 @@
 """The `lablink` command against a database: what it prints, what it changes, how it fails."""
 
 import getpass
-import json
 import re
 import subprocess
 from collections.abc import AsyncIterator
@@ -10,19 +9,10 @@ from contextlib import asynccontextmanager
 import asyncpg
 import pytest
 
-from tests.support.admin import answer, lablink
+from tests.support.admin import answer, ask, lablink
 from tests.support.database import Database
 from tests.support.under_way import started
 from tests.support.up import LABLINK, run_lablink
-
-
-async def ask(database: Database, email: str, program: str = "echo") -> None:
-    """Somebody asks for a machine that runs a program."""
-    owner = await database.connect()
-    await owner.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 3600, 60, 3600)")
-    await owner.execute(
-        "SELECT request_vm($1, 'job', $2, NULL, $3, '', '')", email, json.dumps({"argv": [program]}), program
-    )
 
 
 async def test_vms_are_listed_with_who_has_them(database: Database) -> None:
@@ -133,6 +123,17 @@ async def test_the_latest_lease_of_a_person_is_found_when_it_is_over(database: D
     assert "is cancelled already" in again.stdout
 
 
+async def test_an_admin_reads_why_a_lease_failed_as_its_holder_does(database: Database) -> None:
+    vm = await database.vm("vm-1")
+    await ask(database, "ada@example.org")
+    await lablink(database, "vms", "fail", vm.hostname)
+
+    shown = await lablink(database, "leases", "show", "ada@example.org")
+
+    assert "vm-failed" in shown.stdout
+    assert "The machine was taken out of service." in shown.stdout
+
+
 async def test_an_invitation_prints_the_token_once_and_keeps_only_its_hash(database: Database) -> None:
     invited = await lablink(database, "vms", "invite", "vm-9")
     token = invited.stdout.strip()
@@ -230,52 +231,6 @@ async def test_a_refused_change_is_told_with_its_hint(database: Database) -> Non
     assert done.returncode == 1
     assert done.stderr.startswith("VM vm-1 is retired")
     assert "lablink vms invite vm-1" in done.stderr
-
-
-async def test_verify_finds_nothing_wrong_with_a_new_database(database: Database) -> None:
-    await database.vm("vm-1")
-    await ask(database, "ada@example.org")
-
-    done = await lablink(database, "verify")
-
-    assert done.returncode == 0, done.stdout
-    assert done.stdout.strip() == "Everything is as it must be."
-
-
-async def test_verify_names_what_is_wrong(database: Database) -> None:
-    superuser = await database.connect("postgres")
-    await superuser.execute("ALTER TABLE vms DISABLE TRIGGER vm_guard_trigger")
-    await superuser.execute("GRANT SELECT ON vms TO lablink_client")
-    await superuser.execute("GRANT EXECUTE ON FUNCTION retire_vm TO PUBLIC")
-
-    done = await lablink(database, "verify", "--json")
-
-    assert done.returncode == 1
-    assert [row["what"] for row in json.loads(done.stdout)] == [
-        "Everybody may EXECUTE function public.retire_vm(text), and LabLink does not need that.",
-        "The trigger vm_guard_trigger on public.vms is off.",
-        "lablink_client may SELECT table public.vms, and LabLink does not need that.",
-    ]
-
-
-async def test_verify_compares_the_triggers_with_those_that_a_migrate_makes(database: Database) -> None:
-    superuser = await database.connect("postgres")
-    await superuser.execute("ALTER TABLE vms DISABLE TRIGGER vm_follow_update_trigger")
-    await superuser.execute("ALTER TABLE leases ENABLE REPLICA TRIGGER lease_guard_trigger")
-    await superuser.execute("DROP TRIGGER events_guard_trigger ON events")
-    await superuser.execute(
-        "CREATE TRIGGER theirs BEFORE UPDATE ON pools "
-        "FOR EACH ROW EXECUTE FUNCTION suppress_redundant_updates_trigger()"
-    )
-
-    done = await lablink(database, "verify", "--json")
-
-    assert [row["what"] for row in json.loads(done.stdout)] == [
-        "The trigger events_guard_trigger on public.events is missing.",
-        "The trigger lease_guard_trigger on public.leases is off.",
-        "The trigger theirs on public.pools is not one of LabLink's.",
-        "The trigger vm_follow_update_trigger on public.vms is off.",
-    ]
 
 
 async def test_a_machine_is_retired_and_whoever_has_it_is_asked_about(database: Database) -> None:

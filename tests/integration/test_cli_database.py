@@ -94,10 +94,10 @@ def test_a_database_that_takes_connections_and_says_nothing_is_given_up_on() -> 
 
 
 def test_nothing_that_says_which_database_is_exit_code_2_and_advice(tmp_path: Path) -> None:
-    done = run_lablink("vms", "list", f"--data-dir={tmp_path}")
+    done, nothing = (run_lablink("vms", "list", *given) for given in ([f"--data-dir={tmp_path}"], []))
 
-    assert done.returncode == 2
-    assert "lablink up" in done.stderr
+    assert (done.returncode, "is it the right --data-dir?" in done.stderr) == (2, True)
+    assert (nothing.returncode, "Give --data-dir of a `lablink up`" in nothing.stderr) == (2, True)
 
 
 async def test_a_wrong_password_is_exit_code_3_and_not_shown(database: Database) -> None:

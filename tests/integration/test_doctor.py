@@ -14,10 +14,11 @@ import pytest
 from allocator import config
 from allocator.local.postgres import Server
 from allocator.upkeep.way_in import Obstacle, door, enter
-from tests.support.admin import answer, lablink
+from tests.support.admin import answer, lablink, place
 from tests.support.certificates import Authority
 from tests.support.database import PASSWORDS, Database
 from tests.support.doors import server_with, version_with_tls
+from tests.support.pooler import pooler_before
 from tests.support.server import UNSAFE_AND_FAST, TestServer
 from tests.support.service import running_service, settings_for
 from tests.support.up import free_port, run_lablink
@@ -57,6 +58,19 @@ async def test_all_is_well_where_only_the_test_servers_own_settings_are_not(data
     }
 
 
+async def test_a_pooler_that_the_settings_name_is_looked_at(database: Database) -> None:
+    async with pooler_before(database.server) as pooler:
+        setting = f"--set=database.pooler_port={pooler.port}"
+        through = await answer(database, "doctor", setting, code=1)
+        await pooler.kill()
+        away = await answer(database, "doctor", setting, code=1)
+
+    (well,), (ill,) = ([line for line in lines if line["subject"] == "pooler"] for lines in (through, away))
+    assert (well["well"], ill["well"]) == (True, False)
+    assert f"Nobody listens on 127.0.0.1:{pooler.port}" in ill["what"]
+    assert "database.pooler_host and pooler_port" in ill["cure"]
+
+
 async def test_what_is_wrong_stands_beside_what_to_do(database: Database) -> None:
     await database.vm("vm-away")
     owner = await database.connect()
@@ -84,11 +98,27 @@ async def test_the_server_is_named_with_its_minor_version(database: Database) ->
     assert f"✓ server: PostgreSQL {version}\n" in done.stdout
 
 
+async def test_a_secret_that_is_missing_is_told_once(database: Database) -> None:
+    lost = "--set=database.service.password=env:NOT_SET"
+    done = await asyncio.to_thread(run_lablink, "doctor", *place(database.dsn()), lost, OWNER=PASSWORDS["lablink"])
+    assert done.stdout.count("✗ secrets: the password of lablink_app is missing.") == 1
+    assert done.stdout.count("NOT_SET") == 1
+
+
 async def test_nobody_listens_is_told(database: Database) -> None:
     await database.vm("vm-away")
     done = await lablink(database, "doctor")
     assert "✗ listeners: no allocator listens" in done.stdout
-    assert "✗ machines: 1 are not connected: vm-away" in done.stdout
+    assert "✗ machines: 1 not connected: vm-away" in done.stdout
+
+
+async def test_machines_that_are_out_of_service_are_named(database: Database) -> None:
+    owner = await database.connect()
+    for name in ("vm-2", "vm-1"):
+        await database.vm(name)
+    await owner.execute("UPDATE vms SET status = 'failed', reason = 'disk'")
+    done = await lablink(database, "doctor")
+    assert "machines: 2 out of service: vm-1, vm-2\n    → lablink vms list says why" in done.stdout
 
 
 async def test_a_database_without_tables_is_told_to_migrate(database: Database) -> None:
@@ -193,6 +223,7 @@ def test_settings_that_are_wrong_are_told_first() -> None:
     done = run_lablink("doctor", "--set=database.port=high")
     assert done.returncode == 1
     assert done.stdout.startswith("✗ settings: database.port")
+    assert "→ Correct what was given: --data-dir, its file overrides, or --set." in done.stdout
 
 
 def test_a_service_that_is_not_there_is_told() -> None:

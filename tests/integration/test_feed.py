@@ -12,7 +12,7 @@ import pytest_asyncio
 
 from allocator.connection import connector
 from allocator.feed import PAYLOADS, POOL, Feed, News, Subscription
-from allocator.store import LEASE_CHANNEL
+from allocator.standing import LEASE_CHANNEL
 from allocator.tasks import alongside
 from allocator.views import Counts, LeaseView
 from client.protocol import CHANNEL

@@ -24,6 +24,7 @@ async def test_verify_names_the_event_that_was_changed_and_takes_a_head(database
     await tamper(database, f"UPDATE events SET kind = 'x' WHERE id = {event}")
     broken = await lablink(database, "verify", "--json")
     later = await lablink(database, "verify", "--since=2100-01-01")
+    never = await lablink(database, "verify", "--since=yesterday")
 
     assert (well.returncode, well.stdout) == (0, "Everything is as it must be.\n"), well.stderr
     assert (forged.returncode, "is no head of the history" in forged.stderr) == (2, True)
@@ -32,6 +33,7 @@ async def test_verify_names_the_event_that_was_changed_and_takes_a_head(database
         ("history", f"event {event} was changed after it was sealed (seal 1).")
     ]
     assert later.returncode == 0
+    assert (never.returncode, never.stderr) == (2, "yesterday is no date: give 2026-11-01, or 2026-11-01T06:30:00.\n")
 
 
 async def test_a_month_is_archived_listed_and_checked(database: Database, tmp_path: Path) -> None:

@@ -90,7 +90,9 @@ async def test_a_migrate_that_an_open_transaction_keeps_waiting_says_whose_it_is
 
     name = f"psql of lablink (process {reader.get_server_pid()})"
     assert run.done.returncode == 1
-    assert run.done.stderr.startswith(f"The database is as it was: {name} still holds what this needs. Have it COMMIT")
+    waits, _, gives_up = run.done.stderr.partition("\n")
+    assert waits.startswith(f"Waiting for {name}, whose transaction has been open for ")
+    assert gives_up.startswith(f"The database is as it was: {name} still holds what this needs. Have it COMMIT")
     assert [each for each in crowd.refused if not run.explains(each)] == []
     assert await crowd.lost(reader) == []
     failed = await reader.fetchval("SELECT error FROM operations WHERE status = 'failed'")

@@ -66,6 +66,22 @@ async def test_a_database_is_emptied_and_restored_in_psql_as_the_page_for_admins
     assert await owner.fetch("SELECT * FROM broken_invariants()") == []
 
 
+async def test_a_plain_dump_that_psql_reads_into_a_database_in_use_changes_nothing(database: Database) -> None:
+    await some_life(database)
+    pg_dump, psql = (str(programs.find(name, database.server.version).path) for name in ("pg_dump", "psql"))
+    dump = await output_of(pg_dump, database.dsn("lablink"))
+    await database.vm("vm-2")
+    owner, tables = await database.connect(), ("vms", "leases", "events")
+    before = [await owner.fetch(f"SELECT * FROM {table}") for table in tables]
+
+    await output_of(psql, "-X", database.dsn("lablink"), stdin=dump.encode())
+
+    assert [await owner.fetch(f"SELECT * FROM {table}") for table in tables] == before
+    await database.vm("vm-3")
+    assert await owner.fetch("SELECT id FROM events GROUP BY id HAVING count(*) > 1") == []
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
 async def test_codes_in_a_plain_dump_are_too_old_by_themselves(database: Database, elsewhere: Database) -> None:
     await some_life(database)
     for lease in await (await database.connect()).fetch("SELECT id FROM leases"):

@@ -40,6 +40,7 @@ async def test_a_rehearsal_goes_up_down_and_up_and_leaves_nothing(database: Data
 
     latest = (await migrate.history(database.dsn("lablink")))[-1].version
     assert shown.problems == []
+    assert shown.pending == ["2", "3", latest]
     assert [(step.step, step.version) for step in shown.steps] == [
         ("restore", EARLIER),
         ("up", latest),
@@ -57,6 +58,7 @@ async def test_a_backup_of_the_newest_version_has_its_functions_renewed(database
     await back_up(database.dsn("lablink"), storage, ignore)
     shown = await rehearse(database.dsn("lablink"), storage, "latest", ignore)
 
+    assert shown.pending == []
     assert [step.step for step in shown.steps] == ["restore", "up"]
     assert shown.problems == []
 

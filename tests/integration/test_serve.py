@@ -10,6 +10,7 @@ from pathlib import Path
 import httpx
 import pytest
 
+from allocator.cli.failures import CommandFailed
 from allocator.cli.serve import listener_of, settings_of
 from allocator.config import load_settings
 from tests.support.certificates import Authority
@@ -142,3 +143,10 @@ def test_answers_do_not_wait_for_an_acknowledgement_of_their_first_part() -> Non
         listener.accept()[0] as accepted,
     ):
         assert accepted.getsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY)
+
+
+def test_a_port_that_is_taken_is_named_without_what_the_system_calls_it() -> None:
+    with socket.create_server(("127.0.0.1", 0)) as taken, pytest.raises(CommandFailed) as refused:
+        listener_of(load_settings([f"server.port={taken.getsockname()[1]}"]).server, None)
+
+    assert "cannot be listened on (address already in use): choose another" in str(refused.value)

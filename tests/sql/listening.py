@@ -7,7 +7,7 @@ from typing import Any
 
 import asyncpg
 
-from allocator.store import LEASE_CHANNEL
+from allocator.standing import LEASE_CHANNEL
 from client.protocol import CHANNEL
 
 END = "the end"

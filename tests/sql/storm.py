@@ -31,6 +31,9 @@ HAND_WRITTEN = [
 SWEEPS = ["sweep_lost(1e6)", "sweep_deadlines()", "sweep_queue()", "sweep_secrets()", "sweep_roles()"]
 RUNS: list[list[tuple[str, int | None]]] = [[("started", None), ("exited", 0)], [("exited", 1)], [("unknown", None)]]
 VERBS = ("ask", "end", "release", "fail", "sweep", "hello", "claim", "report", "cleaned")
+OF_MACHINES = ("hello", "claim", "report", "cleaned")
+"""A sweep may cut off a machine that is in the way of whoever is next (wrest_vms); it connects again by itself."""
+
 REFUSALS = {"LL001", "LL002", "LL003", "LL008", "40001", "55P03"}
 """What may be answered instead. 55P03 is the service's limit of two seconds, which admins' deadlocks can use up."""
 
@@ -57,6 +60,11 @@ class Storm:
         """The call's answer, or None when it was refused as it may be."""
         try:
             answer = await call
+        except (asyncpg.ConnectionDoesNotExistError, asyncpg.InterfaceError):
+            if name not in OF_MACHINES:
+                raise
+            self.refusals["cut off"] += 1
+            return None
         except asyncpg.PostgresError as refusal:
             sqlstate = str(refusal.sqlstate)
             if sqlstate == "40P01":
@@ -91,6 +99,8 @@ class Storm:
 
     async def lives(self, vm: Machine, chance: random.Random) -> None:
         """One turn of a machine: does what hello says, though by then it may no longer be true."""
+        if vm.connection.is_closed():
+            vm.connection = await vm.vm.connect()
         orders = await self.call("hello", vm.hello(None))
         if orders and orders["status"] == "cleaning":
             await self.call("cleaned", vm.cleaned(orders["epoch"]))

@@ -1,11 +1,16 @@
 """Ten thousand rows in one statement, as an admin with a large fleet would write it."""
 
-import asyncpg
+import re
 
+import asyncpg
+import pytest
+
+from allocator.migrations import function_files
 from tests.sql.steps import ADA, ask
 from tests.support.database import Database
 
 MANY = 10_000
+JOIN = re.compile(r"FROM \w+_rows \w FULL JOIN [^;]*")
 
 
 async def test_every_change_of_status_works_on_ten_thousand_rows_at_once(owner: asyncpg.Connection) -> None:
@@ -54,3 +59,17 @@ async def test_a_thousand_who_wait_are_served_by_sweeps_that_each_end_in_time(
 
     assert await owner.fetchval("SELECT count(*) FROM leases WHERE status = 'assigned'") == 1000
     assert (await ask(service, ADA))["outcome"] == "created"
+
+
+@pytest.mark.parametrize("table", ["vms", "leases"])
+async def test_old_and_new_rows_never_meet_in_a_nested_loop(owner: asyncpg.Connection, table: str) -> None:
+    """A plan that was made for no rows is kept for ten thousand; a strict condition makes a full join an inner one."""
+    files = [file.read_text() for file in function_files() if (table == "leases") == ("leases" in file.name)]
+    joins = [join for text in files for join in JOIN.findall(text)]
+    for rows in ("old_rows", "new_rows"):
+        await owner.execute(f"CREATE TEMP TABLE {rows} (LIKE {table})")
+
+    for join in joins:
+        plan = [line for (line,) in await owner.fetch(f"EXPLAIN SELECT {join}")]
+        assert any("Full Join" in line for line in plan), join
+    assert joins

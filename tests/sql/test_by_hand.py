@@ -150,6 +150,27 @@ async def test_a_machine_cannot_change_a_kind_that_is_known(
     assert (await lease_of(owner, lease))["kind"] == "desktop"
 
 
+@pytest.mark.parametrize(
+    ("line", "program"),
+    [
+        ("python train.py", "python"),
+        ("MODE=fast  /usr/bin/rm -rf x", "rm"),
+        ("python3 train.py", None),
+        ('DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="4/x"', None),
+    ],
+)
+async def test_whoever_lends_a_machine_with_a_program_that_its_pool_does_not_run_is_told(
+    database: Database, owner: asyncpg.Connection, line: str, program: str | None
+) -> None:
+    await machine(database)
+    await owner.execute("UPDATE pools SET programs = '{echo,python3}'")
+    words = noticed(owner)
+    await owner.execute("UPDATE vms SET status = 'in-use', email = $1, crd_command = $2", ADA, line)
+    told = [each for each in words if "does not run" in each]
+    runs = "It runs: echo, python3, start-host"
+    assert told == ([f"The pool default does not run {program}, so this lease will fail. {runs}"] if program else [])
+
+
 async def test_a_row_inserted_in_use_is_a_lease_too(owner: asyncpg.Connection) -> None:
     await owner.execute(
         "INSERT INTO vms (hostname, email, status, crd_command) VALUES ('i-0abc', $1, 'in-use', $2)", ADA, LINE

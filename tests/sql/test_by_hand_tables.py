@@ -74,6 +74,14 @@ async def test_a_heartbeat_goes_with_its_machine(database: Database, owner: asyn
     assert await owner.execute("DELETE FROM vm_heartbeats WHERE vm_id = 99") == "DELETE 1"
 
 
+async def test_heartbeats_that_a_dump_put_back_without_their_machines_go(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await owner.execute("INSERT INTO vm_heartbeats VALUES (99, clock())")
+    await service.execute("SELECT sweep_roles()")
+    assert await owner.fetchval("SELECT count(*) FROM vm_heartbeats") == 0
+
+
 @pytest.mark.parametrize(
     "statement",
     [

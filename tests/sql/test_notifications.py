@@ -6,7 +6,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from allocator.store import LEASE_CHANNEL
+from allocator.standing import LEASE_CHANNEL
 from tests.sql.listening import Ears, ears
 from tests.sql.steps import ADA, CODE, LINE, PIN, ask, machine, row_of
 from tests.support.database import Database

@@ -36,3 +36,12 @@ async def answer(database: Database, *arguments: str, code: int = 0, **environme
     done = await lablink(database, *arguments, "--json", **environment)
     assert done.returncode == code, done.stderr or done.stdout
     return json.loads(done.stdout)
+
+
+async def ask(database: Database, email: str, program: str = "echo") -> None:
+    """Somebody asks for a machine that runs a program."""
+    owner = await database.connect()
+    await owner.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 3600, 60, 3600)")
+    await owner.execute(
+        "SELECT request_vm($1, 'job', $2, NULL, $3, '', '')", email, json.dumps({"argv": [program]}), program
+    )

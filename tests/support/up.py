@@ -15,6 +15,7 @@ from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
+from tests.support import warm
 from tests.support.processes import Process, descendants
 
 LABLINK = Path(sys.executable).with_name("lablink")
@@ -25,14 +26,8 @@ T = TypeVar("T")
 
 
 def run_lablink(*arguments: str, **environment: str) -> subprocess.CompletedProcess[str]:
-    """Run a `lablink` command to its end."""
-    return subprocess.run(
-        [LABLINK, *arguments],
-        capture_output=True,
-        text=True,
-        timeout=LIMIT_SECONDS,
-        env={**os.environ, "NO_COLOR": "1", **environment},
-    )
+    """Run a `lablink` command to its end, where no `.lablink` of this checkout is found."""
+    return warm.run([str(LABLINK), *arguments], {**os.environ, "NO_COLOR": "1", **environment})
 
 
 def free_port() -> int:

@@ -45,10 +45,26 @@ def test_a_table_on_a_narrow_terminal_folds_and_cuts_nothing_off() -> None:
     assert email in "".join(word for word in shown.split() if word not in ("VM", "Person", "vm-1"))
 
 
+def test_a_table_keeps_its_columns_apart_where_characters_are_wide_and_values_fold() -> None:
+    rows = [{"a": "猫猫", "b": "one two three four", "c": "x"}, {"a": "cat", "b": "five", "c": "a\tb"}]
+    narrow = Console(file=io.StringIO(), width=18, highlight=False)
+
+    narrow.print(output.table(rows, {"a": "A", "b": "B", "c": "C"}, now=NOW))
+
+    lines = narrow.file.getvalue().splitlines()  # type: ignore[attr-defined]
+    assert [line.rstrip() for line in lines] == [
+        "A     B        C",
+        "猫猫  one two  x",
+        "      three",
+        "      four",
+        "cat   five     a b",
+    ]
+
+
 def test_a_column_in_which_nothing_stands_is_left_out() -> None:
     made = output.table([{"a": 1, "b": None}, {"a": 2, "b": ""}], {"a": "A", "b": "B"}, now=NOW)
 
-    assert [column.header for column in made.columns] == ["A"]
+    assert made.titles == ["A"]
 
 
 def test_text_that_looks_like_markup_is_printed_as_it_is(capsys: pytest.CaptureFixture[str]) -> None:

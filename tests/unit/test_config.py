@@ -137,7 +137,7 @@ def test_a_data_directory_keeps_settings_that_the_command_line_wins_over(tmp_pat
 
 
 def test_a_directory_that_keeps_no_settings_is_refused(tmp_path: Path) -> None:
-    with pytest.raises(ConfigError, match="is not the data directory of a `lablink up`"):
+    with pytest.raises(ConfigError, match=r"has no settings in a file overrides \(no such file or directory\)"):
         load_settings([], tmp_path)
 
 

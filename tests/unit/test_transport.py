@@ -85,22 +85,37 @@ async def test_the_first_hints_pass_at_once_and_a_flood_passes_as_one() -> None:
     event = asyncio.Event()
     pace = Pace(event, rate=20.0, burst=3)
     for _ in range(3):
-        pace.hint()
+        pace.hint(1)
         assert event.is_set()
         event.clear()
     for _ in range(1000):
-        pace.hint()
+        pace.hint(1)
     assert not event.is_set()
-    assert pace.pending
+    assert not pace.would_wake(1)
     async with asyncio.timeout(1):
         await event.wait()
 
 
+async def test_a_flood_delays_no_hint_of_another_sender() -> None:
+    event = asyncio.Event()
+    pace = Pace(event, rate=0.001, burst=1)
+    pace.hint(1)
+    event.clear()
+    pace.hint(1)
+    assert not event.is_set()
+    pace.hint(2)
+    assert event.is_set()
+    pace.cancel()
+
+
 async def test_a_hint_while_one_is_arranged_changes_nothing() -> None:
     event = asyncio.Event()
-    pace = Pace(event, rate=0.001, burst=0)
-    pace.hint()
-    pace.hint()
+    pace = Pace(event, rate=0.001, burst=1)
+    pace.hint(1)
+    event.clear()
+    pace.hint(1)
+    assert not pace.would_wake(1)
+    pace.hint(1)
     assert not event.is_set()
     pace.cancel()
-    assert not pace.pending
+    assert pace.would_wake(1)

@@ -45,6 +45,8 @@ KeepDays = Annotated[
 Force = Annotated[bool, typer.Option("--force", help="Also when people or machines are using the database.")]
 Name = Annotated[str, typer.Argument(help='The name of a backup, or "latest".')]
 
+NOTHING_PENDING = "No migration is pending, for the backup is of version {}; its functions were made anew."
+
 app = typer.Typer()
 backup_app = typer.Typer(**CONTEXT | {"no_args_is_help": False})
 app.add_typer(backup_app, name="backup", invoke_without_command=True)
@@ -94,7 +96,7 @@ def verify(
     """
     from allocator.upkeep import rehearse as upkeep
 
-    storage, _ = _storage(source, data_dir, settings)
+    storage = _source(source, data_dir, settings)
     _show(_rehearsal("backup verify", upkeep.verify, storage, name, data_dir, settings), as_json)
 
 
@@ -110,7 +112,7 @@ def rehearse(
     """
     from allocator.upkeep import rehearse as upkeep
 
-    storage, _ = _storage(source, data_dir, settings)
+    storage = _source(source, data_dir, settings)
     _show(_rehearsal("rehearse", upkeep.rehearse, storage, name, data_dir, settings), as_json)
 
 
@@ -124,7 +126,7 @@ def show_backups(
     from allocator.cli.output import show_rows
     from allocator.upkeep.backup import backups
 
-    storage, _ = _storage(source, data_dir, settings)
+    storage = _source(source, data_dir, settings)
     rows = [_row(each) for each in asyncio.run(backups(storage))]
     show_rows(rows, COLUMNS, empty=f"{storage} has no backup yet.", as_json=as_json)
 
@@ -149,7 +151,7 @@ def restore(
 
     from allocator.cli.output import print_json
 
-    storage, _ = _storage(source, data_dir, settings)
+    storage = _source(source, data_dir, settings)
     restored = _restored(storage, name, force, data_dir, settings)
     if as_json:
         return print_json(asdict(restored))
@@ -171,6 +173,17 @@ def _storage(
     if place is None or given == "":  # --to "$VARIABLE" means somewhere, and this says nowhere
         raise Misused(NOWHERE)
     return storage_at(place), keep_days or backup.keep_days
+
+
+def _source(given: str | None, data_dir: Path | None, settings: list[str] | None) -> "Storage":
+    """Where backups are read. A directory that is named must be there: else it is another one that is meant."""
+    from allocator.cli.failures import CommandFailed
+    from allocator.upkeep.storage import Directory
+
+    storage, _ = _storage(given, data_dir, settings)
+    if given and isinstance(storage, Directory) and not storage.path.is_dir():
+        raise CommandFailed(f"There is no directory {storage}. Say with --from where the backups are.")
+    return storage
 
 
 def _made(storage: "Storage", days: int | None, data_dir: Path | None, settings: list[str] | None) -> "Backup":
@@ -237,6 +250,8 @@ def _show(rehearsal: "Rehearsal", as_json: bool) -> None:
         show_rows(shown["steps"], STEPS, as_json=False)
         for problem in rehearsal.problems:
             say(f"Wrong: {problem}")
+        if rehearsal.pending == []:
+            say(NOTHING_PENDING.format(rehearsal.steps[0].version))
         say("It is not as it must be." if rehearsal.problems else f"{rehearsal.backup} is as it must be.")
     if rehearsal.problems:
         raise typer.Exit(1)
@@ -252,4 +267,4 @@ def _tell(restored: "Restored") -> None:
         say(f"To be invited again, for this server does not have their roles: {', '.join(restored.vms_to_invite)}.")
     if restored.deploy_again:
         say("Machines may make large objects in it until lablink db deploy (or the next lablink up) takes that away.")
-    say(f"The database of before is {restored.kept_as}. Drop it when you are sure: DROP DATABASE {restored.kept_as}")
+    say(f"The database of before is {restored.kept_as}. Drop it when you are sure: DROP DATABASE {restored.kept_as};")

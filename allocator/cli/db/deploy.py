@@ -8,6 +8,7 @@ from allocator import bootstrap, migrate
 from allocator.cli.database import settings_place
 from allocator.cli.db.superusers import superuser_dsn
 from allocator.cli.failures import Misused, explained
+from allocator.cli.waiting import say_for_whom
 from allocator.config import Database, load_settings
 from allocator.logins import dsn, resolve
 
@@ -32,7 +33,7 @@ async def deploy(superuser: str, data_dir: Path | None, settings: Sequence[str])
     given = await passwords(database)
     with explained("Check database.host and database.port."):
         refused = await bootstrap.prepare(above, given, database.name)
-        return Deployed(await migrate.upgrade(owner), refused)
+        return Deployed(await migrate.upgrade(owner, say_for_whom), refused)
 
 
 async def passwords(database: Database) -> dict[str, str]:

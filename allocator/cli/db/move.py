@@ -82,5 +82,5 @@ def _tell(moved: "Moved", there: list[str]) -> None:
     if moved.vms_to_invite:
         say(f"To be invited again, for their passwords could not be read: {', '.join(moved.vms_to_invite)}.")
     say("The other machines go on as soon as they reach it: the address in their credential.json must lead there.")
-    say(f"Here it is {moved.kept_as}, which nobody uses. Drop it when you are sure: DROP DATABASE {moved.kept_as}")
+    say(f"Here it is {moved.kept_as}, which nobody uses. Drop it when you are sure: DROP DATABASE {moved.kept_as};")
     say(f"The way back, here as the superuser, loses what happens there from now on: {moved.back}")

@@ -54,12 +54,13 @@ def migrate(
     from allocator import migrate as migrations
     from allocator.cli.database import asked
     from allocator.cli.output import say
+    from allocator.cli.waiting import say_for_whom
 
     if sql:
         steps = asked(migrations.history, data_dir, settings or [])
         since = [step.version for step in steps if step.applied][-1:] or [migrations.NOTHING]
         return print(migrations.offline_sql(*since))
-    reached = asked(migrations.upgrade, data_dir, settings or [])
+    reached = asked(lambda dsn: migrations.upgrade(dsn, say_for_whom), data_dir, settings or [])
     say(f"The database is at version {reached}.")
 
 
@@ -77,10 +78,11 @@ def downgrade(
     from allocator import migrate as migrations
     from allocator.cli.database import asked
     from allocator.cli.output import ask, say
+    from allocator.cli.waiting import say_for_whom
 
     if not yes:
         ask(f"Go back to version {version}, and lose what only later versions hold?")
-    reached = asked(lambda dsn: migrations.downgrade(dsn, version), data_dir, settings or [])
+    reached = asked(lambda dsn: migrations.downgrade(dsn, version, say_for_whom), data_dir, settings or [])
     say(f"The database is at version {reached}." if reached else "The database is empty.")
 
 

@@ -31,9 +31,14 @@ END $$;
 CREATE OR REPLACE FUNCTION guard_new_vm() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    IF NEW.epoch > highest_epoch() THEN
-        RAISE EXCEPTION 'no machine was ever at epoch %', NEW.epoch USING ERRCODE = 'LL003',
-            HINT = 'Leave the epoch out of the INSERT.';
+    IF NEW.epoch NOT BETWEEN 0 AND highest_epoch() OR NEW.cleaned_epoch > NEW.epoch
+       OR NEW.status = 'available' AND NEW.cleaned_epoch <> NEW.epoch THEN
+        RAISE EXCEPTION 'no new machine is at epoch % and was cleaned at %', NEW.epoch, NEW.cleaned_epoch
+            USING ERRCODE = 'LL003', HINT = 'Leave epoch and cleaned_epoch out of the INSERT.';
+    ELSIF NEW.reason IS NOT NULL AND NEW.status <> 'failed'
+          OR coalesce(NEW.email, NEW.crd_command) IS NOT NULL AND NEW.status <> 'in-use' THEN
+        RAISE EXCEPTION 'a new machine that is % would keep neither reason nor person', NEW.status USING ERRCODE = 'LL003',
+            HINT = 'Leave them out; or the status is failed with a reason, in-use with email and crd_command.';
     ELSIF NOT EXISTS (SELECT FROM vm_transitions WHERE from_status = NEW.status) THEN
         RAISE EXCEPTION 'there is no status %', NEW.status USING ERRCODE = 'LL003', HINT = (
             SELECT 'A machine is one of: ' || string_agg(DISTINCT from_status, ', ') FROM vm_transitions);
@@ -50,7 +55,8 @@ BEGIN
           OR NEW.epoch <> OLD.epoch AND NEW.status = OLD.status AND OLD.status IN ('available', 'in-use') THEN
         RAISE EXCEPTION 'the epoch of % cannot go from % to %', OLD.hostname, OLD.epoch, NEW.epoch
             USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
-    ELSIF NEW.cleaned_epoch <> OLD.cleaned_epoch AND (OLD.status, NEW.status) <> ('cleaning', 'available') THEN
+    ELSIF NEW.cleaned_epoch <> OLD.cleaned_epoch
+          AND (OLD.status, NEW.status, NEW.cleaned_epoch) <> ('cleaning', 'available', OLD.epoch) THEN
         RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', OLD.hostname USING ERRCODE = 'LL003',
             HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
     ELSIF NEW.status = OLD.status AND (NEW.email, NEW.crd_command, NEW.lease_id)
@@ -59,6 +65,10 @@ BEGIN
             USING ERRCODE = 'LL003', HINT = CASE OLD.status
                 WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
                 ELSE 'Lend it in the same statement: SET status = ''in-use'', email = …, crd_command = …' END;
+    ELSIF NEW.reason IS DISTINCT FROM OLD.reason AND NEW.reason IS NOT NULL AND NEW.status <> 'failed' THEN
+        RAISE EXCEPTION 'VM % would keep no reason as %', OLD.hostname, NEW.status USING ERRCODE = 'LL003',
+            HINT = format('Leave the reason out, or take the machine out of service: '
+                          'UPDATE vms SET status = ''failed'', reason = %L WHERE hostname = %L', NEW.reason, OLD.hostname);
     END IF;
     RETURN NEW;
 END $$;
@@ -225,7 +235,8 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT count(*), count(o.lease_id), string_agg(DISTINCT n.status, ' or ') INTO machines, over, now_are
-        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id WHERE n.status <> o.status;
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+        WHERE n.status IS DISTINCT FROM o.status;  -- which keeps the join full: see follow_vms
     ELSE
         SELECT count(*), count(o.lease_id) INTO machines, over FROM old_rows o;
     END IF;

@@ -176,7 +176,8 @@ DECLARE
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT count(*), count(n.vm_id) INTO changed, freed
-        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id WHERE o.live AND NOT n.live;
+        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+        WHERE (o.live, n.live) IS NOT DISTINCT FROM (true, false);  -- which keeps the join full: see follow_vms
     ELSE
         SELECT count(*) INTO changed FROM old_rows;
     END IF;
@@ -230,6 +231,28 @@ BEGIN
     END IF;
 END $$;
 
+-- The program that a typed line starts. Only a client parses the whole line; this is for a word to whoever typed it.
+CREATE OR REPLACE FUNCTION program_of(p_line text) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN (regexp_match(p_line, '^\s*(?:[A-Za-z_]\w*=\S*\s+)*(?:\S*/)?(\S+)'))[1];
+
+-- Says of machines lent with a command that their pool does not run it: they will refuse it in a moment.
+CREATE OR REPLACE FUNCTION say_what_is_not_run(p_vms integer[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    said text;
+BEGIN
+    FOR said IN
+        SELECT DISTINCT format('The pool %s does not run %s, so this lease will fail. It runs: %s', p.name, program_of(v.crd_command),
+                               array_to_string(p.programs || CASE WHEN p.accepts_desktop THEN 'start-host' END, ', '))
+        FROM vms v JOIN pools p ON p.name = v.pool
+        WHERE v.id = ANY (p_vms) AND program_of(v.crd_command) <> ALL (p.programs)
+          AND NOT (p.accepts_desktop AND program_of(v.crd_command) = 'start-host')
+        LIMIT 3
+    LOOP
+        RAISE NOTICE '%', said;
+    END LOOP;
+END $$;
+
 -- The part of open_leases for machines that somebody lent in psql: without a lease_id, or with one that is nobody's.
 CREATE OR REPLACE FUNCTION open_leases_by_hand(p_vms integer[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -238,6 +261,7 @@ BEGIN
     SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
            v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
     FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
+    PERFORM say_what_is_not_run(p_vms);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'this person has a live lease already' USING ERRCODE = 'LL003',
         HINT = 'End it first, or give that lease the machine: UPDATE vms SET status = ''in-use'', lease_id = …';

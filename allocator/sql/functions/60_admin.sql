@@ -86,20 +86,28 @@ BEGIN
 END $$;
 
 -- Revokes the machine whose session this is, because it floods everybody with forged hints: PostgreSQL can forbid nobody
--- to NOTIFY. Returns the machine's name; null when the session is no machine's (any more).
+-- to NOTIFY. Returns the machine's name; null when the session is no machine's (any more), or the machine has served so
+-- many leases in a moment that it had as much to tell.
 CREATE OR REPLACE FUNCTION stop_flood(p_pid integer) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     flooding text := (SELECT v.hostname FROM pg_stat_activity a JOIN vms v ON v.role = a.usename
                       WHERE a.pid = p_pid AND a.datname = current_database() AND v.status <> 'retired');
 BEGIN
-    IF flooding IS NOT NULL THEN
-        PERFORM disconnect_vm(flooding);  -- at once: to revoke it takes a moment
-        PERFORM record_event('alert.flood', NULL, flooding, NULL, '{}');
-        PERFORM revoke_vm(flooding);
+    IF flooding IS NULL OR had_much_to_tell(flooding) THEN
+        RETURN NULL;
     END IF;
+    PERFORM disconnect_vm(flooding);  -- at once: to revoke it takes a moment
+    PERFORM record_event('alert.flood', NULL, flooding, NULL, '{}');
+    PERFORM revoke_vm(flooding);
     RETURN flooding;
 END $$;
+
+-- Whether the leases of a machine explain hundreds of notifications: it sends about as many as there are events.
+CREATE OR REPLACE FUNCTION had_much_to_tell(p_hostname text) RETURNS boolean LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+RETURN (SELECT count(*) FROM events e
+        WHERE e.hostname = p_hostname AND e.kind LIKE 'lease.%' AND e.at > clock() - interval '15 s') >= 100;
 
 -- Has a machine make itself a new password when it connects next (disconnect_vm makes that now). Both are the server's,
 -- so the wish stands where the password is: \du+ shows it. Returns the machine's status.

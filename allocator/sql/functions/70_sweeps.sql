@@ -205,6 +205,7 @@ BEGIN
     LOOP
         n := n + drop_role(gone)::integer;
     END LOOP;
+    DELETE FROM vm_heartbeats h WHERE NOT EXISTS (SELECT FROM vms v WHERE v.id = h.vm_id);  -- a dump put them back
     RETURN n;
 END $$;
 

@@ -77,6 +77,24 @@ BEGIN
     INSERT INTO event_seals SELECT this.*;
 END $$;
 
+-- Refuses a seal that does not follow the newest one: the history would look as if somebody had changed it.
+CREATE OR REPLACE FUNCTION guard_new_seal() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    before event_seals;
+BEGIN
+    SELECT * INTO before FROM event_seals ORDER BY seal DESC LIMIT 1;
+    IF (NEW.seal, NEW.previous, NEW.sha256)
+       IS DISTINCT FROM (coalesce(before.seal, 0) + 1, coalesce(before.sha256, ''), seal_sha256(NEW)) THEN
+        RAISE EXCEPTION 'that does not seal what comes after seal %', coalesce(before.seal, 0) USING ERRCODE = 'LL003',
+            HINT = 'A running allocator seals within seconds; without one: SELECT sweep_seal()';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER seals_chain_trigger BEFORE INSERT ON event_seals
+    FOR EACH ROW EXECUTE FUNCTION guard_new_seal();
+
 -- Moves the mark below which no event can appear any more, so that a round reads new events only. Ids are drawn long
 -- before their events can be seen, so it takes three rounds: one notes which ids were drawn (`seen`), a later one which
 -- transactions there had been by then (`until`; a transaction draws an id and gets its own number in one statement), a

@@ -57,3 +57,14 @@ SELECT f.hostname, f.pool, f.wanted, f.instance_type, f.instance_id, f.made_at, 
 FROM fleet_vms f LEFT JOIN vms v ON v.hostname = f.hostname AND v.status <> 'retired' LEFT JOIN leases l ON l.id = v.lease_id
 ORDER BY length(f.hostname), f.hostname;
 COMMENT ON VIEW fleet_status IS 'Each machine that Terraform makes: whether it is wanted, which instance it is, who has it.';
+
+-- Refuses to change a view that is only read; TG_ARGV says what to change instead.
+CREATE OR REPLACE FUNCTION guard_view() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '% is only read', TG_TABLE_NAME USING ERRCODE = 'LL003', HINT = TG_ARGV[0];
+END $$;
+
+CREATE OR REPLACE TRIGGER vm_status_guard_trigger INSTEAD OF INSERT OR UPDATE OR DELETE ON vm_status
+    FOR EACH ROW EXECUTE FUNCTION guard_view('Change the machine: UPDATE vms SET status = … WHERE hostname = …');
+CREATE OR REPLACE TRIGGER waiting_guard_trigger INSTEAD OF INSERT OR UPDATE OR DELETE ON waiting
+    FOR EACH ROW EXECUTE FUNCTION guard_view('Change the lease: UPDATE leases SET status = ''cancelled'' WHERE id = …');

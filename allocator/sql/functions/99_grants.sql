@@ -1,11 +1,13 @@
 -- Who may do what. Nothing is given to PUBLIC; machines get client_api and nothing else; the service gets what
--- allocator/store.py calls. Admins are the owner. What is taken from a list here is taken from databases of earlier
+-- allocator/store.py and standing.py call. Admins are the owner. What is taken from a list here is taken from databases of earlier
 -- versions as well.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
 REVOKE ALL ON ALL FUNCTIONS IN SCHEMA public, client_api FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
 REVOKE CREATE ON SCHEMA public FROM PUBLIC;
+-- Not even the owner sets a number back: `psql <` of a dump into a database in use would, and events would have ids of others.
+REVOKE UPDATE ON ALL SEQUENCES IN SCHEMA public FROM lablink;
 REVOKE ALL ON SCHEMA public, client_api FROM lablink_app, lablink_reader, lablink_client;
 
 GRANT USAGE ON SCHEMA client_api TO lablink_client;

@@ -1,0 +1,128 @@
+-- Rows that a CHECK would refuse without a word about what to write instead: they meet these triggers first, which name the
+-- same CHECK and say so. Of the triggers of a table they fire last, so on what the others made of the row.
+
+-- Refuses the row: TG_ARGV has the CHECK's name, what is wrong, and the hint.
+CREATE OR REPLACE FUNCTION refuse_row() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION '%', TG_ARGV[1] USING ERRCODE = 'check_violation', HINT = TG_ARGV[2],
+        SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = TG_ARGV[0];
+END $$;
+
+CREATE OR REPLACE TRIGGER pool_odd_claim_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.claim_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_claim_seconds_check',
+    'claim_seconds is more than 0', 'It is how long a machine may take to fetch the command: SET claim_seconds = 60');
+CREATE OR REPLACE TRIGGER pool_odd_command_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.command_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_command_seconds_check',
+    'command_seconds is more than 0', 'It is how long a desktop may take to start, or a job to run: SET command_seconds = 90');
+CREATE OR REPLACE TRIGGER pool_odd_lease_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.lease_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_lease_seconds_check',
+    'lease_seconds is more than 0', 'It is how long a person may keep a machine: SET lease_seconds = 28800 for eight hours');
+CREATE OR REPLACE TRIGGER pool_odd_name_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.name !~ '^[a-z0-9][a-z0-9-]{0,62}$') EXECUTE FUNCTION refuse_row('pools_name_check',
+    'that cannot be the name of a pool', 'Use small letters, digits and hyphens, 63 at most: gpu-2');
+CREATE OR REPLACE TRIGGER pool_odd_queue_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.queue_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_queue_seconds_check',
+    'queue_seconds is more than 0', 'It is how long a person may wait for a machine: SET queue_seconds = 86400 for a day');
+
+CREATE OR REPLACE TRIGGER vm_odd_name_trigger BEFORE INSERT ON vms
+    FOR EACH ROW WHEN (NEW.hostname !~ '^[A-Za-z0-9._-]{1,255}$') EXECUTE FUNCTION refuse_row('vms_hostname_is_a_name',
+    'that cannot be the name of a machine', 'Use letters, digits, dots, hyphens and underscores: vm-1.example.org');
+
+CREATE OR REPLACE TRIGGER join_token_odd_hash_trigger BEFORE INSERT ON join_tokens
+    FOR EACH ROW WHEN (octet_length(NEW.token_sha256) <> 32) EXECUTE FUNCTION refuse_row('join_tokens_token_sha256_check',
+    'a join token is kept as its SHA-256, which has 32 bytes', 'Have one made: lablink vms invite HOSTNAME');
+CREATE OR REPLACE TRIGGER join_token_odd_name_trigger BEFORE INSERT ON join_tokens
+    FOR EACH ROW WHEN (NEW.hostname !~ '^[A-Za-z0-9._-]{1,255}$') EXECUTE FUNCTION refuse_row('join_tokens_hostname_is_a_name',
+    'that cannot be the name of a machine', 'Use letters, digits, dots, hyphens and underscores: lablink vms invite vm-1');
+
+CREATE OR REPLACE TRIGGER secret_odd_trigger BEFORE INSERT ON lease_secrets
+    FOR EACH ROW WHEN (num_nonnulls(NEW.secrets, NEW.line) <> 1) EXECUTE FUNCTION refuse_row('lease_secrets_check',
+    'a code comes with its request or in a line that somebody typed, never both ways',
+    'Lend a machine with a command, and its code is kept: '
+    'UPDATE vms SET status = ''in-use'', email = …, crd_command = … WHERE hostname = …');
+
+CREATE OR REPLACE TRIGGER archive_odd_trigger BEFORE INSERT ON event_archives
+    FOR EACH ROW WHEN (octet_length(NEW.sha256) <> 32) EXECUTE FUNCTION refuse_row('event_archives_sha256_check',
+    'an archive is known by the SHA-256 of its file, which has 32 bytes', 'Make one: lablink db archive --before MONTH --to DIR');
+
+CREATE OR REPLACE TRIGGER sealing_odd_trigger BEFORE INSERT OR UPDATE ON event_sealing
+    FOR EACH ROW WHEN (NOT NEW.only_row) EXECUTE FUNCTION refuse_row('event_sealing_only_row_check',
+    'there is one row of this', 'Leave it; if it is missing, this makes it anew: lablink db migrate');
+CREATE OR REPLACE TRIGGER counting_odd_trigger BEFORE INSERT OR UPDATE ON usage_counting
+    FOR EACH ROW WHEN (NOT NEW.only_row) EXECUTE FUNCTION refuse_row('usage_counting_only_row_check',
+    'there is one row of this', 'Leave it; if it is missing, this makes it anew: lablink db migrate');
+
+CREATE OR REPLACE TRIGGER operation_odd_end_trigger BEFORE INSERT OR UPDATE ON operations
+    FOR EACH ROW WHEN (CASE NEW.status WHEN 'running' THEN NEW.finished_at IS NOT NULL WHEN 'done' THEN NEW.finished_at IS NULL
+                       WHEN 'failed' THEN NEW.finished_at IS NULL END) EXECUTE FUNCTION refuse_row('operations_check',
+    'an operation has finished_at when it is over, and not before',
+    'Close one that is over: '
+    'UPDATE operations SET status = ''failed'', error = ''interrupted'', finished_at = clock() WHERE id = …');
+CREATE OR REPLACE TRIGGER operation_odd_error_trigger BEFORE INSERT OR UPDATE ON operations
+    FOR EACH ROW WHEN ((NEW.status = 'failed') <> (NEW.error IS NOT NULL)) EXECUTE FUNCTION refuse_row('operations_check1',
+    'an operation that failed says why in error, and no other does',
+    'Say both: UPDATE operations SET status = ''failed'', error = ''interrupted'', finished_at = clock() WHERE id = …');
+CREATE OR REPLACE TRIGGER operation_odd_status_trigger BEFORE INSERT OR UPDATE ON operations
+    FOR EACH ROW WHEN (NEW.status NOT IN ('running', 'done', 'failed')) EXECUTE FUNCTION refuse_row('operations_status_check',
+    'there is no such status of an operation', 'An operation is one of: running, done, failed');
+
+-- What is odd about a lease in its status: the CHECK, what is wrong, the hint. NULL when nothing is.
+CREATE OR REPLACE FUNCTION odd_in_its_status(lease leases) RETURNS text[] LANGUAGE sql STABLE
+RETURN CASE
+    WHEN lease.status NOT IN ('queued', 'assigned', 'claimed', 'active', 'ended', 'failed', 'cancelled')
+        THEN ARRAY['leases_status_is_known', 'there is no such status of a lease', 'Leave it out: a lease begins as queued.']
+    WHEN lease.status = 'queued' AND num_nonnulls(lease.vm_id, lease.hostname, lease.epoch) > 0
+        THEN ARRAY['leases_queued_has_no_vm', 'a lease that waits has no machine',
+            'Lend it one, and it follows: UPDATE vms SET status = ''in-use'', lease_id = … WHERE hostname = …']
+    WHEN lease.status IN ('assigned', 'claimed', 'active', 'ended')
+         AND num_nulls(lease.vm_id, lease.hostname, lease.epoch, lease.assigned_at) > 0
+        THEN ARRAY['leases_served_has_a_vm', format('a lease is %s on a machine that was lent to it', lease.status),
+            CASE lease.status WHEN 'ended' THEN 'Say all of what it had: vm_id, hostname, epoch, assigned_at'
+            ELSE 'Lend one, and a lease follows: '
+                 'UPDATE vms SET status = ''in-use'', email = …, crd_command = … WHERE hostname = …' END]
+    WHEN lease.status = 'active' AND (lease.kind = 'typed' OR lease.kind <> 'hold' AND lease.started_at IS NULL
+                                      OR lease.kind = 'desktop' AND lease.exit_code IS DISTINCT FROM 0)
+        THEN ARRAY[CASE WHEN lease.kind = 'typed' THEN 'leases_active_has_a_known_kind'
+                        WHEN lease.started_at IS NULL THEN 'leases_active_was_started'
+                        ELSE 'leases_active_desktop_exited_0' END,
+            'a lease is active once its command has started, a desktop''s with exit code 0',
+            'Its machine reports that by itself. Who knows better says all of it: '
+            'SET status = ''active'', kind = …, started_at = clock(), exit_code = 0 WHERE id = …'] END;
+
+-- The same about what is written into it.
+CREATE OR REPLACE FUNCTION odd_as_written(lease leases) RETURNS text[] LANGUAGE sql STABLE
+RETURN CASE
+    WHEN coalesce(lease.kind NOT IN ('desktop', 'job', 'hold', 'typed'), true)
+        THEN ARRAY['leases_kind_check', 'a lease is a desktop, a job, a hold or typed',
+            'Lend a machine, and a lease follows: '
+            'UPDATE vms SET status = ''in-use'', email = …, crd_command = … WHERE hostname = …']
+    WHEN (lease.status = 'failed') <> (lease.failure IS NOT NULL)
+        THEN ARRAY['leases_failed_has_a_failure', 'a lease that failed says why in failure, and no other does',
+            'Say both: UPDATE leases SET status = ''failed'', failure = ''vm-failed'' WHERE id = …']
+    WHEN lease.failure !~ '^[a-z][a-z-]{0,39}$'
+        THEN ARRAY['leases_failure_check', 'failure is a word, from which pages make a sentence',
+            'Words that they know: command-failed, timed-out, not-installed, lost, vm-failed, unknown']
+    WHEN (lease.status IN ('ended', 'failed', 'cancelled')) <> (lease.ended_at IS NOT NULL)
+        THEN ARRAY['leases_terminal_has_an_end', 'a lease gets ended_at by itself, when it is over',
+            'End it: UPDATE leases SET status = ''ended'' WHERE id = … (''cancelled'' before it is active)']
+    WHEN lease.status IN ('queued', 'assigned', 'claimed') AND lease.deadline IS NULL
+        THEN ARRAY['leases_waiting_has_a_deadline', 'whoever waits has a deadline',
+            'Let them wait longer: UPDATE leases SET deadline = clock() + interval ''1 day'' WHERE id = …']
+    WHEN length(lease.output) > 65536
+        THEN ARRAY['leases_output_check', 'output has 65536 characters at most', 'Keep its end: SET output = right(…, 65536)']
+    END;
+
+-- One trigger, for it fires at every step of every lease: one for each CHECK would cost ten times as much.
+CREATE OR REPLACE FUNCTION guard_odd_lease() RETURNS trigger LANGUAGE plpgsql AS $$
+DECLARE
+    odd text[] := coalesce(public.odd_in_its_status(NEW), public.odd_as_written(NEW));
+BEGIN
+    IF odd IS NOT NULL THEN
+        RAISE EXCEPTION '%', odd[2] USING ERRCODE = 'check_violation', HINT = odd[3],
+            SCHEMA = TG_TABLE_SCHEMA, TABLE = TG_TABLE_NAME, CONSTRAINT = odd[1];
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_odd_trigger BEFORE INSERT OR UPDATE ON leases
+    FOR EACH ROW EXECUTE FUNCTION guard_odd_lease();
