@@ -2,6 +2,8 @@
 
 import base64
 import json
+import os
+import re
 import subprocess
 import sys
 from pathlib import Path
@@ -9,6 +11,8 @@ from typing import Any
 
 import pytest
 
+from allocator.arrivals import last_phase
+from client.boot import boot_of
 from tests.terraform.conftest import ROOT
 
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
@@ -27,6 +31,8 @@ MACHINES: dict[str, dict[str, str]] = {
     "ami": {},
     "script": {"startup_script": base64.b64encode(b"#!/bin/sh\ntrue\n").decode()},
 }
+STARTUP = b'#!/bin/sh\necho once >>"$ROOT/startups"\n'
+
 ALLOCATOR = {
     "hostname": "lablink.example.org",
     "cidr": "10.42.0.0/16",
@@ -88,9 +94,60 @@ def test_the_allocator_s_boot_script_is_sound(
     assert complaints(script, tmp_path) == ""
 
 
-def test_a_startup_script_is_written_before_it_is_run(tmp_path: Path, terraform_environment: dict[str, str]) -> None:
+class FirstBoot:
+    """A machine whose AMI has the client, with its directories below one of ours."""
+
+    def __init__(self, directory: Path, environment: dict[str, str]) -> None:
+        self.root = directory
+        self.client = directory / "opt/lablink/bin/lablink-client"
+        self.client.parent.mkdir(parents=True)
+        self.console = directory / "dev/console"
+        self.console.parent.mkdir()
+        template = rendered("fleet/boot.yaml.tftpl", MACHINE | {"startup_script": base64.b64encode(STARTUP).decode()})
+        self.script, startup = evaluated(f"yamldecode({template})", directory, environment)["write_files"]
+        self._write(self._below(startup["path"]), base64.b64decode(startup["content"]).decode())
+
+    def run(self, client: str) -> int:
+        """Boot with a client whose `install` is that line of shell, and tell the exit code of it all."""
+        self._write(str(self.client), f"#!/bin/sh\n{client}\n")
+        script = self.root / "boot"
+        self._write(str(script), self._below(self.script["content"]))
+        return subprocess.run([script], env=os.environ | {"ROOT": str(self.root)}, check=False).returncode
+
+    def _below(self, words: str) -> str:
+        kept = words.replace(">/dev/console", f">>{self.console}")
+        return re.sub(r"(?<![\w.])/(?=(var|opt|usr/local/lib)\b)", f"{self.root}/", kept)
+
+    def _write(self, path: str, words: str) -> None:
+        Path(path).parent.mkdir(parents=True, exist_ok=True)
+        Path(path).write_text(words)
+        Path(path).chmod(0o755)
+
+
+def test_a_boot_that_went_wrong_is_taken_up_again_by_the_next(
+    tmp_path: Path, terraform_environment: dict[str, str]
+) -> None:
+    machine = FirstBoot(tmp_path, terraform_environment)
+    assert machine.run("exit 3") == 3
+    assert last_phase(machine.console.read_text()) == "client: failed"
+    assert machine.run('echo "$@" >"$ROOT/told"') == 0
+    assert (tmp_path / "told").read_text() == f"install --url {MACHINE['url']} --join-secret {MACHINE['secret']}\n"
+    assert machine.run("exit 3") == 0, "it has booted, and boots no more"
+    assert (tmp_path / "startups").read_text() == "once\n"
+
+
+def test_a_boot_tells_the_client_when_its_phases_began(tmp_path: Path, terraform_environment: dict[str, str]) -> None:
+    machine = FirstBoot(tmp_path, terraform_environment)
+    assert machine.run("true") == 0
+    boot = boot_of(0.0, tmp_path / "var/lib/lablink/phases", None)
+    assert boot is not None
+    assert [name for name, _ in boot.phases] == ["cloud-init", "startup-script", "client", "ready-check"]
+
+
+def test_a_startup_script_is_written_before_cloud_init_runs_the_boot(
+    tmp_path: Path, terraform_environment: dict[str, str]
+) -> None:
     template = rendered("fleet/boot.yaml.tftpl", MACHINE | MACHINES["script"])
     boot = evaluated(f"yamldecode({template})", tmp_path, terraform_environment)
     written = [file["path"] for file in boot["write_files"]]
-    assert written == ["/usr/local/lib/lablink/boot", "/usr/local/lib/lablink/startup-script"]
-    assert boot["runcmd"] == [["/usr/local/lib/lablink/boot"]]
+    assert written == ["/var/lib/cloud/scripts/per-boot/lablink", "/usr/local/lib/lablink/startup-script"]

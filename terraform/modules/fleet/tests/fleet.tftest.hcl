@@ -110,8 +110,8 @@ run "boot_installs_the_client" {
     error_message = "the client is told where to enrol and where its token is"
   }
   assert {
-    condition     = yamldecode(local.boot["vm-2"]).hostname == "vm-2" && yamldecode(local.boot["vm-2"]).runcmd == [["/usr/local/lib/lablink/boot"]]
-    error_message = "the machine is named as its key, and boots by itself"
+    condition     = yamldecode(local.boot["vm-2"]).hostname == "vm-2" && yamldecode(local.boot["vm-2"]).write_files[0].path == "/var/lib/cloud/scripts/per-boot/lablink"
+    error_message = "the machine is named as its key, boots by itself, and takes a boot up again that went wrong"
   }
   assert {
     condition     = aws_instance.this["vm-1"].user_data_base64 == base64gzip(local.boot["vm-1"])
