@@ -1,6 +1,7 @@
 """The `lablink` command against a database: what it prints, what it changes, how it fails."""
 
 import getpass
+import json
 import re
 import subprocess
 from collections.abc import AsyncIterator
