@@ -10,6 +10,7 @@ SEAL = "INSERT INTO event_seals VALUES ({}, '2026-01-01', {}, {}, {}, {}, '', {}
 HASH = "sha256('x')"
 
 STATEMENTS = {
+    "boots_seconds_check": "INSERT INTO boots VALUES (1, gen_random_uuid(), 'default', now(), '[]', -1)",
     "event_archives_sha256_check": "INSERT INTO event_archives (month, ids, events, file, sha256, archived_by) "
     "VALUES ('2026-01-01', '{}', 1, 'x', 'x', 'x')",
     "event_sealing_only_row_check": "INSERT INTO event_sealing (only_row) VALUES (false)",
@@ -19,6 +20,12 @@ STATEMENTS = {
     "event_seals_rows_sha256_check": SEAL.format(1, "'{[1,2)}'", 1, "'x'", "'12345678'", HASH),
     "event_seals_seal_check": SEAL.format(0, "'{[1,2)}'", 1, HASH, "'12345678'", HASH),
     "event_seals_sha256_check": SEAL.format(1, "'{[1,2)}'", 1, HASH, "'12345678'", "'x'"),
+    "fleet_vms_ami_id_is_one": "INSERT INTO fleet_vms (hostname, ami_id) VALUES ('vm-9', 'debian')",
+    "fleet_vms_disk_is_of_a_size": "INSERT INTO fleet_vms (hostname, disk_gb) VALUES ('vm-9', 1)",
+    "fleet_vms_hostname_is_a_name": "INSERT INTO fleet_vms (hostname) VALUES ('VM 9')",
+    "fleet_vms_instance_type_is_one": "INSERT INTO fleet_vms (hostname, instance_type) VALUES ('vm-9', 'large')",
+    "fleet_vms_made_is_known": "INSERT INTO fleet_vms (hostname, made_at) VALUES ('vm-9', now())",
+    "fleet_vms_reboots_are_few": "INSERT INTO fleet_vms (hostname, reboots) VALUES ('vm-9', 4)",
     "join_tokens_hostname_is_a_name": "INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at) "
     "VALUES (sha256('x'), 'vm 1', 'default', now())",
     "join_tokens_token_sha256_check": "INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at) "

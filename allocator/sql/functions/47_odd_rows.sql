@@ -35,6 +35,32 @@ CREATE OR REPLACE TRIGGER join_token_odd_name_trigger BEFORE INSERT ON join_toke
     FOR EACH ROW WHEN (NEW.hostname !~ '^[A-Za-z0-9._-]{1,255}$') EXECUTE FUNCTION refuse_row('join_tokens_hostname_is_a_name',
     'that cannot be the name of a machine', 'Use letters, digits, dots, hyphens and underscores: lablink vms invite vm-1');
 
+CREATE OR REPLACE TRIGGER fleet_odd_image_trigger BEFORE INSERT OR UPDATE ON fleet_vms
+    FOR EACH ROW WHEN (NEW.ami_id !~ '^ami-[0-9a-f]{8,17}$') EXECUTE FUNCTION refuse_row('fleet_vms_ami_id_is_one',
+    'that cannot be an image', 'Write it as EC2 does, ami-0123456789abcdef0; or NULL for the image of the settings');
+CREATE OR REPLACE TRIGGER fleet_odd_disk_trigger BEFORE INSERT OR UPDATE ON fleet_vms
+    FOR EACH ROW WHEN (NEW.disk_gb NOT BETWEEN 8 AND 16384) EXECUTE FUNCTION refuse_row('fleet_vms_disk_is_of_a_size',
+    'a disk has 8 to 16384 GB', 'Give a size in that range, or NULL for that of the settings: SET disk_gb = 100');
+CREATE OR REPLACE TRIGGER fleet_odd_instance_trigger BEFORE INSERT OR UPDATE ON fleet_vms
+    FOR EACH ROW WHEN ((NEW.made_at IS NULL) <> (NEW.instance_id IS NULL)) EXECUTE FUNCTION refuse_row(
+    'fleet_vms_made_is_known', 'a machine that was made has an instance, and no other has one',
+    'Leave both to: lablink fleet apply');
+CREATE OR REPLACE TRIGGER fleet_odd_name_trigger BEFORE INSERT OR UPDATE ON fleet_vms
+    FOR EACH ROW WHEN (NEW.hostname !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$') EXECUTE FUNCTION refuse_row(
+    'fleet_vms_hostname_is_a_name', 'that cannot be the name of a machine in the cloud',
+    'Use small letters, digits and hyphens inside, 63 at most: vm-7');
+CREATE OR REPLACE TRIGGER fleet_odd_reboots_trigger BEFORE INSERT OR UPDATE ON fleet_vms
+    FOR EACH ROW WHEN (NEW.reboots NOT BETWEEN 0 AND 3) EXECUTE FUNCTION refuse_row('fleet_vms_reboots_are_few',
+    'a machine is rebooted three times at most', 'Let it be rebooted again: SET reboots = 0. Or: lablink fleet replace HOSTNAME');
+CREATE OR REPLACE TRIGGER fleet_odd_type_trigger BEFORE INSERT OR UPDATE ON fleet_vms
+    FOR EACH ROW WHEN (NEW.instance_type !~ '^[a-z0-9-]+[.][a-z0-9-]+$') EXECUTE FUNCTION refuse_row(
+    'fleet_vms_instance_type_is_one', 'that cannot be an instance type',
+    'Write it as EC2 does, g5.xlarge; or NULL for that of the settings');
+
+CREATE OR REPLACE TRIGGER boot_odd_trigger BEFORE INSERT OR UPDATE ON boots
+    FOR EACH ROW WHEN (NEW.seconds < 0) EXECUTE FUNCTION refuse_row('boots_seconds_check',
+    'a boot takes no less than 0 seconds', 'Leave it to the machine, which tells its boots itself.');
+
 CREATE OR REPLACE TRIGGER secret_odd_trigger BEFORE INSERT ON lease_secrets
     FOR EACH ROW WHEN (num_nonnulls(NEW.secrets, NEW.line) <> 1) EXECUTE FUNCTION refuse_row('lease_secrets_check',
     'a code comes with its request or in a line that somebody typed, never both ways',
