@@ -228,6 +228,26 @@ class Sweeps(_Group):
     period_seconds: Annotated[float, Field(ge=0.1, le=60)]
 
 
+class Fleet(_Group):
+    """Machines in the cloud, which Terraform makes. There are none while `settings` is null."""
+
+    settings: Path | None
+    """What the platform wrote down for them: where Terraform keeps their state, and its variables, as JSON."""
+    root: Path | None
+    """Terraform's root module, where it is not the one that comes with LabLink."""
+    work: Path
+    """Terraform's working directory, for its owner only."""
+    period_seconds: Annotated[float, Field(ge=1, le=3600)]
+    """How often the service compares the record with EC2. It needs the password of database.owner for that."""
+    repair: bool
+    """Whether it reboots machines that failed by themselves, and replaces those for which that was no help."""
+    cool_down_seconds: Annotated[float, Field(ge=60, le=DAY)]
+    """How long a machine that failed, or was rebooted, is left alone."""
+    prices: dict[str, Annotated[float, Field(ge=0)]]
+    """What an hour of each instance type costs here."""
+    currency: str
+
+
 class Log(_Group):
     """What the service writes to standard error."""
 
@@ -245,6 +265,7 @@ class Settings(_Group):
     transport: Transport
     backup: Backup
     identity: Identity
+    fleet: Fleet
     sweeps: Sweeps
     log: Log
 

@@ -14,6 +14,7 @@ from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import NoToken
 from allocator.feed import Feed
+from allocator.fleet.watch import FleetWatch
 from allocator.floods import Floods
 from allocator.metrics import Metrics
 from allocator.problems import Problems
@@ -63,6 +64,7 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         alongside(sweeper.run()),
         alongside(BackupSchedule(settings.database, settings.backup).run()),
         alongside(Arrivals(store, region_of(settings.identity)).run()),
+        alongside(FleetWatch(settings.database, settings.fleet).run()),
     ):
         yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
         feed.end_streams()

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli import db, doctor, events, leases, serve, up, verify, vms
+from allocator.cli import db, doctor, events, fleet, leases, serve, up, verify, vms
 from allocator.cli.options import CONTEXT
 
 EPILOG = """
@@ -28,6 +28,7 @@ app.command("events")(events.show_events)
 app.add_typer(vms.app, name="vms")
 app.add_typer(leases.app, name="leases")
 app.add_typer(db.app, name="db")
+app.add_typer(fleet.app, name="fleet")
 
 
 def _version(wanted: bool) -> None:

@@ -1,6 +1,11 @@
-"""What Terraform, or AWS through it, refuses, in a sentence that says what to do.
+"""What Terraform, AWS or we ourselves refuse, in a sentence that says what to do.
 
 FleetError
+├── NoFleet             no machines in the cloud are configured
+├── InUse               people are on machines that would go
+├── NotOfFleet          the fleet has no such machine
+├── TooMuch             AWS does not have, or does not allow, what is wanted
+├── CloudRefused        AWS said no
 ├── TerraformMissing
 └── TerraformFailed
     ├── StateLocked
@@ -10,12 +15,52 @@ FleetError
     └── ImageUnknown
 """
 
+import re
 from collections.abc import Sequence
+from datetime import UTC, datetime
 from typing import Any
+
+LOCKED_AFTER_SECONDS = 120
+"""A terraform locks its state within that time from its start."""
 
 
 class FleetError(Exception):
     """Base of what can go wrong with machines in the cloud."""
+
+
+class NoFleet(FleetError):
+    """No machines in the cloud are configured, or their file cannot be read."""
+
+
+class NotOfFleet(FleetError):
+    """The fleet has no such machine."""
+
+    def __init__(self, hostname: str) -> None:
+        super().__init__(f"The fleet has no machine {hostname}. See which there are: lablink fleet status")
+
+
+class TooMuch(FleetError):
+    """AWS does not have, or does not allow this account, what is wanted."""
+
+
+class CloudRefused(FleetError):
+    """AWS said no to something that was asked beside Terraform."""
+
+    def __init__(self, said: str) -> None:
+        super().__init__(f"AWS refuses: {said}")
+
+
+WAIT = "Wait for them with --drain, or end their leases: lablink vms release HOSTNAME"
+
+
+class InUse(FleetError):
+    """People are on machines that would go. Who they are is in no first line, which operations keep."""
+
+    def __init__(self, hostnames: Sequence[str], people: Sequence[str]) -> None:
+        said = [f"Nothing was removed, because somebody is on {', '.join(hostnames)}:", *people, WAIT]
+        super().__init__("\n".join(said))
+        self.hostnames = list(hostnames)
+        self.people = list(people)
 
 
 class TerraformMissing(FleetError):
@@ -40,8 +85,25 @@ class StateLocked(TerraformFailed):
 
     advice = (
         "Somebody else's terraform works on these machines: wait for it. If it was killed, nobody will finish it: look "
-        "that it runs nowhere, then terraform force-unlock with the ID above, and say the same again."
+        "that it runs nowhere, then give the ID above to: lablink fleet unlock ID, and say the same again."
     )
+
+    @property
+    def lock(self) -> str:
+        """The lock's ID; empty when Terraform did not say."""
+        return self._said("ID")
+
+    def is_of(self, host: str, begun: float) -> bool:
+        """Whether it was made on this host at that time (seconds since 1970) or in the seconds after."""
+        made = re.match(r"[\d-]+ [\d:]+", self._said("Created"))
+        if not made or not self._said("Who").endswith(f"@{host}"):
+            return False
+        at = datetime.fromisoformat(made[0]).replace(tzinfo=UTC).timestamp()
+        return -1 <= at - begun < LOCKED_AFTER_SECONDS
+
+    def _said(self, what: str) -> str:
+        found = re.search(rf"^\s*{what}:\s*(\S.*)$", self.detail, re.MULTILINE)
+        return found[1].strip() if found else ""
 
 
 class NoCapacity(TerraformFailed):

@@ -10,8 +10,9 @@ What Terraform prints with `-json`: https://developer.hashicorp.com/terraform/in
 import asyncio
 import json
 import os
-import signal
-from collections.abc import AsyncIterator, Callable, Mapping, Sequence
+import shutil
+import socket
+from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -19,12 +20,13 @@ from typing import Any, Literal
 
 import python_terraform  # type: ignore[import-untyped]
 
-from allocator.fleet.refusals import TerraformFailed, TerraformMissing, refusal
+from allocator.fleet.process import Run, Terminal
+from allocator.fleet.refusals import StateLocked, TerraformFailed, TerraformMissing, refusal
 
 Action = Literal["no-op", "create", "read", "update", "delete", "forget"]
 
-LINE_LIMIT = 16 << 20
-"""Bytes of the longest line that is read: an output or a diagnostic may be long."""
+NOT_COPIED = shutil.ignore_patterns(".terraform*", "*.tfstate*", "tests")
+ADOPTED = "adopted.tf"
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,40 +63,76 @@ class Step:
     total: int
 
 
-Progress = Callable[[Step], None]
+Progress = Callable[[Step], Awaitable[None]]
+
+
+async def _nobody(_step: Step) -> None:
+    """Nobody is told."""
 
 
 class Terraform:
-    """One root module, with its working files in a private directory of ours."""
+    """One root module, copied into a private working directory of ours, where Terraform may write."""
 
     def __init__(self, root: Path, work: Path, environment: Mapping[str, str] = os.environ) -> None:
-        self._root = root
+        self._origin = root
+        self._root = work / "terraform" / root.name
         self._work = work
         self._environment = dict(environment) | {
-            "TF_DATA_DIR": str(work / "data"),
+            "TF_DATA_DIR": str(work / ".terraform"),
             "TF_IN_AUTOMATION": "1",
             "TF_INPUT": "0",
             "CHECKPOINT_DISABLE": "1",
         }
         self.lock_seconds = 10
         """How long somebody else's lock on the state is waited for."""
-        self._words = python_terraform.Terraform(working_dir=str(root), terraform_bin_path="terraform")
+        self._words = python_terraform.Terraform(working_dir=str(self._root), terraform_bin_path="terraform")
+        self._terminal = Terminal(work)
+        self._killed: Run | None = None
 
     async def init(self, backend: Mapping[str, str]) -> None:
-        """Get providers and modules, and open the state that `backend` names. Raises TerraformFailed."""
-        self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+        """Get providers and modules, and open the state that `backend` names. Raises TerraformFailed.
+
+        A terraform that we started before we were killed is waited for: it does its work to the end.
+        """
+        try:
+            self._work.mkdir(mode=0o700, parents=True, exist_ok=True)
+            self._killed = await self._terminal.run_of_before() or self._killed
+            self._copy()
+        except OSError as error:
+            raise TerraformFailed("init", f"{self._work} cannot be written ({error.strerror})") from error
         settings = self._private("backend.tfbackend", "".join(f"{k} = {json.dumps(v)}\n" for k, v in backend.items()))
         await self._run("init", backend_config=str(settings), reconfigure=python_terraform.IsFlagged)
 
+    def adopt(self, things: Mapping[str, str]) -> None:
+        """Have the next plan take over what is there already: the cloud's id of each, by address."""
+        blocks = [f"import {{\n  to = {address}\n  id = {json.dumps(name)}\n}}\n" for address, name in things.items()]
+        (self._root / ADOPTED).write_text("".join(blocks))
+
     async def plan(self, variables: Mapping[str, Any], *, replace: Sequence[str] = (), destroy: bool = False) -> Plan:
-        """What would become of the resources with these variables. Nothing is changed. Raises TerraformFailed."""
+        """What would become of the resources with these variables. Nothing is changed. Raises TerraformFailed.
+
+        A lock that our own terraform left on the state when it was killed is taken away.
+        """
+        try:
+            return await self._plan(variables, replace, destroy)
+        except StateLocked as locked:
+            if self._killed is None or not locked.is_of(socket.gethostname(), self._killed.at):
+                raise
+            await self.unlock(locked.lock)
+            return await self._plan(variables, replace, destroy)
+
+    async def unlock(self, lock: str) -> None:
+        """Take a lock away that nobody holds any more. Raises TerraformFailed."""
+        await self._answer("force-unlock", lock, force=python_terraform.IsFlagged)
+
+    async def _plan(self, variables: Mapping[str, Any], replace: Sequence[str], destroy: bool) -> Plan:
         path = self._work / "plan"
         values = self._private("variables.tfvars.json", json.dumps(variables))
         options = {"replace": list(replace), "destroy": python_terraform.IsFlagged if destroy else None}
         await self._run("plan", out=str(path), var_file=str(values), lock_timeout=f"{self.lock_seconds}s", **options)
-        return Plan(path, _changes(json.loads(await self._answer("show", str(path)))))
+        return Plan(path, _changes(json.loads(await self._answer("show", str(path), json=python_terraform.IsFlagged))))
 
-    async def apply(self, plan: Plan, progress: Progress = lambda _: None) -> None:
+    async def apply(self, plan: Plan, progress: Progress = _nobody) -> None:
         """Do what the plan says, or nothing where the state has changed since. Raises TerraformFailed.
 
         Cancelling it asks Terraform to stop after what it is at, and waits until its state is written.
@@ -104,11 +142,11 @@ class Terraform:
             async for line in lines:
                 if line.get("type") in ("apply_start", "apply_complete"):
                     done += line["type"] == "apply_complete"
-                    progress(Step(line["hook"]["resource"]["addr"], line["hook"]["action"], done, total))
+                    await progress(Step(line["hook"]["resource"]["addr"], line["hook"]["action"], done, total))
 
     async def state(self) -> dict[str, Any]:
         """All resources as the state has them, by address; each is its attributes. Raises TerraformFailed."""
-        values = json.loads(await self._answer("show")).get("values", {})
+        values = json.loads(await self._answer("show", json=python_terraform.IsFlagged)).get("values", {})
         return {each["address"]: each["values"] for each in _resources(values.get("root_module", {}))}
 
     async def _run(self, command: str, *words: str, **options: Any) -> None:
@@ -116,8 +154,16 @@ class Terraform:
             async for _ in lines:
                 pass
 
-    async def _answer(self, command: str, *words: str) -> bytes:
-        process = await self._start(command, *words)
+    async def _answer(self, command: str, *words: str, **options: Any) -> bytes:
+        """What a command prints that changes no resource."""
+        process = await asyncio.create_subprocess_exec(
+            *self._words.generate_cmd_string(command, *words, **options),
+            cwd=self._root,
+            env=self._environment,
+            stdin=asyncio.subprocess.DEVNULL,
+            stdout=asyncio.subprocess.PIPE,
+            stderr=asyncio.subprocess.PIPE,
+        )
         answer, said = await process.communicate()
         if process.returncode:
             raise TerraformFailed(command, said.decode(errors="replace").strip())
@@ -126,30 +172,27 @@ class Terraform:
     @asynccontextmanager
     async def _lines(self, command: str, *words: str, **options: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """What the command prints, as it comes; it has ended with the block. Raises TerraformFailed."""
-        process = await self._start(command, *words, **options)
+        argv = self._words.generate_cmd_string(command, *words, json=python_terraform.IsFlagged, **options)
+        try:
+            process = await self._terminal.start(argv, self._root, self._environment)
+        except FileNotFoundError as error:
+            raise TerraformMissing from error
         wrong: list[dict[str, Any]] = []
         try:
-            yield _read(process, wrong)
+            yield _noting(self._terminal.lines(process), wrong)
         finally:
-            await asyncio.shield(_ended(process))
+            await asyncio.shield(self._terminal.finish(process))
         if process.returncode:
             raise refusal(command, wrong)
 
-    async def _start(self, command: str, *words: str, **options: Any) -> asyncio.subprocess.Process:
-        argv = self._words.generate_cmd_string(command, *words, json=python_terraform.IsFlagged, **options)
-        try:
-            return await asyncio.create_subprocess_exec(
-                *argv,
-                cwd=self._root,
-                env=self._environment,
-                stdin=asyncio.subprocess.DEVNULL,
-                stdout=asyncio.subprocess.PIPE,
-                stderr=asyncio.subprocess.PIPE if command == "show" else asyncio.subprocess.STDOUT,
-                limit=LINE_LIMIT,
-                start_new_session=True,  # a Ctrl-C here is passed on once, by us
-            )
-        except FileNotFoundError as error:
-            raise TerraformMissing from error
+    def _copy(self) -> None:
+        """Copy the root, and the modules beside it, to where Terraform may write."""
+        modules = self._origin.parent / "modules"
+        for place in (self._origin, modules):
+            copy = self._work / "terraform" / place.name
+            shutil.rmtree(copy, ignore_errors=True)
+            if place.is_dir():
+                shutil.copytree(place, copy, ignore=NOT_COPIED)
 
     def _private(self, name: str, text: str) -> Path:
         path = self._work / name
@@ -159,26 +202,12 @@ class Terraform:
         return path
 
 
-async def _read(process: asyncio.subprocess.Process, wrong: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
-    """Each line as an object; what is none was printed by something else than Terraform's reporter. Errors are kept."""
-    if process.stdout is None:
-        return
-    async for raw in process.stdout:
-        try:
-            line = json.loads(raw)
-        except json.JSONDecodeError:
-            line = {"@level": "info", "type": "text", "@message": raw.decode(errors="replace").strip()}
+async def _noting(lines: AsyncIterator[dict[str, Any]], wrong: list[dict[str, Any]]) -> AsyncIterator[dict[str, Any]]:
+    """The same lines; errors are kept."""
+    async for line in lines:
         if line.get("@level") == "error":
             wrong.append(line)
         yield line
-
-
-async def _ended(process: asyncio.subprocess.Process) -> None:
-    """Wait for its end, having asked for it where it goes on."""
-    if process.returncode is None and process.stdout is not None and not process.stdout.at_eof():
-        process.send_signal(signal.SIGINT)
-        await process.stdout.read()
-    await process.wait()
 
 
 def _changes(plan: Mapping[str, Any]) -> tuple[Change, ...]:

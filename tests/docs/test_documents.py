@@ -27,6 +27,8 @@ def test_every_link_and_every_file_that_a_document_names_is_there(document: str)
         "allocator",
         "allocator/cli",
         "allocator/cli/db",
+        "allocator/cli/fleet",
+        "allocator/fleet",
         "allocator/local",
         "allocator/sql/functions",
         "allocator/upkeep",

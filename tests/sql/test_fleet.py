@@ -179,9 +179,11 @@ async def test_after_three_reboots_a_machine_is_replaced(database: Database, own
     await machine(database)
     await made(owner, "vm-1")
     await failed(owner)
-    for _ in range(3):
-        assert await owner.fetchval("SELECT begin_reboot('vm-1')") == "i-vm-1"
-    await database.let_pass(61)
+    for time in range(1, 4):
+        await database.let_pass(time * 61)
+        assert await owner.fetchval("SELECT begin_reboot('vm-1', 60)") == "i-vm-1"
+        assert await owner.fetchval("SELECT begin_reboot('vm-1', 60)") is None
+    await database.let_pass(4 * 61)
     assert [tuple(row) for row in await owner.fetch("SELECT * FROM fleet_repairs(60)")] == [("vm-1", "replace")]
     assert (await row_of(owner))["reason"] == "unhealthy: rebooted, because it was lost"
 
@@ -193,7 +195,7 @@ async def test_a_machine_that_came_back_by_itself_is_not_rebooted(
     await made(owner, "vm-1")
     await failed(owner)
     await vm.clean()
-    assert await owner.fetchval("SELECT begin_reboot('vm-1')") is None
+    assert await owner.fetchval("SELECT begin_reboot('vm-1', 0)") is None
 
 
 async def test_a_rebooted_machine_is_lent_again_once_it_was_heard_long_after(
@@ -202,11 +204,12 @@ async def test_a_rebooted_machine_is_lent_again_once_it_was_heard_long_after(
     vm = await machine(database)
     await made(owner, "vm-1")
     await failed(owner)
-    await owner.execute("SELECT begin_reboot('vm-1')")
+    await database.let_pass(1)
+    await owner.execute("SELECT begin_reboot('vm-1', 0)")
     assert (await vm.hello(None))["status"] == "failed"
     assert await owner.fetchval("SELECT end_reboots()") == 0
 
-    await database.let_pass(301)
+    await database.let_pass(302)
     await vm.hello(None)
 
     assert await owner.fetchval("SELECT end_reboots()") == 1

@@ -56,7 +56,11 @@ class Machines:
 
     async def make(self, **vms: str) -> list[Step]:
         steps: list[Step] = []
-        await self.terraform.apply(await self.terraform.plan({"vms": vms}), steps.append)
+
+        async def note(step: Step) -> None:
+            steps.append(step)
+
+        await self.terraform.apply(await self.terraform.plan({"vms": vms}), note)
         return steps
 
 
@@ -132,7 +136,7 @@ async def test_a_state_that_somebody_works_on_is_left_alone(machines: Machines, 
     other.lock_seconds = 0
     try:
         await other.init({"path": str(machines.state)})
-        with pytest.raises(StateLocked, match="force-unlock"):
+        with pytest.raises(StateLocked, match="lablink fleet unlock"):
             await other.plan({"vms": {}})
     finally:
         os.close(writer)

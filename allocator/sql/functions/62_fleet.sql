@@ -186,14 +186,17 @@ BEGIN ATOMIC
 END;
 
 -- Locks a machine that is to be rebooted, so that nobody is given it before the caller has rebooted it and committed; also
--- after that it stays failed until it was heard again. Returns its instance, null when it works again.
-CREATE OR REPLACE FUNCTION begin_reboot(p_hostname text) RETURNS text LANGUAGE plpgsql
+-- after that it stays failed until it was heard again. Returns its instance, null when it works again or was just rebooted.
+CREATE OR REPLACE FUNCTION begin_reboot(p_hostname text, p_cool_down_seconds double precision) RETURNS text LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '10s' AS $$
 DECLARE
     instance text;
 BEGIN
-    UPDATE vms SET reason = format('unhealthy: rebooted, because it was %s', regexp_replace(reason, '^unhealthy: (rebooted, because it was )?', ''))
-    WHERE hostname = p_hostname AND status = 'failed';
+    PERFORM FROM vms WHERE hostname = p_hostname FOR UPDATE;
+    UPDATE vms SET reason = 'unhealthy: rebooted, because it was '
+                            || regexp_replace(reason, '^unhealthy: (rebooted, because it was )?', '')
+    WHERE hostname = p_hostname
+      AND hostname IN (SELECT r.hostname FROM fleet_repairs(p_cool_down_seconds) r WHERE r.act = 'reboot');
     IF FOUND THEN
         UPDATE fleet_vms SET reboots = reboots + 1, rebooted_at = clock() WHERE hostname = p_hostname
         RETURNING instance_id INTO instance;

@@ -14,6 +14,7 @@ locals {
     "server.public_url=https://${var.hostname}",
     "backup=s3",
     "backup.to=s3://${var.bucket}/backups",
+    "fleet=aws",
     ], var.identity_certificate == null ? [] : [
     "identity=ec2",
     "identity.fleet=${var.name}",

@@ -1,0 +1,49 @@
+"""Waits until nobody is on machines that are about to go, and lends them to nobody else meanwhile."""
+
+import asyncio
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager, suppress
+
+from allocator.fleet import record
+from allocator.fleet.record import Connect, opened
+from allocator.operations import Tell
+from client.network import Connection
+
+CHANNEL = "vm_updates"
+LOOK_SECONDS = 5.0
+"""A notification may be lost; whoever waits looks now and then."""
+
+
+@asynccontextmanager
+async def drained(connect: Connect, hostnames: Sequence[str], tell: Tell) -> AsyncIterator[None]:
+    """The machines are out of allocation and nobody is on them while the block runs.
+
+    Afterwards those that are still in service are lent again, however it ended; what was draining before stays so.
+    """
+    if not hostnames:
+        yield
+        return
+    async with opened(connect) as connection:
+        begun = await connection.fetchval("SELECT drain_vms($1)", list(hostnames))
+    try:
+        async with opened(connect) as connection:
+            await _free(connection, hostnames, tell)
+        yield
+    finally:
+        await asyncio.shield(_undo(connect, begun))
+
+
+async def _free(connection: Connection, hostnames: Sequence[str], tell: Tell) -> None:
+    """Return when nobody is on any of them."""
+    changed = asyncio.Event()
+    await connection.add_listener(CHANNEL, lambda *_: changed.set())
+    while held := await record.held(connection, hostnames):
+        await tell(len(hostnames) - len(held), len(hostnames), f"waiting for {held[0].words}")
+        with suppress(TimeoutError):
+            await asyncio.wait_for(changed.wait(), LOOK_SECONDS)
+        changed.clear()
+
+
+async def _undo(connect: Connect, hostnames: Sequence[str]) -> None:
+    async with opened(connect) as connection:
+        await connection.execute("SELECT undrain_vms($1)", list(hostnames))

@@ -1,0 +1,28 @@
+"""Invites machines that Terraform made: each one's join token goes into its own secret, and nowhere else."""
+
+import asyncio
+from collections.abc import Mapping
+
+from allocator.fleet import record
+from allocator.fleet.description import Fleet
+from allocator.invitations import invite_vm
+from allocator.operations import Tell
+from client.network import Connection
+
+TOKEN_SECONDS = 3600
+"""An instance that has not enrolled an hour after its start will not: it is replaced."""
+
+
+async def invite(fleet: Fleet, connection: Connection, pools: Mapping[str, str], tell: Tell) -> list[str]:
+    """Let each machine enrol once, by hostname and pool; returns who was invited. Raises CloudRefused.
+
+    Whoever is killed here invites again the next time: the token of before is then in no secret.
+    """
+    tokens = {host: await invite_vm(connection, host, pool, TOKEN_SECONDS) for host, pool in pools.items()}
+    giving = [fleet.cloud.put_secret(fleet.secret_of(hostname), token) for hostname, token in tokens.items()]
+    for done, given in enumerate(asyncio.as_completed(giving), 1):
+        await given
+        await tell(done, len(pools), "inviting")
+    for hostname in pools:
+        await record.invited(connection, hostname)
+    return list(pools)
