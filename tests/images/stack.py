@@ -90,11 +90,15 @@ class Stack:
         return {**os.environ, **ours, "POSTGRES_IMAGE": POSTGRES}
 
 
+def copied(directory: Path) -> Path:
+    """`directory`, with what docker/ has in a new checkout."""
+    return shutil.copytree(DOCKER, directory, ignore=shutil.ignore_patterns("secrets", ".env"))
+
+
 @contextmanager
 def running_stack(directory: Path) -> Iterator[Stack]:
     """It runs, with every machine available, until the block ends."""
-    shutil.copytree(DOCKER, directory, ignore=shutil.ignore_patterns("secrets", ".env"))
-    run(directory / "prepare")
+    run(copied(directory) / "prepare")
     stack = Stack(directory, f"lablink-test-{os.getpid()}", free_port())
     try:
         stack.compose("up", "--detach")

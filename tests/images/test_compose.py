@@ -8,9 +8,11 @@ from tests.images.engine import IMAGES, inspected, run
 from tests.images.stack import MACHINES, Stack
 from tests.support.up import until
 
-pytestmark = [pytest.mark.timeout(600), pytest.mark.xdist_group("images")]
+pytestmark = pytest.mark.timeout(600)
 
 WHO = "SELECT id, seen_at FROM vms JOIN vm_heartbeats ON vm_id = id WHERE hostname = 'vm-1'"
+LEAVES = "import ctypes; open('/tmp/left', 'w'); assert ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0"
+LEFT = "find /tmp /dev/shm -user labuser; tail -n +2 /proc/sysvipc/shm | wc -l"
 WITHOUT_TLS = """
 import asyncio, asyncpg, pathlib
 password = pathlib.Path("/run/secrets/app-password").read_text().strip()
@@ -82,6 +84,18 @@ def test_a_machine_sees_no_password_but_its_own(stack: Stack) -> None:
     seen = run("docker", "exec", stack.container("vm-1"), "ls", "/run/secrets").split()
 
     assert seen == ["authority.pem"]
+
+
+def test_nothing_that_somebody_leaves_on_a_machine_stays_there(stack: Stack) -> None:
+    machine = stack.container("vm-2")
+    run("docker", "exec", "--user", "labuser", machine, "python", "-c", LEAVES)
+    assert run("docker", "exec", machine, "sh", "-c", LEFT).split() == ["/tmp/left", "1"]
+
+    stack.lablink("vms", "fail", "vm-2")
+    stack.lablink("vms", "return", "vm-2")
+
+    until(stack.is_ready, "all machines")
+    assert run("docker", "exec", machine, "sh", "-c", LEFT).split() == ["0"]
 
 
 def test_nothing_secret_is_in_an_image_or_in_what_the_engine_tells(stack: Stack) -> None:
