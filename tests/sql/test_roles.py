@@ -1,4 +1,4 @@
-"""A machine's role can touch its seven functions and nothing else; what else there is, the catalogue says."""
+"""A machine's role can touch its eight functions and nothing else; what else there is, the catalogue says."""
 
 import re
 from pathlib import Path
@@ -11,7 +11,7 @@ from allocator import standing, store
 from tests.sql.steps import ask, machine
 from tests.support.database import Database
 
-VERBS = {"hello", "claim", "report", "cleaned", "unhealthy", "wants_new_password", "change_password"}
+VERBS = {"hello", "claim", "report", "cleaned", "unhealthy", "wants_new_password", "change_password", "booted"}
 
 OURS = "n.nspname !~ '^pg_' AND n.nspname <> 'information_schema'"
 RELATIONS = f"""
@@ -62,7 +62,7 @@ async def test_a_machines_role_can_touch_no_table_view_or_sequence(
                 await vm.connection.execute(statement.format(relation["name"]))
 
 
-async def test_a_machines_role_can_run_its_seven_functions_and_no_other(
+async def test_a_machines_role_can_run_its_eight_functions_and_no_other(
     database: Database, catalogue: asyncpg.Connection
 ) -> None:
     vm = await machine(database)
@@ -78,7 +78,7 @@ async def test_a_machines_role_can_run_its_seven_functions_and_no_other(
             await vm.connection.execute(call)
 
 
-async def test_a_machines_role_was_given_its_seven_functions_and_nothing_else(
+async def test_a_machines_role_was_given_its_eight_functions_and_nothing_else(
     database: Database, owner: asyncpg.Connection
 ) -> None:
     """As the test before, but what is refused only because the schema is closed counts as given."""
