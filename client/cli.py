@@ -5,9 +5,7 @@ import asyncio
 import fcntl
 import logging
 import os
-import pwd
 import signal
-import socket
 import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
@@ -19,16 +17,14 @@ from client.boot import Boot, boot_of, uptime
 from client.delegate import Delegate
 from client.direct import DirectTransport, InsecureAddress
 from client.enrol import EnrolmentError, Invitation, TokenRefused, forget
-from client.executor import Executor, OwnExecutor
-from client.helper import NotForYou, attend
+from client.executor import Executor, own_executor
 from client.install import Installation, InstallError
 from client.joining import NotEnrolled, credential_of, invitation_from, join, started_at
 from client.journal import Journal
 from client.logs import log_to_stderr
-from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
+from client.processes import ProcessesRemain
 from client.rotation import Passwords
-from client.runner import Programs
-from client.session import Account, AccountUnusable, Session, SessionError
+from client.session import SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_settings
 from client.systemd import STOPPING, tell_systemd
 from client.transport import Transport, UnknownVm
@@ -48,7 +44,7 @@ class AlreadyServed(Exception):
 
 
 _SAID = (
-    *(AlreadyServed, EnrolmentError, InsecureAddress, InstallError, NotForYou, ProcessesRemain),
+    *(AlreadyServed, EnrolmentError, InsecureAddress, InstallError, ProcessesRemain),
     *(SessionError, SettingsError, OSError),
 )
 """What ends this process with a sentence; anything else is a mistake of ours."""
@@ -64,8 +60,6 @@ def _run(given: argparse.Namespace, checkpoint: Checkpoint) -> int:
     try:
         if given.command == "install":
             _install(given)
-        elif given.command == "helper":
-            _help(given)
         else:
             _use(given, StateDir(given.state_dir.absolute()), checkpoint)
     except (NotEnrolled, TokenRefused, UnknownVm) as error:
@@ -89,17 +83,6 @@ def _install(given: argparse.Namespace) -> None:
     log.info("installed", extra={"allocator": given.url})
 
 
-def _help(given: argparse.Namespace) -> None:
-    """Do what the client asks over standard input, which systemd has connected to it."""
-    settings = load_settings(given.settings)
-    try:
-        client = pwd.getpwnam(given.client_user)
-    except KeyError:
-        raise SettingsError(f"There is no account {given.client_user!r}, whom this helper answers.") from None
-    executor = _own_executor(settings, StateDir(given.state_dir.absolute()))
-    asyncio.run(attend(socket.socket(fileno=os.dup(0)), client.pw_uid, executor))
-
-
 def _use(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> None:
     settings = load_settings(given.settings.absolute() if given.settings else state.settings)
     try:
@@ -107,7 +90,7 @@ def _use(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
             if given.command == "enrol":
                 _enrol_anew(state, _invitation(given, settings))
             else:
-                executor = Delegate(settings.helper) if settings.helper else _own_executor(settings, state)
+                executor = Delegate(settings.helper) if settings.helper else own_executor(settings, state)
                 _serve_pool(state, settings, executor, checkpoint)
     except OSError as error:
         raise SettingsError(f"The state directory {state.root} cannot be used: {error}.") from error
@@ -126,14 +109,6 @@ def _serve_pool(state: StateDir, settings: Settings, executor: Executor, checkpo
         if settings.join_secret:  # its supervisor starts it again, and it waits for the secret's next join token
             raise EnrolmentError(str(error)) from error
         raise
-
-
-def _own_executor(settings: Settings, state: StateDir) -> OwnExecutor:
-    """This process as the one that runs people's commands, and is the parent of all that they start."""
-    adopt_orphans()
-    limit_all_below()
-    session = Session(state.session, _account(settings.session_user, state.session))
-    return OwnExecutor(session, Programs(settings.start_host))
 
 
 async def _serve(
@@ -163,22 +138,6 @@ def _transport(state: StateDir, credential: Credential) -> Transport:
     raise SettingsError(
         f"This client knows no transport {credential.transport!r}: install that of the allocator's version."
     )
-
-
-def _account(name: str | None, place: Path) -> Account | None:
-    """Whom people's commands run as; None for this process's own user, who is root only where `name` says so.
-
-    Raises AccountUnusable.
-    """
-    if os.geteuid() != 0 or name not in (None, "root"):
-        return Account.named(name, place) if name else None
-    if name is None:
-        raise AccountUnusable(
-            "People's commands would run as root. Name an account that nothing else uses as session_user in "
-            "settings.json, or root if that is meant (in a container that is thrown away, say)."
-        )
-    log.warning("commands run as root", extra={"reason": "session_user is root"})
-    return None
 
 
 async def _until_stopped(agent: Agent) -> None:
@@ -238,12 +197,8 @@ def _parser() -> argparse.ArgumentParser:
     install = commands.add_parser("install", help="set this machine up with systemd, and start its client (as root)")
     run = commands.add_parser("run", help="serve until stopped; enrols first if settings.json names a join token")
     join = commands.add_parser("enrol", help="enrol this machine with a join token, and end")
-    helper = commands.add_parser(
-        "helper", help="do what the client asks on standard input (systemd starts it, as root)"
-    )
-    for command in (run, join, helper):
-        _add_state(command, wants_settings=command is helper)
-    helper.add_argument("--client-user", required=True, metavar="NAME", help="the only account that is answered")
+    for command in (run, join):
+        _add_state(command)
     join.add_argument("--url", metavar="URL", help="the allocator, for example https://lablink.example.org")
     token = join.add_mutually_exclusive_group()
     token.add_argument("--token", help="the join token itself (other users may see it in the list of processes)")
@@ -252,7 +207,7 @@ def _parser() -> argparse.ArgumentParser:
     return parser
 
 
-def _add_state(command: argparse.ArgumentParser, *, wants_settings: bool) -> None:
+def _add_state(command: argparse.ArgumentParser) -> None:
     command.add_argument(
         "--state-dir",
         type=Path,
@@ -261,7 +216,7 @@ def _add_state(command: argparse.ArgumentParser, *, wants_settings: bool) -> Non
         help="what this machine remembers: settings.json, credential, journal, session (default: %(default)s)",
     )
     words = "the settings (default: settings.json in the state directory)"
-    command.add_argument("--settings", type=Path, required=wants_settings, metavar="FILE", help=words)
+    command.add_argument("--settings", type=Path, metavar="FILE", help=words)
 
 
 def _add_installation(install: argparse.ArgumentParser) -> None:

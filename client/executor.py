@@ -1,13 +1,19 @@
 """Who runs people's commands in the session and cleans up after them: this process, or the helper that is root."""
 
+import logging
+import os
 from dataclasses import dataclass
+from pathlib import Path
 from typing import Protocol
 
 from client import runner
 from client.command import Command
-from client.processes import kill_remains
+from client.processes import adopt_orphans, kill_remains, limit_all_below
 from client.runner import Finished, Programs, Running
-from client.session import Session, SessionNotClean, WipeFailed
+from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed
+from client.settings import Settings, StateDir
+
+log = logging.getLogger("lablink.client")
 
 
 class Started(Protocol):
@@ -64,3 +70,30 @@ class OwnExecutor:
             self.session.open()
         except OSError as error:
             raise WipeFailed(f"The session's directory cannot be made: {error.strerror}") from error
+
+
+def own_executor(settings: Settings, state: StateDir) -> OwnExecutor:
+    """This process as the one that runs people's commands, and is the parent of all that they start.
+
+    Raises AccountUnusable.
+    """
+    adopt_orphans()
+    limit_all_below()
+    session = Session(state.session, _account(settings.session_user, state.session))
+    return OwnExecutor(session, Programs(settings.start_host))
+
+
+def _account(name: str | None, place: Path) -> Account | None:
+    """Whom people's commands run as; None for this process's own user, who is root only where `name` says so.
+
+    Raises AccountUnusable.
+    """
+    if os.geteuid() != 0 or name not in (None, "root"):
+        return Account.named(name, place) if name else None
+    if name is None:
+        raise AccountUnusable(
+            "People's commands would run as root. Name an account that nothing else uses as session_user in "
+            "settings.json, or root if that is meant (in a container that is thrown away, say)."
+        )
+    log.warning("commands run as root", extra={"reason": "session_user is root"})
+    return None

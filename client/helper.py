@@ -5,20 +5,28 @@ the client's account is answered. Nothing is believed of what that says: the com
 the grammar that the allocator read them with, and as whom, where and in what environment it runs is root's to say.
 """
 
+import argparse
 import asyncio
 import json
 import logging
+import os
+import pwd
 import re
 import socket
 import struct
+import sys
+from collections.abc import Sequence
 from dataclasses import asdict
+from pathlib import Path
 from typing import Any
 
 from client.command import JOB_BYTES, Command, CommandRefused, from_parts
-from client.executor import OwnExecutor
-from client.processes import ProcessesRemain, adopt_orphans, limit_all_below
+from client.executor import OwnExecutor, own_executor
+from client.logs import log_to_stderr
+from client.processes import ProcessesRemain
 from client.runner import CannotStart, Finished, Running
-from client.session import WipeFailed
+from client.session import SessionError, WipeFailed
+from client.settings import SettingsError, StateDir, load_settings
 
 REQUEST_BYTES = 6 * JOB_BYTES + 8192
 """Bytes of the longest request: the longest command that is accepted, each of its bytes escaped."""
@@ -35,12 +43,35 @@ class NotForYou(Exception):
     """Somebody else than the client's account connected."""
 
 
+def main(arguments: Sequence[str] | None = None) -> None:
+    """Do what is asked over standard input, which systemd has connected to the client."""
+    log_to_stderr()
+    parser = argparse.ArgumentParser(
+        prog="client.helper", description="Started by systemd: see lablink-client install."
+    )
+    for name in ("--settings", "--state-dir"):
+        parser.add_argument(name, type=Path, required=True)
+    parser.add_argument("--client-user", required=True)
+    given = parser.parse_args(arguments)
+    try:
+        executor = own_executor(load_settings(given.settings, {}), StateDir(given.state_dir))
+        asyncio.run(attend(socket.socket(fileno=os.dup(0)), _uid_of(given.client_user), executor))
+    except (NotForYou, SettingsError, SessionError, OSError) as error:
+        log.error("ended", extra={"reason": str(error)})
+        sys.exit(1)
+
+
+def _uid_of(name: str) -> int:
+    try:
+        return pwd.getpwnam(name).pw_uid
+    except KeyError:
+        raise SettingsError(f"There is no account {name!r}, whom this helper answers.") from None
+
+
 async def attend(connection: socket.socket, client_uid: int, executor: OwnExecutor) -> None:
     """Do the one thing that is asked over `connection`, and answer it. Raises NotForYou, TimeoutError."""
     if (uid := peer_of(connection)) != client_uid:
         raise NotForYou(f"User {uid} asked, and only user {client_uid} is answered.")
-    adopt_orphans()
-    limit_all_below()
     reader, writer = await asyncio.open_unix_connection(sock=connection, limit=REQUEST_BYTES)
     try:
         await _Errand(reader, writer, executor).run()
@@ -143,3 +174,7 @@ def _checked(request: dict[str, Any]) -> tuple[Command, str, float]:
 
 def _finished(finished: Finished) -> dict[str, Any]:
     return {"finished": asdict(finished)}
+
+
+if __name__ == "__main__":
+    main()

@@ -19,7 +19,7 @@ from client.session import WipeFailed
 from tests.support.commands import DAEMON, URL, ended
 from tests.support.database import Database
 from tests.support.helper import UID, Helped, helped_machine
-from tests.support.machine import Machine, Pool, reached
+from tests.support.machine import AS_ROOT, Machine, Pool, reached
 
 
 @pytest.fixture
@@ -210,10 +210,28 @@ async def test_a_machine_whose_helper_is_missing_takes_no_work(database: Databas
         )
 
 
-def test_the_helper_that_is_installed_says_whom_it_answers(tmp_path: Path) -> None:
-    (tmp_path / "client.json").write_text("{}")
-    command = [sys.executable, "-m", "client.cli", "helper", "--settings", str(tmp_path / "client.json")]
-    done = subprocess.run([*command, "--client-user", "no-such-account"], capture_output=True, text=True, check=False)
+def helper(machine: Path, *arguments: str) -> subprocess.CompletedProcess[str]:
+    """The helper as its unit starts it, with nothing on standard input."""
+    (machine / "client.json").write_text(json.dumps(AS_ROOT))
+    command = [sys.executable, "-I", "-m", "client.helper", "--settings", str(machine / "client.json")]
+    return subprocess.run(
+        [*command, "--state-dir", str(machine), *arguments],
+        stdin=subprocess.DEVNULL,
+        capture_output=True,
+        text=True,
+        check=False,
+    )
+
+
+def test_a_helper_that_is_told_of_no_account_says_so(tmp_path: Path) -> None:
+    done = helper(tmp_path, "--client-user", "no-such-account")
 
     assert done.returncode == 1
     assert "no-such-account" in done.stderr
+
+
+def test_a_helper_that_nobody_is_connected_to_ends(tmp_path: Path) -> None:
+    done = helper(tmp_path, "--client-user", "root")
+
+    assert done.returncode == 1
+    assert "Traceback" not in done.stderr
