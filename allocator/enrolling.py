@@ -26,9 +26,11 @@ async def let_in(store: Store, rules: config.Identity, applicant: Applicant) -> 
     """Let a machine in. Raises JoinRefused, which is written down if somebody had a token of ours; and CloudAway."""
     instance = None
     try:
-        if applicant.identity and rules.fleet:
+        if not rules.fleet:
+            return await store.enrol_vm(applicant.token, applicant.verifier)
+        if applicant.identity:
             instance = await identified(*applicant.identity, rules)
-        return await store.enrol_vm(applicant.token, applicant.verifier, instance)
+        return await store.enrol_instance(applicant.token, applicant.verifier, instance)
     except JoinRefused as refused:
         named = instance.id if instance else None
         log.warning("vm.refused", instance=named, why=str(refused))

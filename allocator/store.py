@@ -180,15 +180,16 @@ class Store:
         async with self._connection() as connection:
             return await standing.read_counts(connection, pool)
 
-    async def enrol_vm(self, join_token: str, verifier: str, instance: Instance | None = None) -> Enrolled:
-        """Let a machine in, which has shown that it is `instance` if that is given. Raises JoinRefused."""
-        shown = (sha256(join_token), verifier)
-        if instance is None:
-            rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", *shown)
-        else:
-            rows = await self._ask(
-                "SELECT * FROM enrol_instance($1, $2, $3, $4)", *shown, instance.id, instance.started_at
-            )
+    async def enrol_vm(self, join_token: str, verifier: str) -> Enrolled:
+        """Let a machine in with its join token alone. Raises JoinRefused."""
+        rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", sha256(join_token), verifier)
+        return Enrolled(**rows[0])
+
+    async def enrol_instance(self, join_token: str, verifier: str, instance: Instance | None) -> Enrolled:
+        """Let a machine in that has shown to be `instance`, without which none of the fleet is. Raises JoinRefused."""
+        shown = (instance.id, instance.started_at) if instance else (None, None)
+        query = "SELECT * FROM enrol_instance($1, $2, $3, $4)"
+        rows = await self._ask(query, sha256(join_token), verifier, *shown)
         return Enrolled(**rows[0])
 
     async def note_refused_join(self, join_token: str, instance: str | None, why: str) -> None:

@@ -79,6 +79,11 @@ def ask(question: str) -> None:
 
 def complain(text: str) -> None:
     """Print a sentence about something that went wrong, on standard error."""
+    tell(text)
+
+
+def tell(text: str) -> None:
+    """Print a sentence for the person beside what a file or another program takes, on standard error."""
     console(sys.stderr).print(text.translate(HARMLESS), soft_wrap=True)
 
 

@@ -211,16 +211,18 @@ def invite_vm(
     data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
-    """Let a machine join: prints a token with which it may enrol once.
+    """Let a machine join: prints a token with which it may enrol once, and what to type on the machine.
 
-    The token is shown now and never again; the database only keeps its SHA-256. Give the machine a file with it:
-    lablink-client install --url ADDRESS --token-file FILE, or without systemd lablink-client enrol with the same. A
-    machine that has this name already is replaced when the token is used.
+    The token is shown now and never again; the database only keeps its SHA-256. Give the machine a file with it. Where
+    there is no systemd, lablink-client enrol takes the place of install. A machine that has this name already is
+    replaced when the token is used.
 
     Example: `lablink vms invite vm-9 > join-token`
     """
     from allocator import invitations
     from allocator.cli import output
+    from allocator.cli.database import settings_place
+    from allocator.config import load_settings
 
     if not yes:
         _ask_first(
@@ -230,7 +232,10 @@ def invite_vm(
     async def work(connection: "Connection") -> None:
         token = await invitations.invite_vm(connection, hostname, pool, minutes * 60)
         output.show_change({"hostname": hostname, "token": token}, token, as_json=as_json)
+        if not as_json:
+            output.tell(f"On the machine, as root: lablink-client install --url {where} --token-file FILE")
 
+    where = load_settings(settings or [], settings_place(data_dir, settings or [])).server.url
     run_on_database(work, data_dir, settings)
 
 

@@ -1,11 +1,10 @@
 -- Back to version 5: whoever has a join token enrols, and boots are not counted. What else is of that version comes with
 -- its migrate.
 DROP VIEW IF EXISTS boot_times;
-DROP FUNCTION IF EXISTS check_instance() CASCADE;
 DROP FUNCTION IF EXISTS forget_boots() CASCADE;
 DO $$
 DECLARE
-    ours text[] := regexp_split_to_array('enrol_instance, note_refused_join, absent_machines, note_absence, booted,
+    ours text[] := regexp_split_to_array('enrol_instance, check_instance, note_refused_join, absent_machines, note_absence, booted,
         are_phases', '[,\s]+');
 BEGIN
     EXECUTE (SELECT coalesce(format('DROP FUNCTION %s', string_agg(p.oid::regprocedure::text, ', ')), 'SELECT') FROM pg_proc p

@@ -146,6 +146,8 @@ async def test_an_invitation_prints_the_token_once_and_keeps_only_its_hash(datab
 
     assert len(token) >= 43
     assert kept is not None and kept["hostname"] == "vm-9" and kept["same"]
+    assert "lablink-client install --url http://127.0.0.1:8000 --token-file FILE" in invited.stderr
+    assert token not in invited.stderr
 
 
 async def test_an_invitation_in_the_name_of_a_machine_that_serves_is_asked_about(database: Database) -> None:

@@ -65,7 +65,7 @@ async def test_a_bare_token_is_not_enough_for_a_name_of_the_fleet(
 ) -> None:
     await wanted(owner)
     with saying("does not show which instance it is"):
-        await service.execute("SELECT * FROM enrol_vm($1, $2)", sha256("token"), VERIFIER)
+        await service.execute("SELECT * FROM enrol_instance($1, $2, NULL, NULL)", sha256("token"), VERIFIER)
 
     assert await owner.fetchval("SELECT count(*) FROM vms") == 0
 
@@ -118,6 +118,15 @@ async def test_a_machine_that_is_not_of_the_fleet_needs_no_identity(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     await owner.execute("SELECT invite_vm('vm-1', 'default', $1, 3600)", sha256("token"))
+    await service.execute("SELECT * FROM enrol_instance($1, $2, NULL, NULL)", sha256("token"), VERIFIER)
+
+    assert (await row_of(owner))["status"] == "booting"
+
+
+async def test_where_no_identity_is_asked_for_the_token_alone_is_enough(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await wanted(owner)
     await service.execute("SELECT * FROM enrol_vm($1, $2)", sha256("token"), VERIFIER)
 
     assert (await row_of(owner))["status"] == "booting"

@@ -2,40 +2,42 @@
 
 -- Refuses, whatever the token says, a machine of the fleet that is not the instance which was made under that name, or was
 -- started too long ago for its identity to be fresh; and one in whose name a machine is in service.
-CREATE OR REPLACE FUNCTION check_instance() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE OR REPLACE FUNCTION check_instance(p_hostname text, p_instance text, p_started_at timestamptz) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     made fleet_vms;
 BEGIN
-    SELECT * INTO made FROM fleet_vms WHERE hostname = NEW.hostname;
+    SELECT * INTO made FROM fleet_vms WHERE hostname = p_hostname;
     IF made.hostname IS NULL THEN
-        RETURN NEW;
-    ELSIF NEW.instance_id IS NULL THEN
-        RAISE EXCEPTION '% is of the fleet, and this machine does not show which instance it is', NEW.hostname
-            USING ERRCODE = 'LL006', HINT = 'An allocator reads that with the setting identity=ec2.';
-    ELSIF NEW.instance_id IS DISTINCT FROM made.instance_id THEN
-        RAISE EXCEPTION '% is not %, but another instance', NEW.instance_id, NEW.hostname USING ERRCODE = 'LL006',
-            HINT = 'See which instances are whose: lablink fleet aliens';
-    ELSIF NEW.started_at IS NULL OR NEW.started_at < clock() - interval '1 hour' THEN
-        RAISE EXCEPTION 'the identity of % is more than an hour old', NEW.instance_id USING ERRCODE = 'LL006',
-            HINT = 'Replace the machine: lablink fleet replace ' || NEW.hostname;
-    ELSIF EXISTS (SELECT FROM vms WHERE hostname = NEW.hostname AND status NOT IN ('retired', 'failed') AND role <> NEW.role) THEN
-        RAISE EXCEPTION '% is in service: it cannot enrol a second time', NEW.hostname USING ERRCODE = 'LL006',
-            HINT = 'Take it out first: lablink vms retire ' || NEW.hostname;
+        RETURN;
+    ELSIF p_instance IS NULL THEN
+        RAISE EXCEPTION '% is of the fleet, and this machine does not show which instance it is', p_hostname
+            USING ERRCODE = 'LL006', HINT = 'Only the instance that was made as it can enrol.';
+    ELSIF p_instance IS DISTINCT FROM made.instance_id THEN
+        RAISE EXCEPTION '% is not %, but another instance', p_instance, p_hostname USING ERRCODE = 'LL006',
+            HINT = 'Only the instance that was made as it can enrol.';
+    ELSIF p_started_at IS NULL OR p_started_at < clock() - interval '1 hour' THEN
+        RAISE EXCEPTION 'the identity of % is more than an hour old', p_instance USING ERRCODE = 'LL006',
+            HINT = 'Stop and start the instance, or have it replaced.';
+    ELSIF EXISTS (SELECT FROM vms WHERE hostname = p_hostname AND status NOT IN ('retired', 'failed')) THEN
+        RAISE EXCEPTION '% is in service: it cannot enrol a second time', p_hostname USING ERRCODE = 'LL006',
+            HINT = 'Take it out first: lablink vms retire ' || p_hostname;
     END IF;
-    RETURN NEW;
 END $$;
 
-CREATE OR REPLACE TRIGGER join_token_instance_trigger BEFORE UPDATE ON join_tokens
-    FOR EACH ROW WHEN (OLD.role IS NULL AND NEW.role IS NOT NULL) EXECUTE FUNCTION check_instance();
-
--- Lets a machine in that has shown, to who calls this, that it is that instance, started at that time.
+-- Lets a machine in as enrol_vm does, where machines of the fleet show which instance they are: this one has shown, to who
+-- calls this, that it is p_instance and was started at that time; null when it has shown nothing.
 CREATE OR REPLACE FUNCTION enrol_instance(p_token_sha256 bytea, p_verifier text, p_instance text, p_started_at timestamptz)
 RETURNS TABLE (vm_id integer, hostname text, role text) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    token join_tokens;
 BEGIN
-    UPDATE join_tokens j SET instance_id = p_instance, started_at = p_started_at
-    WHERE j.token_sha256 = p_token_sha256 AND j.role IS NULL;
+    SELECT * INTO token FROM join_tokens j WHERE j.token_sha256 = p_token_sha256 FOR UPDATE;
+    IF token.role IS NULL THEN
+        PERFORM check_instance(token.hostname, p_instance, p_started_at);
+        UPDATE join_tokens j SET instance_id = p_instance, started_at = p_started_at WHERE j.token_sha256 = p_token_sha256;
+    END IF;
     RETURN QUERY SELECT * FROM enrol_vm(p_token_sha256, p_verifier);
 END $$;
 
