@@ -99,9 +99,8 @@ def _use(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> 
 def _serve_pool(state: StateDir, settings: Settings, executor: Executor, checkpoint: Checkpoint) -> None:
     began, started = uptime(), started_at(settings)
     phases = settings.phases or state.root / "phases"
-    boots = (
-        settings.helper or settings.join_secret
-    )  # else it is a process among others, on a machine that booted for them
+    # Without these it is a process among others, on a computer that did not boot for it.
+    boots = settings.helper or settings.join_secret
     boot = partial(boot_of, began, phases, started) if boots else lambda: None
     try:
         asyncio.run(_serve(state, executor, credential_of(state, settings), checkpoint, boot))
