@@ -54,8 +54,9 @@ def main(arguments: Sequence[str] | None = None) -> None:
     parser.add_argument("--client-user", required=True)
     given = parser.parse_args(arguments)
     try:
+        client_uid, connection = _uid_of(given.client_user), socket.socket(fileno=os.dup(0))
         executor = own_executor(load_settings(given.settings, {}), StateDir(given.state_dir))
-        asyncio.run(attend(socket.socket(fileno=os.dup(0)), _uid_of(given.client_user), executor))
+        asyncio.run(attend(connection, client_uid, executor))
     except (NotForYou, SettingsError, SessionError, OSError) as error:
         log.error("ended", extra={"reason": str(error)})
         sys.exit(1)
