@@ -33,7 +33,7 @@ CREATE OR REPLACE FUNCTION days_to_count(p_since date, p_today date) RETURNS SET
 SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT day FROM (
-        SELECT generate_series(p_since, p_today, '1 day')::date AS day, NULL::timestamptz AS counted_at
+        SELECT p_since + n AS day, NULL::timestamptz AS counted_at FROM generate_series(0, p_today - p_since) AS n
         UNION ALL
         SELECT day, min(counted_at) FROM public.usage_by_day WHERE under_way > 0 AND day < p_since GROUP BY day) AS days
     ORDER BY counted_at NULLS FIRST, day;
