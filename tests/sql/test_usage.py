@@ -152,7 +152,7 @@ async def test_a_round_that_begins_late_counts_a_day_all_the_same(
 
 
 async def test_no_day_is_left_out_where_clocks_were_once_changed_at_midnight(owner: asyncpg.Connection) -> None:
-    """Nepal's 1 January 1986 began at 0:15: steps of a day in local time go on from there, and past the last midnight."""
+    """Nepal's 1 January 1986 began at 0:15; steps of a day in local time go on from there, past the last midnight."""
     days = await owner.fetch("SELECT * FROM days_to_count('1985-12-30', '1986-01-03')")
     assert [str(day) for (day,) in days] == ["1985-12-30", "1985-12-31", "1986-01-01", "1986-01-02", "1986-01-03"]
 
