@@ -24,7 +24,7 @@ from tests.support.admin import answer, lablink
 from tests.support.crowd import Crowd, coming
 from tests.support.database import PASSWORDS, WORKER, Database, Vm, cloned_database, migrated_template
 from tests.support.server import UNSAFE_AND_FAST, TestServer
-from tests.support.service import running_service, settings_for
+from tests.support.service import ready, running_service, settings_for
 from tests.support.upkeep import some_life, without_kept_databases
 
 OLDEST = 15
@@ -246,6 +246,7 @@ async def test_requests_are_answered_503_meanwhile_and_none_that_was_accepted_is
     database: Database, there: Database, tmp_path: Path
 ) -> None:
     async with running_service(settings_for(database, tmp_path)) as service, service.client() as client:
+        await ready(service.service)
         crowd = Crowd(client, lambda _: "echo hello")
         async with coming(crowd):
             await crowd.accepts(1)

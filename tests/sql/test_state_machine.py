@@ -8,6 +8,7 @@ from typing import Any
 from uuid import UUID, uuid4
 
 import asyncpg
+import pytest
 from hypothesis import HealthCheck, event, settings
 from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, invariant, rule, run_state_machine_as_test
@@ -208,6 +209,7 @@ class Lives(RuleBasedStateMachine):
         return sqlstate
 
 
+@pytest.mark.timeout(300)  # it is the longest of all: half a minute of processor
 def test_every_rule_holds_after_whatever_anybody_does(server: TestServer, template: str) -> None:
     loop = asyncio.new_event_loop()
     opened = AsyncExitStack()

@@ -142,6 +142,21 @@ async def test_what_one_round_is_too_short_for_the_next_ones_count(
     assert await reader.fetchval("SELECT sum(leases) FROM usage_by_day") == 2
 
 
+async def test_a_round_that_begins_late_counts_a_day_all_the_same(
+    database: Database, service: asyncpg.Connection, reader: asyncpg.Connection
+) -> None:
+    await over(database, service)
+    assert await service.fetchval("SELECT sweep_usage() FROM pg_sleep(1.1)") == 1
+    await count_all(service)
+    assert await reader.fetchval("SELECT sum(leases) FROM usage_by_day") == 1
+
+
+async def test_no_day_is_left_out_where_clocks_were_once_changed_at_midnight(owner: asyncpg.Connection) -> None:
+    """Nepal's 1 January 1986 began at 0:15; steps of a day in local time go on from there, past the last midnight."""
+    days = await owner.fetch("SELECT * FROM days_to_count('1985-12-30', '1986-01-03')")
+    assert [str(day) for (day,) in days] == ["1985-12-30", "1985-12-31", "1986-01-01", "1986-01-02", "1986-01-03"]
+
+
 async def test_a_lease_whose_end_is_dated_before_its_beginning_ends_and_is_counted(
     database: Database, service: asyncpg.Connection, reader: asyncpg.Connection
 ) -> None:

@@ -34,6 +34,7 @@ class Tab:
 
     async def check(self) -> None:
         """Fails on what axe finds in light or dark, on what is wider than the screen, on the browser's complaints."""
+        await self.page.wait_for_load_state()  # words are there before the style sheet is
         await self.page.evaluate("document.fonts.ready")
         for size in (PHONE, DESKTOP):
             await self.page.set_viewport_size(size)

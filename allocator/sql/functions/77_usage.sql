@@ -33,14 +33,14 @@ CREATE OR REPLACE FUNCTION days_to_count(p_since date, p_today date) RETURNS SET
 SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT day FROM (
-        SELECT generate_series(p_since, p_today, '1 day')::date AS day, NULL::timestamptz AS counted_at
+        SELECT p_since + n AS day, NULL::timestamptz AS counted_at FROM generate_series(0, p_today - p_since) AS n
         UNION ALL
         SELECT day, min(counted_at) FROM public.usage_by_day WHERE under_way > 0 AND day < p_since GROUP BY day) AS days
     ORDER BY counted_at NULLS FIRST, day;
 END;
 
--- Counts the days that can have changed, every five minutes. What a second is not enough for is the next round's. Returns
--- how many days it counted.
+-- Counts the days that can have changed, every five minutes: one at least, and what a second is not enough for in the next
+-- round. Returns how many days it counted.
 CREATE OR REPLACE FUNCTION sweep_usage() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -60,7 +60,7 @@ BEGIN
     END IF;
     so_far := ROW(true, least(so_far.since, today - 1), clock());
     FOR this IN SELECT * FROM days_to_count(so_far.since, today) LOOP
-        IF clock_timestamp() > statement_timestamp() + interval '1 second' THEN
+        IF n > 0 AND clock_timestamp() > statement_timestamp() + interval '1 second' THEN
             so_far.counted_at := NULL;
             EXIT;
         END IF;
