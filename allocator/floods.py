@@ -1,6 +1,7 @@
 """Has a machine cut off that floods everybody with notifications: PostgreSQL can forbid nobody to NOTIFY."""
 
 import asyncio
+import logging
 from collections import Counter
 from collections.abc import Awaitable, Callable
 from contextlib import suppress
@@ -29,10 +30,13 @@ class Floods:
     def __init__(self, stop: Stop) -> None:
         self._stop = stop
         self._bytes: Counter[int] = Counter()
+        self._spared: set[int] = set()
         self._suspects: asyncio.Queue[int] = asyncio.Queue()
 
     def heard(self, pid: int, payload: str) -> None:
-        """A session sent a notification."""
+        """A session sent a notification. Whoever was spared, as a busy allocator is, is let be for a window."""
+        if pid in self._spared:
+            return
         before = self._bytes[pid]
         self._bytes[pid] = after = before + len(payload) + OVERHEAD_BYTES
         if after // FLOOD_BYTES > before // FLOOD_BYTES:
@@ -48,6 +52,7 @@ class Floods:
                 await self._check(suspect)
             if now() >= until:
                 self._bytes.clear()
+                self._spared.clear()
                 until = now() + WINDOW_SECONDS
 
     async def _suspect(self, until: float) -> int | None:
@@ -63,4 +68,6 @@ class Floods:
         except ServiceError as error:  # who goes on is a suspect again
             log.warning("flood.not_stopped", process=pid, error=type(error).__name__)
         else:
-            log.warning("flood.heard", process=pid, hostname=hostname)
+            if hostname is None:
+                self._spared.add(pid)
+            log.log(logging.WARNING if hostname else logging.INFO, "flood.heard", process=pid, hostname=hostname)
