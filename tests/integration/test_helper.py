@@ -35,6 +35,13 @@ async def run(machine: Helped, command: JobCommand | DesktopCommand) -> Finished
     return finished
 
 
+async def the_command(machine: Helped) -> int:
+    """The process of the one command that runs; one that has just begun shows no environment for a moment."""
+    await reached(lambda: len(find_remains(machine.session.belongings)) == 1)
+    [process] = find_remains(machine.session.belongings)
+    return process
+
+
 def python(program: str) -> JobCommand:
     return JobCommand(("python3", "-ISc", program))
 
@@ -71,7 +78,7 @@ async def test_a_program_that_is_not_there_is_said_to_be_missing(machine: Helped
 
 async def test_a_command_ends_with_its_lease(machine: Helped) -> None:
     started = await machine.executor.start(JobCommand(("sleep", "60")), name="vm-1", limit_seconds=20)
-    assert find_remains(machine.session.belongings)
+    await the_command(machine)
     await started.end()
 
     assert find_remains(machine.session.belongings) == []
@@ -102,7 +109,7 @@ async def test_a_session_that_somebody_left_something_in_is_emptied_first(machin
 
 async def test_a_command_goes_with_a_helper_that_is_killed(machine: Helped) -> None:
     started = await machine.executor.start(JobCommand(("sleep", "60")), name="vm-1", limit_seconds=20)
-    [sleep] = find_remains(machine.session.belongings)
+    sleep = await the_command(machine)
     os.kill(int(Path(f"/proc/{sleep}/stat").read_text().rpartition(") ")[2].split()[1]), signal.SIGKILL)
 
     assert (await started.wait()).failure == "command-failed"

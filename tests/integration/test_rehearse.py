@@ -38,9 +38,10 @@ async def of_an_earlier_version(database: Database, storage: Directory) -> Rehea
 async def test_a_rehearsal_goes_up_down_and_up_and_leaves_nothing(database: Database, storage: Directory) -> None:
     shown = await of_an_earlier_version(database, storage)
 
-    latest = (await migrate.history(database.dsn("lablink")))[-1].version
+    later = [step.version for step in (await migrate.history(database.dsn("lablink")))][1:]
+    latest = later[-1]
     assert shown.problems == []
-    assert shown.pending == ["2", "3", latest]
+    assert shown.pending == later
     assert [(step.step, step.version) for step in shown.steps] == [
         ("restore", EARLIER),
         ("up", latest),
