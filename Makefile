@@ -23,8 +23,8 @@ up: .venv/.user ## Start LabLink on this machine: PostgreSQL, the web page and t
 	@.venv/bin/lablink up $(ARGS)
 
 .PHONY: test
-test: .venv/.developer ## Run the tests
-	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(ARGS)
+test: .venv/.developer ## Run the tests; the slow ones too with ARGS="-m slow"
+	@.venv/bin/pytest --numprocesses logical --maxprocesses 4 --dist worksteal $(or $(ARGS),-m "not slow")
 
 .PHONY: check
 check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and Terraform

@@ -14,6 +14,8 @@ from tests.docs.installation import Installation, installation, new_postgresql
 from tests.docs.markdown import steps
 from tests.support.up import until
 
+pytestmark = pytest.mark.slow
+
 PAGE = "docs/operations.md"
 CHANGES = re.compile(r"UPDATE|DELETE|TRUNCATE|lablink vms")
 """What changes a machine, which is not busy any more when the next step is typed."""

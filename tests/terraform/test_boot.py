@@ -15,6 +15,8 @@ from allocator.arrivals import last_phase
 from client.boot import boot_of
 from tests.terraform.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 MACHINE = {

@@ -21,7 +21,7 @@ from tests.support.service import settings_for
 from tests.support.up import until
 from tests.terraform.ops import Ops
 
-pytestmark = pytest.mark.timeout(900)
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture(scope="module")

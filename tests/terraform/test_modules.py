@@ -9,6 +9,8 @@ import pytest
 from tests.terraform.conftest import ROOT
 from tests.terraform.readme import modules, readme
 
+pytestmark = pytest.mark.slow
+
 MODULES = modules()
 EXAMPLES = sorted(path.stem for path in ROOT.glob("examples/*.tfvars"))
 

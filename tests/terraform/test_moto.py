@@ -19,6 +19,8 @@ from moto.server import ThreadedMotoServer
 from allocator.config import load_settings
 from tests.terraform.conftest import ROOT
 
+pytestmark = pytest.mark.slow
+
 REGION = "eu-central-1"
 BUCKET = "lablink-test-bucket"
 AMI = "ami-03cf127a"  # one that moto knows

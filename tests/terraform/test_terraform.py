@@ -17,6 +17,8 @@ from allocator.fleet.refusals import (
 )
 from allocator.fleet.terraform import Step, Terraform
 
+pytestmark = pytest.mark.slow
+
 MACHINES = """
 terraform {
   backend "local" {}
