@@ -16,7 +16,7 @@ Phase = tuple[str, float]
 
 BOOT_ID = Path("/proc/sys/kernel/random/boot_id")
 _WITHIN_SECONDS = 3600.0
-"""A client that starts later was started by somebody, not by the boot."""
+"""A client that starts later was started by somebody, and an instance that EC2 started earlier was rebooted."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,7 +45,9 @@ def boot_of(
     begins = [*(written or [("system", 0.0)]), ("ready-check", began), ("", uptime() if now is None else now)]
     took = [(name, max(0.0, until - at)) for (name, at), (_, until) in pairwise(begins)]
     if started_at is not None:
-        took.insert(0, ("instance", max(0.0, time.time() - uptime() - started_at.timestamp())))
+        before = time.time() - uptime() - started_at.timestamp()
+        if before < _WITHIN_SECONDS:
+            took.insert(0, ("instance", max(0.0, before)))
     return Boot(UUID(boot_id.read_text().strip()), tuple((name, round(seconds, 1)) for name, seconds in took))
 
 

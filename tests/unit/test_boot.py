@@ -45,6 +45,14 @@ def test_an_instance_was_started_before_its_kernel(phases: Path, boot_id: Path) 
     assert 20 < seconds < 25
 
 
+def test_a_reboot_is_not_counted_from_the_instances_start(phases: Path, boot_id: Path) -> None:
+    started = datetime.fromtimestamp(time.time() - uptime() - 90_000, UTC)
+    boot = boot_of(60.0, phases, started, 62.25, boot_id)
+
+    assert boot is not None
+    assert "instance" not in dict(boot.phases)
+
+
 def test_a_later_boot_does_not_repeat_what_the_first_one_wrote(phases: Path, boot_id: Path) -> None:
     earlier = time.time() - uptime() - 1000
     os.utime(phases, (earlier, earlier))
