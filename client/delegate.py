@@ -30,47 +30,49 @@ class Delegate:
     path: Path
 
     async def check(self) -> None:
-        await self._errand("check")
+        await self._do("check")
 
     async def kill(self) -> None:
         try:
-            await self._errand("kill")
+            await self._do("kill")
         except WipeFailed as error:
             raise ProcessesRemain(str(error)) from error
 
     async def wipe(self) -> None:
-        await self._errand("wipe")
+        await self._do("wipe")
 
     async def start(self, command: Command, *, name: str, limit_seconds: float) -> "Delegated":
         fields = {"kind": command.kind, "command": command.public(), "secrets": command.secrets()}
-        try:
-            line = await Line.to(self.path, {"do": "start", "name": name, "limit_seconds": limit_seconds} | fields)
-            answer = await line.answer()
-        except HelperAway as error:
-            raise WipeFailed(str(error)) from error
+        errand, answer = await self._begin({"do": "start", "name": name, "limit_seconds": limit_seconds} | fields)
         if "started" not in answer:
-            await line.close()
+            errand.close()
             raise _not_started(answer)
-        return Delegated(line, asyncio.create_task(line.answer()))
+        return Delegated(errand, asyncio.create_task(errand.answer()))
 
-    async def _errand(self, what: str) -> None:
-        try:
-            line = await Line.to(self.path, {"do": what})
-            try:
-                answer = await line.answer()
-            finally:
-                await line.close()
-        except HelperAway as error:
-            raise WipeFailed(str(error)) from error
+    async def _do(self, what: str) -> None:
+        errand, answer = await self._begin({"do": what})
+        errand.close()
         if "done" not in answer:
             raise WipeFailed(_trouble(answer))
+
+    async def _begin(self, request: dict[str, Any]) -> "tuple[Errand, dict[str, Any]]":
+        """An errand and its first answer. Raises WipeFailed where there is none."""
+        try:
+            errand = await Errand.to(self.path, request)
+            try:
+                return errand, await errand.answer()
+            except BaseException:
+                errand.close()
+                raise
+        except HelperAway as error:
+            raise WipeFailed(str(error)) from error
 
 
 @dataclass(slots=True)
 class Delegated:
     """A command that the helper has started; `ending` is the answer that says how it ended."""
 
-    line: "Line"
+    errand: "Errand"
     ending: asyncio.Task[dict[str, Any]]
 
     async def wait(self) -> Finished:
@@ -85,24 +87,24 @@ class Delegated:
 
     async def end(self) -> None:
         """End its process group. May be repeated. Raises ProcessesRemain."""
-        if self.line.closed:
+        if self.errand.closed:
             return
-        self.line.leave()
+        self.errand.leave()
         try:
             await asyncio.wait([self.ending])
             answer = self.ending.result()
             if "finished" in answer:
-                answer = await self.line.answer()
+                answer = await self.errand.answer()
         except HelperAway:
             return  # and the command with it
         finally:
-            await self.line.close()
+            self.errand.close()
         if "done" not in answer:
             raise ProcessesRemain(_trouble(answer))
 
 
 @dataclass(slots=True)
-class Line:
+class Errand:
     """A connection to the helper, over which one request goes."""
 
     reader: asyncio.StreamReader
@@ -110,7 +112,7 @@ class Line:
     closed: bool = False
 
     @classmethod
-    async def to(cls, path: Path, request: dict[str, Any]) -> "Line":
+    async def to(cls, path: Path, request: dict[str, Any]) -> "Errand":
         """Ask for something. Raises HelperAway."""
         try:
             reader, writer = await asyncio.open_unix_connection(path, limit=ANSWER_BYTES)
@@ -135,7 +137,7 @@ class Line:
         except OSError:
             self.writer.close()
 
-    async def close(self) -> None:
+    def close(self) -> None:
         """Let go of it. May be repeated."""
         self.closed = True
         self.writer.close()

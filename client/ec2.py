@@ -4,7 +4,7 @@ import json
 import os
 from dataclasses import asdict, dataclass
 from datetime import UTC, datetime
-from typing import Any
+from http.client import HTTPException
 from urllib.error import HTTPError
 from urllib.request import ProxyHandler, Request, build_opener, urlopen
 
@@ -27,11 +27,9 @@ class Identity:
     document: str
     signature: str
 
-    @property
-    def claims(self) -> dict[str, Any]:
-        """What the document says."""
-        claims: dict[str, Any] = json.loads(self.document)
-        return claims
+    def claim(self, name: str) -> str:
+        """What the document says under that name. Raises AwsAway."""
+        return _texts(self.document, name)[0]
 
     def as_fields(self) -> dict[str, str]:
         """As it is sent."""
@@ -64,8 +62,8 @@ class Metadata:
     def keys(self) -> Keys:
         """The credentials of the instance's role. Raises AwsAway."""
         role = self.get("meta-data/iam/security-credentials/").split("\n")[0]
-        given = _object(self.get(f"meta-data/iam/security-credentials/{role}"))
-        return Keys(given["AccessKeyId"], given["SecretAccessKey"], given["Token"])
+        given = self.get(f"meta-data/iam/security-credentials/{role}")
+        return Keys(*_texts(given, "AccessKeyId", "SecretAccessKey", "Token"))
 
 
 def join_token(secret: str, region: str, keys: Keys) -> str:
@@ -77,8 +75,7 @@ def join_token(secret: str, region: str, keys: Keys) -> str:
     headers = {"content-type": "application/x-amz-json-1.1", "x-amz-target": _TARGET}
     call = Call(url.partition("://")[2], body, headers)
     to_send = signed(call, keys, region, "secretsmanager", datetime.now(UTC))
-    answer = _object(_read(Request(f"{url}/", body, to_send), proxied=True).decode())
-    return str(answer["SecretString"]).strip()
+    return _texts(_read(Request(f"{url}/", body, to_send), proxied=True).decode(), "SecretString")[0].strip()
 
 
 def _read(request: Request, *, proxied: bool = False) -> bytes:
@@ -92,7 +89,7 @@ def _read(request: Request, *, proxied: bool = False) -> bytes:
             raise AwsAway(
                 f"{request.full_url} answers {error.code} {_kind(error.read(_ANSWER_BYTES))}".rstrip()
             ) from None
-    except OSError as error:
+    except (OSError, HTTPException) as error:
         raise AwsAway(f"{request.full_url} does not answer ({error})") from error
     return given
 
@@ -105,11 +102,10 @@ def _kind(body: bytes) -> str:
         return ""
 
 
-def _object(text: str) -> dict[str, Any]:
+def _texts(answer: str, *names: str) -> list[str]:
+    """What an answer has under these names. Raises AwsAway, also while AWS only says that there is nothing yet."""
     try:
-        given = json.loads(text)
-    except ValueError:
-        given = None
-    if not isinstance(given, dict):
-        raise AwsAway("AWS gave an answer that is none")
-    return given
+        given = json.loads(answer)
+        return [str(given[name]) for name in names]
+    except (ValueError, KeyError, TypeError):
+        raise AwsAway(f"AWS answers without {', '.join(names)}") from None

@@ -118,6 +118,7 @@ def _answer(url: str, request: dict[str, Any], notice: Callable[[str], None], *,
 
 def _post(url: str, request: dict[str, Any]) -> dict[str, Any]:
     """One try. urllib and what it needs are loaded here: a machine that is enrolled never pays for them."""
+    from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
@@ -128,7 +129,7 @@ def _post(url: str, request: dict[str, Any]) -> dict[str, Any]:
     except HTTPError as error:
         with error:
             raise _refusal(url, error.code, error.read(_ANSWER_BYTES)) from None
-    except (OSError, ValueError) as error:
+    except (OSError, ValueError, HTTPException) as error:
         raise AllocatorAway(f"The allocator at {url} does not answer ({error}). Trying again until it does.") from error
     return _object(given)
 

@@ -116,8 +116,8 @@ class Installation:
 
     def _client_ids(self) -> tuple[int, int]:
         for line in self._at("/etc/passwd").read_text().splitlines():
-            name, _, uid, gid, *_ = line.split(":")
-            if name == CLIENT_USER:
+            if line.startswith(f"{CLIENT_USER}:"):
+                _, _, uid, gid, *_ = line.split(":")
                 return int(uid), int(gid)
         raise InstallError(f"systemd-sysusers made no account {CLIENT_USER}.")
 

@@ -85,7 +85,7 @@ def _invitation_of_instance(url: str, secret: str) -> Invitation:
 
     metadata = Metadata.opened()
     identity = metadata.identity()
-    token = join_token(secret, str(identity.claims["region"]), metadata.keys())
+    token = join_token(secret, identity.claim("region"), metadata.keys())
     return Invitation(url, token, identity=identity.as_fields())
 
 
@@ -96,8 +96,8 @@ def started_at(settings: Settings) -> datetime | None:
     if settings.join_secret is None:
         return None
     try:
-        return datetime.fromisoformat(Metadata.opened().identity().claims["pendingTime"])
-    except (AwsAway, ValueError, KeyError, TypeError):
+        return datetime.fromisoformat(Metadata.opened().identity().claim("pendingTime"))
+    except (AwsAway, ValueError):
         return None
 
 

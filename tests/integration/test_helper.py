@@ -87,7 +87,7 @@ async def test_a_command_ends_with_its_lease(machine: Helped) -> None:
 
 async def test_a_command_ends_when_the_client_is_gone(machine: Helped) -> None:
     started = await machine.executor.start(JobCommand(("sleep", "60")), name="vm-1", limit_seconds=20)
-    await started.line.close()
+    started.errand.close()
     await reached(lambda: find_remains(machine.session.belongings) == [])
 
 

@@ -260,6 +260,12 @@ def read_secret(name: str) -> str:
     return join_token(name, REGION, Metadata.opened().keys())
 
 
+async def test_a_role_that_aws_has_not_given_yet_is_waited_for(metadata: MetadataService) -> None:
+    metadata.credentials = {"Code": "AssumeRoleUnauthorizedAccess", "Message": "EC2 cannot assume the role"}
+    with pytest.raises(AwsAway, match="AccessKeyId"):
+        await asyncio.to_thread(Metadata.opened().keys)
+
+
 async def test_a_machine_elsewhere_has_no_metadata(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", "http://127.0.0.1:1")
     with pytest.raises(AwsAway, match="does not answer"):

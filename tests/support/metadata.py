@@ -54,6 +54,7 @@ class MetadataService:
 
     signer: Signer
     claims: dict[str, Any] = field(default_factory=dict)
+    credentials: dict[str, str] = field(default_factory=lambda: CREDENTIALS)
     url: str = ""
 
     def describe(self, instance: str, **changed: Any) -> None:
@@ -69,7 +70,7 @@ class MetadataService:
             "dynamic/instance-identity/document": document,
             "dynamic/instance-identity/signature": self.signer.sign(document),
             "meta-data/iam/security-credentials/": ROLE,
-            f"meta-data/iam/security-credentials/{ROLE}": json.dumps(CREDENTIALS),
+            f"meta-data/iam/security-credentials/{ROLE}": json.dumps(self.credentials),
         }.get(path.removeprefix("/latest/"))
 
 
