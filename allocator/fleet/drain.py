@@ -4,6 +4,8 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
+import asyncpg
+
 from allocator.fleet import record
 from allocator.fleet.record import Connect, opened
 from allocator.operations import Tell
@@ -12,6 +14,8 @@ from client.network import Connection
 CHANNEL = "vm_updates"
 LOOK_SECONDS = 5.0
 """A notification may be lost; whoever waits looks now and then."""
+AWAY = "waiting for the database"
+LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 
 
 @asynccontextmanager
@@ -26,15 +30,24 @@ async def drained(connect: Connect, hostnames: Sequence[str], tell: Tell) -> Asy
     async with opened(connect) as connection:
         begun = await connection.fetchval("SELECT drain_vms($1)", list(hostnames))
     try:
-        async with opened(connect) as connection:
-            await _free(connection, hostnames, tell)
+        await _free(connect, hostnames, tell)
         yield
     finally:
         await asyncio.shield(_undo(connect, begun))
 
 
-async def _free(connection: Connection, hostnames: Sequence[str], tell: Tell) -> None:
-    """Return when nobody is on any of them."""
+async def _free(connect: Connect, hostnames: Sequence[str], tell: Tell) -> None:
+    """Return when nobody is on any of them. That may take hours: a database that goes away meanwhile is waited for."""
+    while True:
+        try:
+            async with opened(connect) as connection:
+                return await _free_as_seen_by(connection, hostnames, tell)
+        except LOST:
+            await tell(0, len(hostnames), AWAY)
+            await asyncio.sleep(LOOK_SECONDS)
+
+
+async def _free_as_seen_by(connection: Connection, hostnames: Sequence[str], tell: Tell) -> None:
     changed = asyncio.Event()
     await connection.add_listener(CHANNEL, lambda *_: changed.set())
     while held := await record.held(connection, hostnames):
