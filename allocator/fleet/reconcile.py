@@ -58,7 +58,7 @@ async def aliens(fleet: Fleet, connection: Connection, state: Mapping[str, Any])
     return [
         *_without_row(there, rows, written),
         *_without_instance(rows, live),
-        *_never_enrolled(rows, live, now - ENROLS_WITHIN),
+        *_not_in_service(rows, live, now - ENROLS_WITHIN),
         *(
             Alien("state without instance", hostname, instance, APPLY)
             for hostname, instance in written.items()
@@ -109,10 +109,10 @@ def _without_instance(rows: Mapping[str, Mapping[str, Any]], live: set[str]) -> 
     ]
 
 
-def _never_enrolled(rows: Mapping[str, Mapping[str, Any]], live: set[str], since: Any) -> list[Alien]:
-    """Instances that run and never said who they are."""
+def _not_in_service(rows: Mapping[str, Mapping[str, Any]], live: set[str], since: Any) -> list[Alien]:
+    """Instances that run and are no machine that could be lent: they never enrolled, or were retired."""
     return [
-        Alien("instance that never enrolled", hostname, row["instance_id"], f"lablink fleet replace {hostname}")
+        Alien("instance not in service", hostname, row["instance_id"], f"lablink fleet replace {hostname}")
         for hostname, row in rows.items()
         if row["instance_id"] in live and row["vm_id"] is None and row["invited_at"] and row["invited_at"] < since
     ]

@@ -16,7 +16,7 @@ CONNECT_SECONDS = 10.0
 WANTED = (
     "SELECT hostname, pool, ami_id, instance_type, subnet_id, disk_gb FROM fleet_vms WHERE wanted ORDER BY hostname"
 )
-UNWANTED = "SELECT hostname FROM fleet_vms WHERE NOT wanted ORDER BY hostname"
+UNWANTED = "SELECT hostname FROM fleet_status WHERE NOT wanted AND status IS DISTINCT FROM 'in-use'"
 STATUS = "SELECT * FROM fleet_status"
 HELD = "SELECT * FROM held_vms($1)"
 LEAVE = "UPDATE fleet_vms SET wanted = false WHERE hostname = ANY ($1)"
@@ -26,12 +26,7 @@ ENDED_WELL = """
     SELECT coalesce((SELECT status = 'done' FROM operations WHERE kind ~ '^fleet (apply|grow|shrink|replace|destroy)$'
                      AND status <> 'running' ORDER BY id DESC LIMIT 1), true)
 """
-LEAVERS = """
-    SELECT hostname FROM fleet_status WHERE wanted AND pool = coalesce($2, pool)
-    ORDER BY draining IS NOT TRUE, status = 'in-use', status IN ('available', 'cleaning', 'booting') IS TRUE,
-             held_until, since, hostname LIMIT $1
-"""
-"""Whom a shrink that waits lets go: in the order of shrink_fleet, then those whose time is up first."""
+LEAVERS = "SELECT hostname FROM leaving_order($2) LIMIT $1"
 
 
 @dataclass(frozen=True, slots=True)
@@ -69,7 +64,7 @@ async def wanted(connection: Connection) -> dict[str, dict[str, Any]]:
 
 
 async def unwanted(connection: Connection) -> list[str]:
-    """The machines that go with the next apply."""
+    """The machines that go with the next apply and that nobody is on."""
     return [row["hostname"] for row in await connection.fetch(UNWANTED)]
 
 
@@ -101,7 +96,7 @@ async def shrink(connection: Connection, number: int, pool: str | None) -> list[
 
 
 async def leavers(connection: Connection, number: int, pool: str | None) -> list[str]:
-    """Whom a shrink would let go that waits for people."""
+    """Whom a shrink lets go that waits for people, those that are unwanted already among them."""
     return [row["hostname"] for row in await connection.fetch(LEAVERS, number, pool)]
 
 

@@ -113,7 +113,7 @@ class Run:
         state = await self.terraform.state()
         async with opened(self.connect) as connection:
             gone = await record.unwanted(connection)
-            if gone and not await record.ended_well(connection):
+            if gone and not await record.ended_well(connection) and not await record.retire(connection, gone):
                 await adoption.remove(self.fleet, state, gone)
             pending = await record.made(connection, adoption.instances_in(state))
             return await invite(self.fleet, connection, pending, self.operation.progress)

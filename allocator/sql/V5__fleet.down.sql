@@ -7,8 +7,8 @@ DROP FUNCTION IF EXISTS record_drain() CASCADE;
 -- Functions of version 5 go; those of version 4 know of no draining.
 DO $$
 DECLARE
-    ours   text[] := regexp_split_to_array('drain_vm, drain_vms, undrain_vms, held_vms, grow_fleet, shrink_fleet, free_fleet_name,
-        retire_idle_vms, retire_of_fleet, record_made, lose_instances, fleet_repairs, begin_reboot, end_reboots', '[,\s]+');
+    ours   text[] := regexp_split_to_array('drain_vm, drain_vms, undrain_vms, held_vms, grow_fleet, shrink_fleet, leaving_order,
+        free_fleet_name, retire_idle_vms, retire_of_fleet, record_made, lose_instances, fleet_repairs, begin_reboot, end_reboots', '[,\s]+');
     reader oid;
 BEGIN
     EXECUTE (SELECT coalesce(format('DROP FUNCTION %s', string_agg(p.oid::regprocedure::text, ', ')), 'SELECT') FROM pg_proc p

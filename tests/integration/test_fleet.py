@@ -11,9 +11,8 @@ import pytest
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from allocator.config import Settings
-from allocator.fleet import limits, record
+from allocator.fleet import drain, limits, record
 from allocator.fleet.description import Fleet
-from allocator.fleet.drain import drained
 from allocator.fleet.reconcile import aliens, mend, settle_gone
 from allocator.fleet.refusals import InUse, NoFleet, NotOfFleet, TooMuch
 from allocator.fleet.watch import FleetWatch
@@ -130,7 +129,7 @@ async def test_what_is_there_without_the_other_is_listed_with_what_mends_it(
         "nobody": ("instance without row", f"lablink fleet mend {instances['nobody']}"),
         "unwanted": ("instance without row", "lablink fleet apply"),
         "gone": ("row without instance", "lablink fleet mend gone"),
-        "vm-1": ("instance that never enrolled", "lablink fleet replace vm-1"),
+        "vm-1": ("instance not in service", "lablink fleet replace vm-1"),
         "old": ("state without instance", "lablink fleet apply"),
     }
 
@@ -180,7 +179,7 @@ async def test_machines_drain_until_nobody_is_on_them_and_are_lent_again_when_it
         told.put_nowait(what)
 
     async def wait() -> str:
-        async with drained(connect, ["vm-1"], tell):
+        async with drain.drained(connect, ["vm-1"], tell):
             return "free"
 
     given_up = asyncio.create_task(wait())
@@ -196,6 +195,41 @@ async def test_machines_drain_until_nobody_is_on_them_and_are_lent_again_when_it
         assert await waiting == "free"
     await vm.clean()
     assert (await row_of(owner))["draining"] is False
+
+
+async def test_a_wait_for_people_outlives_a_database_that_goes_away(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lease = await lent(database, service)
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.05)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def tell(_done: int, _total: int | None, what: str) -> None:
+        told.put_nowait(what)
+
+    async def wait() -> None:
+        async with drain.drained(record.owners(database.dsn("lablink"), "cli"), ["vm-1"], tell):
+            return
+
+    waiting = asyncio.create_task(wait())
+    assert ADA in await told.get()
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lablink fleet'"
+    await owner.execute(f"{cut} AND datname = current_database()")
+    async with asyncio.timeout(20):
+        while await told.get() != drain.AWAY:
+            pass
+        await service.execute("SELECT end_lease($1)", lease)
+        await waiting
+
+
+async def test_a_machine_that_somebody_is_on_is_not_what_a_killed_run_left(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await lent(database, service)
+    await known(owner, {"vm-1": "i-1", "vm-2": "i-2"})
+    await owner.execute("UPDATE fleet_vms SET wanted = false")
+
+    assert await record.unwanted(owner) == ["vm-2"]
 
 
 async def test_a_type_that_the_region_does_not_have_is_refused(fleet: Fleet) -> None:

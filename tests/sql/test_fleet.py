@@ -118,6 +118,35 @@ async def test_shrinking_takes_nobodys_machine(
     assert await owner.fetchval("SELECT shrink_fleet(1)") == ["vm-2"]
 
 
+async def test_who_is_on_a_machine_that_an_admin_wants_no_more_keeps_it_when_the_fleet_shrinks(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    _, lease = await lent(database, service)
+    await machine(database, "vm-2")
+    await made(owner, "vm-1", "vm-2")
+    await owner.execute("UPDATE fleet_vms SET wanted = false WHERE hostname = 'vm-1'")
+
+    assert await owner.fetchval("SELECT shrink_fleet(2)") == ["vm-1", "vm-2"]
+    assert (await lease_of(owner, lease))["status"] == "active"
+    assert [(await row_of(owner, name))["status"] for name in ("vm-1", "vm-2")] == ["in-use", "retired"]
+
+
+async def test_whoever_waits_lets_go_of_what_is_unwanted_then_of_what_is_idle_last_of_what_is_somebodys(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await lent(database, service)
+    await machine(database, "vm-2")
+    await made(owner, "vm-1", "vm-2", "vm-3")
+    await owner.execute("UPDATE fleet_vms SET wanted = false WHERE hostname = 'vm-3'")
+
+    rows = await owner.fetch("SELECT * FROM leaving_order(NULL)")
+    assert [(row["hostname"], row["wanted"], row["held"]) for row in rows] == [
+        ("vm-3", False, False),
+        ("vm-2", True, False),
+        ("vm-1", True, True),
+    ]
+
+
 async def test_nothing_is_retired_when_somebody_is_on_one_of_them(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
@@ -186,6 +215,21 @@ async def test_after_three_reboots_a_machine_is_replaced(database: Database, own
     await database.let_pass(4 * 61)
     assert [tuple(row) for row in await owner.fetch("SELECT * FROM fleet_repairs(60)")] == [("vm-1", "replace")]
     assert (await row_of(owner))["reason"] == "unhealthy: rebooted, because it was lost"
+
+
+async def test_what_could_not_be_replaced_is_tried_again_later(database: Database, owner: asyncpg.Connection) -> None:
+    await machine(database)
+    await made(owner, "vm-1")
+    await failed(owner)
+    await owner.execute("UPDATE fleet_vms SET reboots = 3")
+    await database.let_pass(61)
+    await owner.execute(
+        "INSERT INTO operations (kind, started_by, status, finished_at, error) "
+        "VALUES ('fleet replace', 'fleet watch', 'failed', clock(), 'no capacity')"
+    )
+    assert await owner.fetch("SELECT * FROM fleet_repairs(60)") == []
+    await database.let_pass(122)
+    assert [row["act"] for row in await owner.fetch("SELECT * FROM fleet_repairs(60)")] == ["replace"]
 
 
 async def test_a_machine_that_came_back_by_itself_is_not_rebooted(

@@ -113,32 +113,43 @@ BEGIN ATOMIC
     UPDATE public.vms SET status = 'retired' WHERE hostname = ANY (p_hostnames) AND status <> 'retired';
 END;
 
--- Retires so many idle machines of the fleet (of one pool, if it is given) and wants them no more: first what is draining or
--- out of service, then what is free for longest. Those that are unwanted and not removed yet count. Returns all that are
--- to be removed; refuses when too few are idle.
+-- In which order machines of the fleet (of one pool, if it is given) are let go: what is unwanted already, what is draining or
+-- out of service, what is free for longest; last what is somebody's, as their time is up.
+CREATE OR REPLACE FUNCTION leaving_order(p_pool text) RETURNS TABLE (hostname text, vm_id integer, wanted boolean, held boolean)
+LANGUAGE plpgsql STABLE SET search_path = pg_catalog, public, pg_temp AS $$
+#variable_conflict use_column
+BEGIN
+    RETURN QUERY SELECT f.hostname::text, f.vm_id, f.wanted, f.status IS NOT DISTINCT FROM 'in-use' AS held FROM fleet_status f
+    WHERE f.pool = coalesce(p_pool, f.pool)
+    ORDER BY f.wanted, f.draining IS NOT TRUE, held, f.status IN ('available', 'cleaning', 'booting') IS TRUE,
+             f.held_until, f.since, f.hostname;
+END $$;
+
+-- Retires so many idle machines in that order, and wants them no more. Those that are unwanted and not removed yet count, so
+-- that whoever repeats it lets no more go than they asked for. Returns all that are to be removed; refuses when too few are
+-- idle. Who is on one that somebody else wants no more keeps it: the apply will say so.
 CREATE OR REPLACE FUNCTION shrink_fleet(p_number integer, p_pool text DEFAULT NULL) RETURNS text[] LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    leaving   text[] := ARRAY(SELECT hostname FROM fleet_vms WHERE NOT wanted AND pool = coalesce(p_pool, pool));
+    unwanted  text[] := ARRAY(SELECT hostname FROM fleet_vms WHERE NOT wanted AND pool = coalesce(p_pool, pool));
+    idle      text[] := '{}';
     candidate record;
 BEGIN
-    FOR candidate IN SELECT hostname, vm_id FROM fleet_status
-        WHERE wanted AND status IS DISTINCT FROM 'in-use' AND pool = coalesce(p_pool, pool)
-        ORDER BY draining IS NOT TRUE, status IN ('available', 'cleaning', 'booting') IS TRUE, since, hostname
-    LOOP
-        EXIT WHEN cardinality(leaving) >= p_number;
+    FOR candidate IN SELECT hostname, vm_id FROM leaving_order(p_pool) WHERE wanted AND NOT held LOOP
+        EXIT WHEN cardinality(unwanted || idle) >= p_number;
         PERFORM FROM vms WHERE id = candidate.vm_id AND status <> 'in-use' FOR UPDATE SKIP LOCKED;
         IF FOUND OR candidate.vm_id IS NULL THEN
-            leaving := leaving || candidate.hostname::text;
+            idle := idle || candidate.hostname;
         END IF;
     END LOOP;
-    IF cardinality(leaving) < p_number THEN
-        RAISE EXCEPTION 'only % can go: the others are somebody''s, or there are no others', counted(cardinality(leaving), 'machine')
+    IF cardinality(unwanted || idle) < p_number THEN
+        RAISE EXCEPTION 'only % can go: the others are somebody''s, or there are no others',
+            counted(cardinality(unwanted || idle), 'machine')
             USING ERRCODE = 'LL003', HINT = 'Add --drain to wait for their people, or let fewer go.';
     END IF;
-    PERFORM retire_of_fleet(leaving);
-    UPDATE fleet_vms SET wanted = false WHERE hostname = ANY (leaving);
-    RETURN leaving;
+    PERFORM retire_of_fleet(idle);
+    UPDATE fleet_vms SET wanted = false WHERE hostname = ANY (idle);
+    RETURN unwanted || idle;
 END $$;
 
 -- Writes down which machines Terraform's state has, as {hostname: instance}. What is unwanted and not there is forgotten; an
@@ -162,9 +173,11 @@ END $$;
 CREATE OR REPLACE FUNCTION lose_instances(p_instances text[]) RETURNS text[] LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '10s' AS $$
 DECLARE
-    gone text[] := ARRAY(SELECT hostname FROM fleet_vms WHERE instance_id = ANY (p_instances) ORDER BY hostname FOR UPDATE);
+    gone text[];
 BEGIN
-    PERFORM FROM vms WHERE hostname = ANY (gone) ORDER BY id FOR UPDATE;
+    PERFORM FROM vms v JOIN fleet_vms f ON f.hostname = v.hostname WHERE f.instance_id = ANY (p_instances)
+    ORDER BY v.id FOR UPDATE OF v;
+    gone := ARRAY(SELECT hostname FROM fleet_vms WHERE instance_id = ANY (p_instances) ORDER BY hostname FOR UPDATE);
     PERFORM record_event('fleet.gone', v.id, f.hostname, v.lease_id, jsonb_build_object('instance', f.instance_id))
     FROM fleet_vms f LEFT JOIN vms v ON v.hostname = f.hostname WHERE f.hostname = ANY (gone);
     PERFORM retire_of_fleet(gone);
@@ -173,7 +186,7 @@ BEGIN
 END $$;
 
 -- What is to be done about machines that failed by themselves so long ago: rebooted, after three times replaced. What an admin
--- took out is theirs.
+-- took out is theirs. When replacing did not work, it is tried again after the same time.
 CREATE OR REPLACE FUNCTION fleet_repairs(p_cool_down_seconds double precision) RETURNS TABLE (hostname text, act text)
 LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
@@ -182,6 +195,9 @@ BEGIN ATOMIC
     WHERE f.wanted AND f.instance_id IS NOT NULL AND v.status = 'failed' AND NOT v.draining
       AND (v.reason = 'lost' OR v.reason LIKE 'unhealthy: %')
       AND greatest(v.updated_at, f.rebooted_at, f.made_at) < public.clock() - make_interval(secs => p_cool_down_seconds)
+      AND (f.reboots < 3 OR NOT EXISTS (
+          SELECT FROM public.operations o WHERE o.kind = 'fleet replace' AND o.status = 'failed'
+          AND o.finished_at > public.clock() - make_interval(secs => p_cool_down_seconds)))
     ORDER BY f.hostname;
 END;
 

@@ -52,7 +52,7 @@ SELECT f.hostname, f.pool, f.wanted, f.instance_type, f.instance_id, f.made_at, 
        CASE WHEN NOT f.wanted THEN 'to be removed by the next apply'
             WHEN f.instance_id IS NULL THEN 'to be made by the next apply'
             WHEN f.invited_at IS NULL THEN 'to be invited by the next apply'
-            WHEN v.id IS NULL THEN 'made, and has not enrolled yet'
+            WHEN v.id IS NULL THEN 'made, and not in service: it has not enrolled yet, or was retired'
             ELSE coalesce(v.reason, v.status) END AS why
 FROM fleet_vms f LEFT JOIN vms v ON v.hostname = f.hostname AND v.status <> 'retired' LEFT JOIN leases l ON l.id = v.lease_id
 ORDER BY length(f.hostname), f.hostname;
