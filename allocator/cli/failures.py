@@ -92,6 +92,7 @@ def _why(error: BaseException) -> str:
 
 EXPECTED = {
     "allocator.conf_files.ConfigError": Misused.exit_code,
+    "allocator.fleet.refusals.NoFleet": Misused.exit_code,
     "allocator.logins.SecretMissing": Misused.exit_code,
     "allocator.local.UpFailed": CommandFailed.exit_code,
     "allocator.migrations.MigrationFailed": CommandFailed.exit_code,

@@ -60,7 +60,7 @@ def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
     loaded = load_settings(given, settings_place(data_dir, given))
     require_certificate(loaded.server)
     asyncio.run(resolve(loaded.database.service.password))
-    if loaded.backup.every_hours:
+    if loaded.backup.every_hours or loaded.fleet.settings:
         asyncio.run(resolve(loaded.database.owner.password))
     return loaded
 

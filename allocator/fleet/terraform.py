@@ -193,6 +193,8 @@ class Terraform:
             shutil.rmtree(copy, ignore_errors=True)
             if place.is_dir():
                 shutil.copytree(place, copy, ignore=NOT_COPIED)
+        if not self._root.is_dir():
+            raise TerraformFailed("init", f"there is no {self._origin}; fleet.root names Terraform's root for machines")
 
     def _private(self, name: str, text: str) -> Path:
         path = self._work / name

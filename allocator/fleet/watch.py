@@ -12,7 +12,7 @@ from allocator.fleet.record import Connect, opened, owners
 from allocator.fleet.refusals import FleetError
 from allocator.fleet.runs import Run
 from allocator.logins import dsn
-from allocator.operations import OperationRefused, running, who
+from allocator.operations import OperationRefused, running, sentence, who
 from allocator.upkeep.reach import connect as without_limits
 from client.network import Connection
 
@@ -33,6 +33,8 @@ class FleetWatch:
         while self._settings.settings:
             try:
                 await self.run_once()
+            except FleetError as error:
+                log.warning("fleet.failed", error=type(error).__name__, why=sentence(error))
             except Exception:  # the outermost loop: the next look must come
                 log.exception("fleet.failed")
             await asyncio.sleep(self._settings.period_seconds)

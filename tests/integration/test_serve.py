@@ -67,6 +67,14 @@ def test_a_missing_secret_ends_the_start_with_its_name(tmp_path: Path) -> None:
     assert f"{tmp_path}/nowhere cannot be read" in refused(tmp_path, missing)
 
 
+@pytest.mark.parametrize("duty", [("backup=local",), ("fleet=aws",)], ids=["backups", "fleet"])
+def test_what_the_owner_does_for_the_service_needs_the_owners_password(tmp_path: Path, duty: tuple[str, ...]) -> None:
+    (tmp_path / "app").write_text("password")
+    app = f"database.service.password=file:{tmp_path}/app"
+
+    assert "LABLINK_OWNER_PASSWORD is not set" in refused(tmp_path, app, *duty)
+
+
 def test_a_missing_certificate_authority_ends_the_start_with_its_name(tmp_path: Path) -> None:
     elsewhere = ("database=server", "database.host=db.example.org", "database.ca_file=ca.pem")
 
