@@ -75,12 +75,13 @@ def grow(
     async def work(run: "Run") -> "Changes":
         kind = {"ami_id": ami_id, "instance_type": instance_type, "disk_gb": disk_gb}
         async with record.opened(run.connect) as connection:
+            before = await record.wanted(connection)
             pending = await record.grow(connection, number, pool, prefix, **kind)
         try:
             return await run.apply()
         except TooMuch:  # nothing was made, and the next apply shall not try it again
             async with record.opened(run.connect) as connection:
-                await record.forget(connection, pending)
+                await record.forget(connection, [hostname for hostname in pending if hostname not in before])
             raise
 
     _show(run_fleet("fleet grow", work, data_dir, settings), "", as_json=as_json)
@@ -186,11 +187,8 @@ def _show(found: "Changes", would: str, people: "Sequence[str]" = (), *, as_json
         if hostnames:
             say(f"{len(hostnames)} {would}{what}: {', '.join(hostnames)}")
     if not any(told.values()):
-        say(
-            "Every machine is as it is wanted."
-            if not found.others
-            else f"{found.others} roles and secrets {would}put right."
-        )
+        right = f"{found.others} roles and secrets {would}put right."
+        say(right if found.others else "Every machine is as it is wanted.")
     for person in people:
         say(f"In the way: {person}")
     if found.make and not would:

@@ -35,7 +35,9 @@ def status(as_json: Json = False, data_dir: DataDir = None, settings: Settings =
     from allocator.fleet import record
 
     rows = ask_fleet(record.status, data_dir, settings)
-    show_rows([dict(row) | {"reboots": row["reboots"] or None} for row in rows], STATUS, empty=NONE, as_json=as_json)
+    if not as_json:
+        rows = [dict(row) | {"reboots": row["reboots"] or None} for row in rows]
+    show_rows(rows, STATUS, empty=NONE, as_json=as_json)
 
 
 def cost(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
@@ -43,7 +45,7 @@ def cost(as_json: Json = False, data_dir: DataDir = None, settings: Settings = N
 
     Disks, addresses and traffic are not in it.
 
-    Example: `lablink fleet cost --set fleet.prices={t3.large: 0.096}`
+    Example: `lablink fleet cost --set 'fleet.prices={t3.large: 0.096}'`
     """
     from dataclasses import asdict
 
@@ -56,14 +58,10 @@ def cost(as_json: Json = False, data_dir: DataDir = None, settings: Settings = N
     told = fleet_settings(data_dir, settings)
     found = costs(ask_fleet(record.status, data_dir, settings), Fleet.of(told).default_type, told.prices)
     columns = COST | {key: f"{COST[key]} ({told.currency})" for key in ("hour", "month")}
-    show_rows(
-        [asdict(each) for each in [*found, total(found)][: len(found) + bool(found)]],
-        columns,
-        empty=NONE,
-        as_json=as_json,
-    )
+    rows = [asdict(each) for each in ([*found, total(found)] if found else [])]
+    show_rows(rows, columns, empty=NONE, as_json=as_json)
     if missing := sorted({each.instance_type for each in found if each.hour is None}):
-        complain(f"No price is set for {', '.join(missing)}: give --set fleet.prices={{{missing[0]}: …}}")
+        complain(f"No price is set for {', '.join(missing)}: give --set 'fleet.prices={{{missing[0]}: …}}'")
 
 
 def aliens(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:
