@@ -191,7 +191,8 @@ async def list_vms(service: Here) -> list[Vm]:
 async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
     shown = (wanted.identity.document, wanted.identity.signature) if wanted.identity else None
-    enrolled = await let_in(service.store, service.settings.identity, Applicant(wanted.token, wanted.verifier, shown))
+    applicant = Applicant(wanted.token, wanted.verifier, shown)
+    enrolled = await let_in(service.store, service.settings.identity, service.clouds, applicant)
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
     database = service.settings.database_for_machines
     address = DatabaseAddress(

@@ -5,9 +5,10 @@ import re
 
 import structlog
 
-from allocator import config
-from allocator.errors import CloudAway, ServiceError
-from allocator.fleet.instances import console, look
+from allocator.errors import ServiceError
+from allocator.fleet.cloud import Cloud
+from allocator.fleet.identity import Clouds
+from allocator.fleet.refusals import CloudRefused
 from allocator.store import Store
 from allocator.views import Absent
 
@@ -22,9 +23,9 @@ PHASE = re.compile(r"^lablink: ([a-z][a-z-]{0,39}) [0-9.]+\s*$", re.MULTILINE)
 class Arrivals:
     """Looks once a minute who did not come. Any number of allocators may: each machine is written down once."""
 
-    def __init__(self, store: Store, region: str | None) -> None:
+    def __init__(self, store: Store, clouds: Clouds) -> None:
         self._store = store
-        self._region = region
+        self._cloud = next(iter(clouds.values()), None)
 
     async def run(self) -> None:
         """Look for ever; a database that is away is waited for."""
@@ -41,27 +42,27 @@ class Arrivals:
         """Write down who did not come; returns their names."""
         missed = []
         for absent in await self._store.absent_machines():
-            phase = await asyncio.to_thread(self._phase, absent)
+            phase = await self._phase(absent)
             if await self._store.note_absence(absent, phase):
                 log.warning("vm.absent", hostname=absent.hostname, phase=phase)
                 missed.append(absent.hostname)
         return missed
 
-    def _phase(self, absent: Absent) -> str:
-        if absent.instance_id is None or self._region is None:
+    async def _phase(self, absent: Absent) -> str:
+        if absent.instance_id is None or self._cloud is None:
             return NEVER_ASKED
         try:
-            return phase_of(absent.instance_id, self._region)
-        except CloudAway:
+            return await phase_of(absent.instance_id, self._cloud)
+        except CloudRefused:
             return f"{NEVER_ASKED}; EC2 does not say how far it came"
 
 
-def phase_of(instance: str, region: str) -> str:
-    """How far an instance came, as EC2 and its console tell it. Raises CloudAway."""
-    found = look(instance, region)
+async def phase_of(instance: str, cloud: Cloud) -> str:
+    """How far an instance came, as EC2 and its console tell it. Raises CloudRefused."""
+    found = await cloud.instance(instance)
     if found is None or found.state != "running":
         return f"instance: {found.state if found else 'gone'}"
-    return last_phase(console(instance, region))
+    return last_phase(await cloud.console(instance))
 
 
 def last_phase(said: str) -> str:
@@ -70,8 +71,3 @@ def last_phase(said: str) -> str:
     if begun and begun[-1] == "failed":
         return f"{begun[-2] if begun[1:] else 'cloud-init'}: failed"
     return begun[-1] if begun else "instance: running, and its console says nothing of cloud-init"
-
-
-def region_of(identity: config.Identity) -> str | None:
-    """Where the fleet's instances are, if there is a fleet."""
-    return identity.regions[0] if identity.fleet and identity.regions else None

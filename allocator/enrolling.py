@@ -6,7 +6,7 @@ import structlog
 
 from allocator import config
 from allocator.errors import JoinRefused
-from allocator.fleet.identity import identified
+from allocator.fleet.identity import Clouds, identified
 from allocator.store import Store
 from allocator.views import Enrolled
 
@@ -22,14 +22,14 @@ class Applicant:
     identity: tuple[str, str] | None = None
 
 
-async def let_in(store: Store, rules: config.Identity, applicant: Applicant) -> Enrolled:
+async def let_in(store: Store, rules: config.Identity, clouds: Clouds, applicant: Applicant) -> Enrolled:
     """Let a machine in. Raises JoinRefused, which is written down if somebody had a token of ours; and CloudAway."""
     instance = None
     try:
         if not rules.fleet:
             return await store.enrol_vm(applicant.token, applicant.verifier)
         if applicant.identity:
-            instance = await identified(*applicant.identity, rules)
+            instance = await identified(*applicant.identity, rules, clouds)
         return await store.enrol_instance(applicant.token, applicant.verifier, instance)
     except JoinRefused as refused:
         named = instance.id if instance else None

@@ -1,9 +1,15 @@
-"""Invites a machine: makes the join token with which it may enrol once, and which nobody else is told."""
+"""Invites machines: makes the join token with which each may enrol once, and which nobody else is told."""
 
 import secrets
+from collections.abc import Mapping
 
 from allocator.tokens import sha256
 from client.network import Connection
+
+INVITE = """
+    SELECT invite_vm(hostname, pool, token, $4)
+    FROM unnest($1::text[], $2::text[], $3::bytea[]) AS t (hostname, pool, token)
+"""
 
 
 async def invite_vm(connection: Connection, hostname: str, pool: str, seconds: int) -> str:
@@ -11,6 +17,12 @@ async def invite_vm(connection: Connection, hostname: str, pool: str, seconds: i
 
     `connection` is the owner's. Raises what asyncpg does.
     """
-    token = secrets.token_urlsafe(32)
-    await connection.execute("SELECT invite_vm($1, $2, $3, $4)", hostname, pool, sha256(token), seconds)
-    return token
+    return (await invite_vms(connection, {hostname: pool}, seconds))[hostname]
+
+
+async def invite_vms(connection: Connection, pools: Mapping[str, str], seconds: int) -> dict[str, str]:
+    """The same for all of these machines or none, by hostname and pool; returns each one's token."""
+    tokens = {hostname: secrets.token_urlsafe(32) for hostname in pools}
+    hashes = [sha256(token) for token in tokens.values()]
+    await connection.execute(INVITE, list(pools), list(pools.values()), hashes, seconds)
+    return tokens

@@ -8,12 +8,13 @@ from uuid import UUID
 
 from fastapi import Depends, Request
 
-from allocator.arrivals import Arrivals, region_of
+from allocator.arrivals import Arrivals
 from allocator.config import Settings
 from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import NoToken
 from allocator.feed import Feed
+from allocator.fleet.identity import Clouds, clouds_of
 from allocator.fleet.watch import FleetWatch
 from allocator.floods import Floods
 from allocator.metrics import Metrics
@@ -40,6 +41,7 @@ class Service:
     store: Store
     feed: Feed
     sweeper: Sweeper
+    clouds: Clouds
 
     def tokens(self, request: Request) -> list[str]:
         """Every token that comes with a request."""
@@ -56,17 +58,17 @@ class Service:
 @asynccontextmanager
 async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
     """The service, with its feed and sweeps running; the database may come later."""
-    metrics = Metrics()
+    metrics, clouds = Metrics(), clouds_of(settings.identity)
     sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
     async with (
         Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
         following(settings, store) as feed,
         alongside(sweeper.run()),
         alongside(BackupSchedule(settings.database, settings.backup).run()),
-        alongside(Arrivals(store, region_of(settings.identity)).run()),
+        alongside(Arrivals(store, clouds).run()),
         alongside(FleetWatch(settings.database, settings.fleet).run()),
     ):
-        yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper)
+        yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper, clouds)
         feed.end_streams()
 
 

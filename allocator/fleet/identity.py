@@ -6,9 +6,9 @@ all that is asked for: the token is in a secret that only this instance's role c
 https://docs.aws.amazon.com/AWSEC2/latest/UserGuide/verify-signature.html
 """
 
-import asyncio
 import base64
 import json
+from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import UTC, datetime
 from pathlib import Path
@@ -19,11 +19,13 @@ from cryptography.hazmat.primitives.asymmetric import padding, rsa
 from cryptography.hazmat.primitives.hashes import SHA256
 
 from allocator import config
-from allocator.errors import JoinRefused
-from allocator.fleet.instances import look
+from allocator.errors import CloudAway, JoinRefused
+from allocator.fleet.cloud import SHORT, Cloud
+from allocator.fleet.refusals import CloudRefused
 from allocator.views import Instance
 
-RUNNING = ("pending", "running")
+Clouds = Mapping[str, Cloud]
+"""The regions that are asked about instances, by name."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -35,15 +37,23 @@ class Claims:
     region: str
 
 
-async def identified(document: str, signature: str, rules: config.Identity) -> Instance:
+def clouds_of(rules: config.Identity) -> Clouds:
+    """The regions whose instances may enrol, if there is a fleet."""
+    return {region: Cloud(region, SHORT) for region in rules.regions if rules.fleet}
+
+
+async def identified(document: str, signature: str, rules: config.Identity, clouds: Clouds) -> Instance:
     """The instance whose identity that is. Raises JoinRefused, and CloudAway where EC2 cannot be asked."""
     claims = verified(document, signature, rules)
     if claims.account not in rules.accounts:
         raise JoinRefused(f"Instances of account {claims.account} do not enrol here: see identity.accounts.")
-    found = await asyncio.to_thread(look, claims.instance.id, claims.region)
-    if found is None or found.state not in RUNNING:
+    try:
+        found = await clouds[claims.region].instance(claims.instance.id)
+    except CloudRefused as refused:
+        raise CloudAway(why=refused.code) from refused
+    if found is None or not found.is_running:
         raise JoinRefused(f"EC2 knows of no instance {claims.instance.id} that runs.")
-    if found.tags.get("lablink") != rules.fleet:
+    if found.fleet != rules.fleet:
         raise JoinRefused(f"{claims.instance.id} is not tagged as one of ours (lablink = {rules.fleet}).")
     return claims.instance
 

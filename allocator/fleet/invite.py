@@ -5,7 +5,7 @@ from collections.abc import Mapping
 
 from allocator.fleet import record
 from allocator.fleet.description import Fleet
-from allocator.invitations import invite_vm
+from allocator.invitations import invite_vms
 from allocator.operations import Tell
 from client.network import Connection
 
@@ -18,11 +18,10 @@ async def invite(fleet: Fleet, connection: Connection, pools: Mapping[str, str],
 
     Whoever is killed here invites again the next time: the token of before is then in no secret.
     """
-    tokens = {host: await invite_vm(connection, host, pool, TOKEN_SECONDS) for host, pool in pools.items()}
+    tokens = await invite_vms(connection, pools, TOKEN_SECONDS)
     giving = [fleet.cloud.put_secret(fleet.secret_of(hostname), token) for hostname, token in tokens.items()]
     for done, given in enumerate(asyncio.as_completed(giving), 1):
         await given
         await tell(done, len(pools), "inviting")
-    for hostname in pools:
-        await record.invited(connection, hostname)
+    await record.invited(connection, pools)
     return list(pools)

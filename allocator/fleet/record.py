@@ -1,7 +1,7 @@
 """The fleet's record in the database: which machines are wanted, and which instances they are."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
@@ -21,7 +21,7 @@ STATUS = "SELECT * FROM fleet_status"
 HELD = "SELECT * FROM held_vms($1)"
 LEAVE = "UPDATE fleet_vms SET wanted = false WHERE hostname = ANY ($1)"
 FORGET = "DELETE FROM fleet_vms WHERE hostname = ANY ($1) AND instance_id IS NULL"
-INVITED = "UPDATE fleet_vms SET invited_at = clock() WHERE hostname = $1"
+INVITED = "UPDATE fleet_vms SET invited_at = clock() WHERE hostname = ANY ($1)"
 ENDED_WELL = """
     SELECT coalesce((SELECT status = 'done' FROM operations WHERE kind ~ '^fleet (apply|grow|shrink|replace|destroy)$'
                      AND status <> 'running' ORDER BY id DESC LIMIT 1), true)
@@ -140,9 +140,9 @@ async def made(connection: Connection, instances: Mapping[str, str]) -> dict[str
     return {row["hostname"]: row["pool"] for row in rows}
 
 
-async def invited(connection: Connection, hostname: str) -> None:
-    """Write down that its token is in its secret."""
-    await connection.execute(INVITED, hostname)
+async def invited(connection: Connection, hostnames: Iterable[str]) -> None:
+    """Write down that their tokens are in their secrets."""
+    await connection.execute(INVITED, list(hostnames))
 
 
 async def ended_well(connection: Connection) -> bool:

@@ -5,7 +5,7 @@ FleetError
 ├── InUse               people are on machines that would go
 ├── NotOfFleet          the fleet has no such machine
 ├── TooMuch             AWS does not have, or does not allow, what is wanted
-├── CloudRefused        AWS said no
+├── CloudRefused        AWS said no, or nothing
 ├── TerraformMissing
 └── TerraformFailed
     ├── StateLocked
@@ -44,10 +44,11 @@ class TooMuch(FleetError):
 
 
 class CloudRefused(FleetError):
-    """AWS said no to something that was asked beside Terraform."""
+    """AWS said no to something that was asked beside Terraform, or did not answer. `code` is its word for why."""
 
-    def __init__(self, said: str) -> None:
+    def __init__(self, said: str, code: str) -> None:
         super().__init__(f"AWS refuses: {said}")
+        self.code = code
 
 
 WAIT = "Wait for them with --drain, or end their leases: lablink vms release HOSTNAME"

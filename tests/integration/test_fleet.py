@@ -1,7 +1,6 @@
 """What the service and ops know of machines in the cloud without Terraform: EC2's answers, repairs, waits, limits."""
 
 import asyncio
-import json
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -17,7 +16,7 @@ from allocator.fleet.reconcile import aliens, mend, settle_gone
 from allocator.fleet.refusals import InUse, NoFleet, NotOfFleet, TooMuch
 from allocator.fleet.watch import FleetWatch
 from tests.sql.steps import ADA, lease_of, lent, row_of
-from tests.support.cloud import NAME, Aws, fresh, moto_server
+from tests.support.cloud import AMI, NAME, Aws, fresh, moto_server
 from tests.support.database import PASSWORDS, Database
 from tests.support.service import settings_for
 
@@ -66,7 +65,7 @@ def launch(aws: Aws, *hostnames: str) -> dict[str, str]:
     for hostname in hostnames:
         tags = [{"Key": "lablink", "Value": NAME}, {"Key": "lablink-hostname", "Value": hostname}]
         answer = ec2.run_instances(
-            ImageId=json.loads(aws.settings.read_text())["variables"]["settings"]["defaults"]["ami_id"],
+            ImageId=AMI,
             MinCount=1,
             MaxCount=1,
             InstanceType="t3.large",

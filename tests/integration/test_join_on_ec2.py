@@ -18,12 +18,13 @@ import pytest
 import pytest_asyncio
 from moto.server import ThreadedMotoServer
 
-from allocator.arrivals import Arrivals, last_phase
+from allocator.arrivals import Arrivals
 from allocator.invitations import invite_vm
 from client import joining
 from client.ec2 import AwsAway, Metadata, join_token
 from client.scram import verifier
 from client.settings import Credential, Settings, StateDir
+from tests.support.cloud import AMI
 from tests.support.database import Database
 from tests.support.metadata import REGION, MetadataService, Signer, metadata_service
 from tests.support.service import RunningService, ready, running_service, settings_for
@@ -64,9 +65,8 @@ def client_of(service: str) -> Any:
 def instance(aws: str) -> str:
     """An instance that Terraform made as vm-1."""
     tags = [{"Key": "lablink", "Value": FLEET}, {"Key": "lablink-hostname", "Value": "vm-1"}]
-    image = client_of("ec2").describe_images()["Images"][0]["ImageId"]
     made = client_of("ec2").run_instances(
-        ImageId=image, MinCount=1, MaxCount=1, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}]
+        ImageId=AMI, MinCount=1, MaxCount=1, TagSpecifications=[{"ResourceType": "instance", "Tags": tags}]
     )
     return str(made["Instances"][0]["InstanceId"])
 
@@ -136,12 +136,17 @@ def machine(tmp_path: Path, service: RunningService) -> Given:
     return Given(tmp_path / "vm-1", service.url)
 
 
-async def why_not(service: RunningService, owner: asyncpg.Connection, token: str) -> str:
-    """What is written down of a machine that shows this token and its identity, and is not let in."""
+async def show_up(service: RunningService, token: str) -> httpx.Response:
+    """What a machine is answered that shows this token and its identity."""
     identity = await asyncio.to_thread(lambda: Metadata.opened().identity().as_fields())
     async with service.client() as http:
         asked = {"token": token, "verifier": verifier("of vm-1"), "identity": identity}
-        answer = await http.post("/api/v1/enrolments", json=asked)
+        return await http.post("/api/v1/enrolments", json=asked)
+
+
+async def why_not(service: RunningService, owner: asyncpg.Connection, token: str) -> str:
+    """What is written down of a machine that shows this token and its identity, and is not let in."""
+    answer = await show_up(service, token)
     [event] = await owner.fetch("SELECT detail FROM events WHERE kind = 'alert.join'")
 
     assert answer.status_code == 403
@@ -207,6 +212,17 @@ async def test_an_instance_that_is_stopped_is_refused(
     client_of("ec2").stop_instances(InstanceIds=[instance])
 
     assert f"no instance {instance} that runs" in await why_not(service, owner, await invite(owner, instance))
+
+
+async def test_while_ec2_does_not_answer_a_machine_is_told_to_come_again(
+    service: RunningService, owner: asyncpg.Connection, instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    token = await invite(owner, instance)
+    monkeypatch.setenv("AWS_ENDPOINT_URL", "http://127.0.0.1:1")
+    answer = await show_up(service, token)
+
+    assert (answer.status_code, answer.headers["retry-after"]) == (503, "5")
+    assert await owner.fetchval("SELECT count(*) FROM events WHERE kind = 'alert.join'") == 0
 
 
 async def test_a_stolen_token_alone_opens_nothing(
@@ -275,8 +291,8 @@ async def test_a_machine_elsewhere_has_no_metadata(monkeypatch: pytest.MonkeyPat
 async def missed(service: RunningService, owner: asyncpg.Connection) -> list[str]:
     """The phases that are written down of machines that should have come twenty minutes ago."""
     await owner.execute("UPDATE join_tokens SET created_at = clock() - interval '21 minutes'")
-    await Arrivals(service.service.store, REGION).run_once()
-    await Arrivals(service.service.store, REGION).run_once()
+    await Arrivals(service.service.store, service.service.clouds).run_once()
+    await Arrivals(service.service.store, service.service.clouds).run_once()
     rows = await owner.fetch("SELECT detail FROM events WHERE kind = 'alert.absent' AND hostname = 'vm-1'")
     return [str(json.loads(row["detail"])["phase"]) for row in rows]
 
@@ -296,16 +312,3 @@ async def test_an_instance_that_is_gone_is_said_to_be_gone(
     client_of("ec2").terminate_instances(InstanceIds=[instance])
 
     assert await missed(service, owner) == ["instance: terminated"]
-
-
-@pytest.mark.parametrize(
-    ("console", "phase"),
-    [
-        ("lablink: cloud-init 0\r\nlablink: client 40.2\r\nother\r\n", "client"),
-        ("lablink: client 40.2\nlablink: failed 99\n", "client: failed"),
-        ("lablink: failed 99\n", "cloud-init: failed"),
-        ("lablink: </script> 9\n", "instance: running, and its console says nothing of cloud-init"),
-    ],
-)
-def test_the_console_says_in_which_phase_a_boot_stopped(console: str, phase: str) -> None:
-    assert last_phase(console) == phase

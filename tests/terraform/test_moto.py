@@ -17,13 +17,13 @@ import pytest
 from moto.server import ThreadedMotoServer
 
 from allocator.config import load_settings
+from tests.support.cloud import AMI
 from tests.terraform.conftest import ROOT
 
 pytestmark = pytest.mark.slow
 
 REGION = "eu-central-1"
 BUCKET = "lablink-test-bucket"
-AMI = "ami-03cf127a"  # one that moto knows
 
 NEEDS_NO_RIGHT = {"sts:GetCallerIdentity"}
 OTHER_NAMES = {"s3:HeadObject": "s3:GetObject", "s3:ListObjectsV2": "s3:ListBucket"}
