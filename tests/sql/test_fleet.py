@@ -91,6 +91,8 @@ async def test_growing_again_after_an_interruption_wants_no_more_than_was_asked(
 async def test_a_pool_that_is_not_there_does_not_grow(owner: asyncpg.Connection) -> None:
     with refused("LL005"):
         await owner.execute("SELECT grow_fleet(1, 'nothing', 'vm', NULL, NULL, NULL)")
+    with refused("LL005"):
+        await owner.execute("INSERT INTO fleet_vms (hostname, pool) VALUES ('vm-1', 'nothing')")
 
 
 async def test_shrinking_lets_go_of_what_is_out_of_service_then_of_what_is_idle_longest(

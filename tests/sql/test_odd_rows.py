@@ -138,6 +138,7 @@ async def test_a_machine_that_is_failed_gets_another_reason_and_loses_it_when_it
         "DELETE FROM vm_status",
         "INSERT INTO vm_status (hostname) VALUES ('vm-9')",
         "UPDATE waiting SET position = 1",
+        "UPDATE fleet_status SET wanted = false",
         "DELETE FROM waiting",
     ],
 )
@@ -145,6 +146,7 @@ async def test_who_changes_a_view_that_is_only_read_is_told_what_to_change(
     owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
 ) -> None:
     await owner.execute("INSERT INTO vms (hostname) VALUES ('vm-1')")
+    await owner.execute("INSERT INTO fleet_vms (hostname) VALUES ('vm-1')")
     await ask(service)
 
     with refused("LL003"):

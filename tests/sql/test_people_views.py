@@ -7,7 +7,7 @@ import pytest_asyncio
 from tests.sql.steps import ADA, BOB, CODE, CYD, PIN, ask, lent, machine
 from tests.support.database import Database
 
-VIEWS = ("vm_status", "lease_history", "waiting", "usage_by_day")
+VIEWS = ("vm_status", "lease_history", "waiting", "usage_by_day", "fleet_status", "boot_times")
 
 
 @pytest_asyncio.fixture

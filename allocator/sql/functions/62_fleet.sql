@@ -1,6 +1,9 @@
 -- Machines in the cloud: which are wanted, and how they leave without taking anybody's. Terraform makes what fleet_vms says.
 -- Whatever takes a machine away locks its row first, as claim and expiry do: none is both given out and removed.
 
+CREATE OR REPLACE TRIGGER fleet_pool_trigger BEFORE INSERT OR UPDATE OF pool ON fleet_vms
+    FOR EACH ROW EXECUTE FUNCTION guard_vm_pool();
+
 -- A machine that comes back is lent again, whatever was meant with the one before it.
 CREATE OR REPLACE FUNCTION reset_drain() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN

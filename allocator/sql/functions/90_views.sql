@@ -116,3 +116,4 @@ SELECT pool, count(*)::integer AS boots,
        round(percentile_cont(0.5) WITHIN GROUP (ORDER BY seconds)::numeric, 1) AS p50_seconds,
        round(percentile_cont(0.9) WITHIN GROUP (ORDER BY seconds)::numeric, 1) AS p90_seconds
 FROM boots WHERE at > clock() - interval '30 days' GROUP BY pool;
+COMMENT ON VIEW boot_times IS 'How many seconds half and nine tenths of each pool''s boots of the last thirty days took, and how many there were.';

@@ -68,3 +68,5 @@ CREATE OR REPLACE TRIGGER vm_status_guard_trigger INSTEAD OF INSERT OR UPDATE OR
     FOR EACH ROW EXECUTE FUNCTION guard_view('Change the machine: UPDATE vms SET status = … WHERE hostname = …');
 CREATE OR REPLACE TRIGGER waiting_guard_trigger INSTEAD OF INSERT OR UPDATE OR DELETE ON waiting
     FOR EACH ROW EXECUTE FUNCTION guard_view('Change the lease: UPDATE leases SET status = ''cancelled'' WHERE id = …');
+CREATE OR REPLACE TRIGGER fleet_status_guard_trigger INSTEAD OF INSERT OR UPDATE OR DELETE ON fleet_status
+    FOR EACH ROW EXECUTE FUNCTION guard_view('Change what is wanted: UPDATE fleet_vms SET wanted = false WHERE hostname = …');
