@@ -14,7 +14,7 @@ endif
 
 .PHONY: help
 help: ## Show this list
-	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-8s %s\n", $$1, $$2 }' Makefile
+	@awk -F ':.*## ' '/^[a-z-]+:.*## / { printf "  make %-9s %s\n", $$1, $$2 }' Makefile
 	@echo
 	@echo '  Pass options on with ARGS:  make up ARGS="--port 8123 --vms 5"    make test ARGS="-k queue"'
 
@@ -34,7 +34,7 @@ check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and
 	.venv/bin/lint-imports --no-cache
 	.venv/bin/squawk allocator/sql/V*.sql allocator/sql/functions/*.sql
 	.venv/bin/shellcheck .ci/run .ci/images .ci/venv .ci/terraform .ci/terraform-settings
-	.venv/bin/shellcheck docker/prepare docker/wheels docker/debian-base docker/allocator/invite tests/images/postgres/*.sh
+	.venv/bin/shellcheck docker/prepare docker/wheels docker/terraform docker/debian-base docker/allocator/invite tests/images/postgres/*.sh
 	.venv/bin/hadolint docker/*/Dockerfile tests/images/postgres/Dockerfile
 	.ci/terraform
 
@@ -48,7 +48,7 @@ scan: build/checkov/bin/checkov ## Look for weak spots in Terraform; each except
 # What both images are made of, for the Python of a base: made again when that or the code has changed.
 BASE ?= python:3.13-slim-trixie
 WHEELS := build/wheels/.$(subst /,_,$(subst :,_,$(BASE)))
-SOURCES := pyproject.toml README.md docker/constraints.txt docker/wheels $(shell find allocator client conf -type f -not -name '*.pyc')
+SOURCES := pyproject.toml README.md docker/constraints.txt docker/wheels $(shell find allocator client conf terraform/fleet terraform/modules/fleet -type f -not -name '*.pyc')
 IMAGE = docker build --build-arg BASE=$(BASE) --build-arg REVISION=$(shell git rev-parse HEAD 2>/dev/null) \
 	--build-arg VERSION=$(shell sed -n 's/^version = "\(.*\)"/\1/p' pyproject.toml)
 
@@ -63,6 +63,14 @@ $(WHEELS): $(SOURCES)
 images: $(WHEELS) ## Build the images lablink-allocator and lablink-client on BASE, a Debian with Python
 	$(IMAGE) --file docker/allocator/Dockerfile --tag lablink-allocator .
 	$(IMAGE) --file docker/client/Dockerfile --tag lablink-client .
+
+# It is thrice the size of the other, so only who has machines of EC2 carries it.
+.PHONY: image-aws
+image-aws: images build/terraform/bin/terraform ## Build lablink-allocator-aws besides, which can make machines of EC2
+	docker build --file docker/allocator-aws/Dockerfile --tag lablink-allocator-aws build/terraform
+
+build/terraform/bin/terraform: docker/terraform
+	@docker/terraform
 
 .PHONY: format
 format: .venv/.developer ## Put code into shape

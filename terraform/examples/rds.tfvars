@@ -18,7 +18,7 @@ database = {
   backup_days    = 14
 }
 
-allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-image:1.0" } }
+allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" } }
 machines = {
   client_package = "lablink==1.0"
   instance_type  = "m7i.xlarge"

@@ -10,7 +10,7 @@ hostname = "workshop.example.org"
 admin_cidrs = ["192.0.2.7/32"]
 ssh_key     = "ada"
 
-allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-image:1.0" } }
+allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" } }
 
 machines = {
   # An Ubuntu with NVIDIA's driver, such as AWS' Deep Learning Base GPU AMI: its id in this region.

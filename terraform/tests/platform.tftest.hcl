@@ -8,7 +8,7 @@ variables {
   region    = "eu-central-1"
   hostname  = "lablink.example.org"
   bucket    = "lablink-test-bucket"
-  allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-image:1.0" } }
+  allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" } }
   machines  = { client_package = "lablink==1.0" }
 }
 

@@ -9,7 +9,8 @@ from typing import Any
 import pytest
 
 POSTGRES = "lablink-test-postgres"
-IMAGES = ("lablink-allocator", "lablink-client", POSTGRES)
+AWS = "lablink-allocator-aws"
+IMAGES = ("lablink-allocator", AWS, "lablink-client", POSTGRES)
 LIMIT_SECONDS = 180
 
 

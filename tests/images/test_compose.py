@@ -71,11 +71,11 @@ def test_the_allocator_says_that_it_is_well(stack: Stack) -> None:
     assert json.loads(stack.lablink("verify", "--json")) == []
 
 
-def test_the_allocator_is_nobody_and_can_write_nothing_but_backups(stack: Stack) -> None:
+def test_the_allocator_is_nobody_and_can_write_nothing_but_what_it_keeps(stack: Stack) -> None:
     container = f"{stack.project}-allocator"
 
     assert run("docker", "exec", container, "id", "-u").strip() == "10001"
-    written = run("docker", "exec", container, "sh", "-c", "touch /opt/x /etc/x /var/lib/lablink/x 2>&1 || true")
+    written = run("docker", "exec", container, "sh", "-c", "touch /opt/x /etc/x /var/lib/x 2>&1 || true")
     assert written.count("Read-only file system") == 3
     run("docker", "exec", container, "lablink", "db", "backup", "--to", "/var/lib/lablink/backups")
 

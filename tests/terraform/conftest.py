@@ -35,4 +35,6 @@ def terraform_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def copy(tmp_path: Path) -> Path:
     """All of it, where terraform may leave what it likes."""
     left = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl")
+    (tmp_path / "docker").mkdir()
+    shutil.copy(CHECKOUT / "docker/services.yaml", tmp_path / "docker")
     return shutil.copytree(ROOT, tmp_path / "terraform", ignore=left)

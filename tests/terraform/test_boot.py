@@ -1,7 +1,6 @@
 """What machines and the allocator run at their first boot, as cloud-init unpacks it."""
 
 import base64
-import json
 import os
 import re
 import subprocess
@@ -13,7 +12,7 @@ import pytest
 
 from allocator.arrivals import last_phase
 from client.boot import boot_of
-from tests.terraform.conftest import ROOT
+from tests.terraform.templates import evaluated, rendered
 
 pytestmark = pytest.mark.slow
 
@@ -50,26 +49,6 @@ ALLOCATORS: dict[str, dict[str, Any]] = {
     "rds": {"container": False},
     "certificate": {"certificate": "arn:aws:secretsmanager:web"},
 }
-
-
-def evaluated(expression: str, directory: Path, environment: dict[str, str]) -> Any:
-    """What the expression is to Terraform."""
-    asked = f"base64encode(jsonencode({expression}))"
-    done = subprocess.run(
-        ["terraform", "console"],
-        input=asked,
-        cwd=directory,
-        env=environment,
-        capture_output=True,
-        text=True,
-        check=True,
-    )
-    return json.loads(base64.b64decode(json.loads(done.stdout)))
-
-
-def rendered(template: str, values: dict[str, Any]) -> str:
-    """The expression of that file of a module with these values in it."""
-    return f'templatefile("{ROOT}/modules/{template}", {json.dumps(values)})'
 
 
 def complaints(script: str, directory: Path) -> str:

@@ -30,6 +30,7 @@ locals {
       hostname    = var.hostname
       certificate = var.certificate_secret_arn != null
     }) }
+    "/etc/lablink/services.yaml" = { content = file("${path.module}/../../../docker/services.yaml") }
     "/etc/lablink/compose.yaml" = { content = templatefile("${path.module}/compose.yaml.tftpl", {
       images      = var.images
       container   = local.container

@@ -139,7 +139,7 @@ variable "identity_certificate" {
 }
 
 variable "images" {
-  description = "Containers: the allocator, PostgreSQL where it is one, and the proxy that does TLS."
+  description = "Containers: the allocator (lablink-allocator-aws, which `make image-aws` builds), PostgreSQL where it is one, and the proxy that does TLS."
   type = object({
     allocator = string
     postgres  = optional(string, "docker.io/library/postgres:17")
@@ -147,7 +147,7 @@ variable "images" {
   })
   validation {
     condition     = alltrue([for image in values(var.images) : can(regex("^[a-z0-9][a-z0-9.-]*(:[0-9]+)?(/[a-z0-9._-]+)+(:[A-Za-z0-9_][A-Za-z0-9._-]*|@sha256:[0-9a-f]{64})$", image))])
-    error_message = "An image is such as ghcr.io/talmolab/lablink-allocator-image:1.0, with a tag or a @sha256: digest."
+    error_message = "An image is such as ghcr.io/talmolab/lablink-allocator-aws:1.0, with a tag or a @sha256: digest."
   }
 }
 

@@ -137,11 +137,15 @@ run "nothing_secret_in_user_data_or_settings" {
 
 run "containers_can_do_little" {
   assert {
-    condition     = yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.allocator.read_only && yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.allocator.cap_drop == ["ALL"] && yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.allocator.user == "10001:10001"
+    condition     = yamldecode(local.files["/etc/lablink/services.yaml"].content).services.lablink.read_only && yamldecode(local.files["/etc/lablink/services.yaml"].content).services.lablink.cap_drop == ["ALL"] && yamldecode(local.files["/etc/lablink/services.yaml"].content).services.allocator.user == "10001:10001"
     error_message = "the allocator is not root, has no capability and writes nowhere but to its volume"
   }
   assert {
-    condition     = alltrue([for service in yamldecode(local.files["/etc/lablink/compose.yaml"].content).services : service.restart == "always"])
+    condition     = yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.allocator.extends == { file = "services.yaml", service = "allocator" } && !can(yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.allocator.user)
+    error_message = "the instance has the allocator that docker/compose.yaml has, and leaves it what it is"
+  }
+  assert {
+    condition     = yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.proxy.restart == "always" && alltrue([for name in ["allocator", "postgres"] : yamldecode(local.files["/etc/lablink/services.yaml"].content).services[name].restart == "always"])
     error_message = "what ends comes back"
   }
 }

@@ -56,7 +56,7 @@ run "odd_values_are_refused" {
 run "images_without_a_tag_are_refused" {
   command = plan
   variables {
-    images = { allocator = "ghcr.io/talmolab/lablink-allocator-image" }
+    images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws" }
   }
   expect_failures = [var.images]
 }

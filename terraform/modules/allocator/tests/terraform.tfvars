@@ -7,6 +7,6 @@ subnet                = { id = "subnet-public", availability_zone = "eu-central-
 vms_subnet_ids        = ["subnet-1", "subnet-2"]
 vms_security_group_id = "sg-vms"
 ami_id                = "ami-00000000000000001"
-images                = { allocator = "ghcr.io/talmolab/lablink-allocator-image:1.0" }
+images                = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" }
 bucket                = "lablink-test-bucket"
 fleet                 = { variables = { region = "eu-central-1" } }
