@@ -2,12 +2,12 @@
 
 import os
 import shutil
-import subprocess
 from pathlib import Path
 
 import pytest
 
-CHECKOUT = Path(__file__).parents[2]
+from tests.support.terraform import CHECKOUT, environment_in
+
 ROOT = CHECKOUT / "terraform"
 
 MISSING = """There is no terraform on this machine, so nothing under tests/terraform is tested. Install 1.11 or newer: \
@@ -24,11 +24,7 @@ def terraform_is_here() -> None:
 @pytest.fixture(scope="session")
 def terraform_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str, str]:
     """The environment in which terraform finds its provider and leaves nothing in the checkout."""
-    settings = tmp_path_factory.mktemp("terraform") / "terraform.rc"
-    settings.write_text(
-        subprocess.run([CHECKOUT / ".ci/terraform-settings"], capture_output=True, text=True, check=True).stdout
-    )
-    return os.environ | {"TF_CLI_CONFIG_FILE": str(settings), "CHECKPOINT_DISABLE": "1", "TF_IN_AUTOMATION": "1"}
+    return environment_in(tmp_path_factory.mktemp("terraform"))
 
 
 @pytest.fixture

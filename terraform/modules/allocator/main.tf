@@ -2,7 +2,7 @@
 
 locals {
   container = var.database == null
-  database  = coalesce(var.database, { host = var.hostname, port = 5432, master_secret_arn = null, log_group = null })
+  database  = coalesce(var.database, { host = var.hostname, port = 5432, master_secret_arn = null, kms_key_arn = null, log_group = null })
 
   settings = concat([
     "database=server",

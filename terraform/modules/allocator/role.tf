@@ -105,6 +105,13 @@ locals {
       ReadMasterPassword = { Action = "secretsmanager:GetSecretValue", Resource = var.database.master_secret_arn }
       ReadDatabaseLog    = { Action = "logs:FilterLogEvents", Resource = "arn:${local.partition}:logs:${data.aws_region.current.name}:${local.account}:log-group:${var.database.log_group}:*" }
     },
+    try(var.database.kms_key_arn, null) == null ? {} : {
+      DecryptMasterPassword = {
+        Action    = "kms:Decrypt"
+        Resource  = var.database.kms_key_arn
+        Condition = { StringEquals = { "kms:ViaService" = "secretsmanager.${data.aws_region.current.name}.amazonaws.com" } }
+      }
+    },
     var.certificate_secret_arn == null ? {} : {
       ReadCertificate = { Action = "secretsmanager:GetSecretValue", Resource = var.certificate_secret_arn }
     },

@@ -20,6 +20,10 @@ variable "public_zone_id" {
   description = "Route 53 zone that gets the hostname's address; null where you enter it elsewhere."
   type        = string
   default     = null
+  validation {
+    condition     = var.public_zone_id == null || can(regex("^Z[A-Z0-9]+$", var.public_zone_id))
+    error_message = "public_zone_id is the id of a zone, such as Z0123456789ABCDEFGHIJ, not its name."
+  }
 }
 
 variable "vpc_id" {
@@ -31,7 +35,7 @@ variable "cidr" {
   description = "Addresses of that network: who may come to PostgreSQL in a container."
   type        = string
   validation {
-    condition     = can(cidrhost(var.cidr, 0))
+    condition     = can(cidrnetmask(var.cidr)) && try(cidrsubnet(var.cidr, 0, 0) == var.cidr, false)
     error_message = "cidr is an IPv4 network, such as 10.42.0.0/16."
   }
 }
@@ -89,8 +93,8 @@ variable "people_cidrs" {
   type        = set(string)
   default     = ["0.0.0.0/0"]
   validation {
-    condition     = length(var.people_cidrs) >= 1 && alltrue([for cidr in var.people_cidrs : can(cidrhost(cidr, 0))])
-    error_message = "people_cidrs are networks such as 192.0.2.0/24."
+    condition     = length(var.people_cidrs) >= 1 && alltrue([for cidr in var.people_cidrs : can(cidrnetmask(cidr)) && try(cidrsubnet(cidr, 0, 0) == cidr, false)])
+    error_message = "people_cidrs are IPv4 networks such as 192.0.2.0/24."
   }
 }
 
@@ -99,8 +103,8 @@ variable "admin_cidrs" {
   type        = set(string)
   default     = []
   validation {
-    condition     = alltrue([for cidr in var.admin_cidrs : can(cidrhost(cidr, 0)) && !endswith(cidr, "/0")])
-    error_message = "admin_cidrs are networks such as 192.0.2.7/32, never the whole internet."
+    condition     = alltrue([for cidr in var.admin_cidrs : can(cidrnetmask(cidr)) && try(cidrsubnet(cidr, 0, 0) == cidr, false) && !endswith(cidr, "/0")])
+    error_message = "admin_cidrs are IPv4 networks such as 192.0.2.7/32, never the whole internet."
   }
 }
 
@@ -153,7 +157,7 @@ variable "images" {
 
 variable "database" {
   description = "RDS, as the database module's outputs say; null for PostgreSQL in a container on the allocator."
-  type        = object({ host = string, port = number, master_secret_arn = string, log_group = string })
+  type        = object({ host = string, port = number, master_secret_arn = string, kms_key_arn = optional(string), log_group = string })
   default     = null
 }
 

@@ -13,7 +13,12 @@ output "master_secret_arn" {
   value       = one(aws_db_instance.this.master_user_secret[*].secret_arn)
 }
 
+output "kms_key_arn" {
+  description = "Key that the master password is encrypted with, which whoever reads it must be allowed to use; null for the account's own."
+  value       = var.kms_key_arn
+}
+
 output "log_group" {
   description = "What lablink db watch-logs reads."
-  value       = "/aws/rds/instance/${var.name}/postgresql"
+  value       = aws_cloudwatch_log_group.this["postgresql"].name
 }

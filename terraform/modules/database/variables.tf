@@ -74,6 +74,7 @@ variable "multi_az" {
   description = "Keep a standby in another zone; a fail-over takes one to two minutes, which every part of LabLink rides out."
   type        = bool
   default     = false
+  nullable    = false
 }
 
 variable "backup_days" {
@@ -101,8 +102,18 @@ variable "maintenance_window" {
   type        = string
   default     = "mon:04:00-mon:05:00"
   validation {
-    condition     = can(regex("^(mon|tue|wed|thu|fri|sat|sun):[0-2][0-9]:[0-5][0-9]-(mon|tue|wed|thu|fri|sat|sun):[0-2][0-9]:[0-5][0-9]$", var.maintenance_window))
+    condition     = can(regex("^(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9]-(mon|tue|wed|thu|fri|sat|sun):([01][0-9]|2[0-3]):[0-5][0-9]$", var.maintenance_window))
     error_message = "maintenance_window is such as mon:04:00-mon:05:00 (UTC)."
+  }
+}
+
+variable "log_days" {
+  description = "How many days the server's log is kept in CloudWatch."
+  type        = number
+  default     = 30
+  validation {
+    condition     = contains([1, 3, 5, 7, 14, 30, 60, 90, 180, 365], var.log_days)
+    error_message = "CloudWatch keeps logs for 1, 3, 5, 7, 14, 30, 60, 90, 180 or 365 days."
   }
 }
 
@@ -110,10 +121,15 @@ variable "deletion_protection" {
   description = "Refuse to destroy the database. Set it to false, apply, and only then destroy."
   type        = bool
   default     = true
+  nullable    = false
 }
 
 variable "kms_key_arn" {
   description = "Key that encrypts storage, snapshots and the master password; null takes the account's own for RDS."
   type        = string
   default     = null
+  validation {
+    condition     = var.kms_key_arn == null || can(regex("^arn:[a-z-]+:kms:[a-z0-9-]+:[0-9]{12}:key/[a-z0-9-]+$", var.kms_key_arn))
+    error_message = "kms_key_arn is the ARN of a key (not of an alias), such as arn:aws:kms:eu-central-1:123456789012:key/…"
+  }
 }

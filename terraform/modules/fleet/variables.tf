@@ -129,4 +129,8 @@ variable "permissions_boundary" {
   description = "Policy beyond which no machine's role can go, where the account demands one."
   type        = string
   default     = null
+  validation {
+    condition     = var.permissions_boundary == null || can(regex("^arn:[a-z-]+:iam::([0-9]{12}|aws):policy/", var.permissions_boundary))
+    error_message = "permissions_boundary is the ARN of a policy."
+  }
 }

@@ -12,7 +12,7 @@ variable "cidr" {
   type        = string
   default     = "10.42.0.0/16"
   validation {
-    condition     = can(cidrhost(var.cidr, 0)) && try(tonumber(split("/", var.cidr)[1]), 0) >= 16 && try(tonumber(split("/", var.cidr)[1]), 99) <= 24
+    condition     = can(cidrnetmask(var.cidr)) && try(cidrsubnet(var.cidr, 0, 0) == var.cidr, false) && try(tonumber(split("/", var.cidr)[1]), 0) >= 16 && try(tonumber(split("/", var.cidr)[1]), 99) <= 24
     error_message = "cidr is an IPv4 network between /16 and /24, such as 10.42.0.0/16."
   }
 }

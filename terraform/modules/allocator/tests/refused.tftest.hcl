@@ -21,6 +21,17 @@ run "ssh_from_everywhere_is_refused" {
   expect_failures = [var.admin_cidrs]
 }
 
+run "addresses_of_another_kind_are_refused" {
+  command = plan
+  variables {
+    people_cidrs           = ["192.0.2.7/24"]
+    admin_cidrs            = ["2001:db8::/32"]
+    ssh_key                = "ada"
+    certificate_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:web"
+  }
+  expect_failures = [var.people_cidrs, var.admin_cidrs]
+}
+
 run "ssh_without_a_key_is_refused" {
   command = plan
   variables {
@@ -49,8 +60,16 @@ run "odd_values_are_refused" {
     topic_arn      = "alarms"
 
     identity_certificate = "AWS"
+    public_zone_id       = "example.org"
   }
-  expect_failures = [var.cidr, var.vms_subnet_ids, var.ami_id, var.instance_type, var.data_gb, var.bucket, var.topic_arn, var.identity_certificate]
+  expect_failures = [var.cidr, var.vms_subnet_ids, var.ami_id, var.instance_type, var.data_gb, var.bucket, var.topic_arn, var.identity_certificate, var.public_zone_id]
+}
+
+run "more_user_data_than_ec2_takes_is_refused" {
+  variables {
+    settings = [for number in range(0, 1000) : "pool.name=${sha256(tostring(number))}"]
+  }
+  expect_failures = [aws_instance.this]
 }
 
 run "images_without_a_tag_are_refused" {

@@ -68,6 +68,16 @@ run "state_and_backups_and_no_more_of_the_bucket" {
   }
 }
 
+run "the_master_password_under_a_key_of_ones_own" {
+  variables {
+    database = { host = "db.example.com", port = 5432, master_secret_arn = "arn:aws:secretsmanager:eu-central-1:123456789012:secret:rds", kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/0", log_group = "/aws/rds/instance/lablink-test/postgresql" }
+  }
+  assert {
+    condition     = local.allowed.DecryptMasterPassword.Resource == var.database.kms_key_arn && local.allowed.DecryptMasterPassword.Condition.StringEquals == { "kms:ViaService" = "secretsmanager.eu-central-1.amazonaws.com" }
+    error_message = "the key may be used for secrets, and for nothing else"
+  }
+}
+
 run "alarms_if_asked" {
   variables {
     topic_arn = "arn:aws:sns:eu-central-1:123456789012:alarms"
@@ -80,7 +90,7 @@ run "alarms_if_asked" {
 
 run "no_alarms_unless_asked" {
   assert {
-    condition     = !anytrue([for sid in ["TellOfAlarms", "ReadCertificate", "ReadMasterPassword", "ReadDatabaseLog"] : contains(keys(local.allowed), sid)])
+    condition     = !anytrue([for sid in ["TellOfAlarms", "ReadCertificate", "ReadMasterPassword", "DecryptMasterPassword", "ReadDatabaseLog"] : contains(keys(local.allowed), sid)])
     error_message = "nothing is allowed that nobody asked for"
   }
 }

@@ -80,6 +80,18 @@ run "tls_and_settings" {
     error_message = "there is room for a hundred VMs in direct mode"
   }
   assert {
+    condition     = one([for each in aws_db_parameter_group.this.parameter : each.value if each.name == "work_mem"]) == "GREATEST({DBInstanceClassMemory/983040},256)"
+    error_message = "connections share a quarter of memory for what they sort"
+  }
+  assert {
+    condition     = length(setsubtract(["effective_cache_size", "maintenance_work_mem", "wal_buffers", "min_wal_size", "max_wal_size", "checkpoint_completion_target", "default_statistics_target", "random_page_cost", "effective_io_concurrency", "log_min_duration_statement"], aws_db_parameter_group.this.parameter[*].name)) == 0
+    error_message = "every setting of the guide is there"
+  }
+  assert {
+    condition     = one([for each in aws_db_parameter_group.this.parameter : each.value if each.name == "authentication_timeout"]) == "5"
+    error_message = "who connects and says nothing is soon shut out"
+  }
+  assert {
     condition     = aws_db_parameter_group.this.family == "postgres17" && aws_db_instance.this.parameter_group_name == aws_db_parameter_group.this.name
     error_message = "the settings are those of the engine's version, and are used"
   }
@@ -106,14 +118,39 @@ run "backups" {
   }
 }
 
+run "its_log_is_kept_for_a_time" {
+  assert {
+    condition     = { for name, group in aws_cloudwatch_log_group.this : group.name => group.retention_in_days } == { "/aws/rds/instance/lablink-test/postgresql" = 30, "/aws/rds/instance/lablink-test/upgrade" = 30 }
+    error_message = "who connected when is known for thirty days, and not for ever"
+  }
+  assert {
+    condition     = toset(aws_db_instance.this.enabled_cloudwatch_logs_exports) == toset(keys(aws_cloudwatch_log_group.this))
+    error_message = "and nothing is logged elsewhere"
+  }
+}
+
+run "a_key_of_ones_own_encrypts_all_of_it" {
+  variables {
+    kms_key_arn = "arn:aws:kms:eu-central-1:123456789012:key/0"
+  }
+  assert {
+    condition     = aws_db_instance.this.kms_key_id == var.kms_key_arn && aws_db_instance.this.master_user_secret_kms_key_id == var.kms_key_arn && aws_db_instance.this.performance_insights_kms_key_id == var.kms_key_arn
+    error_message = "storage, master password and statistics have the given key"
+  }
+  assert {
+    condition     = output.kms_key_arn == var.kms_key_arn
+    error_message = "who reads the password is told which"
+  }
+}
+
 run "destroying_takes_two_steps_and_leaves_a_snapshot" {
   assert {
     condition     = aws_db_instance.this.deletion_protection
     error_message = "a destroy is refused at first"
   }
   assert {
-    condition     = !aws_db_instance.this.skip_final_snapshot && aws_db_instance.this.final_snapshot_identifier == "lablink-test-final"
-    error_message = "a last snapshot is taken"
+    condition     = !aws_db_instance.this.skip_final_snapshot && can(regex("^lablink-test-final-[0-9]{14}$", aws_db_instance.this.final_snapshot_identifier))
+    error_message = "a last snapshot is taken, under a name that no server before had"
   }
 }
 
@@ -217,7 +254,9 @@ run "odd_windows_are_refused" {
   command = plan
   variables {
     backup_window      = "night"
-    maintenance_window = "whenever"
+    maintenance_window = "mon:24:00-mon:25:00"
+    kms_key_arn        = "alias/lab"
+    log_days           = 31
   }
-  expect_failures = [var.backup_window, var.maintenance_window]
+  expect_failures = [var.backup_window, var.maintenance_window, var.kms_key_arn, var.log_days]
 }

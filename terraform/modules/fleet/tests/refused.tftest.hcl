@@ -130,6 +130,14 @@ run "an_image_without_a_tag_is_refused" {
   expect_failures = [var.image]
 }
 
+run "a_boundary_that_is_no_policy_is_refused" {
+  command = plan
+  variables {
+    permissions_boundary = "lablink-test-vm"
+  }
+  expect_failures = [var.permissions_boundary]
+}
+
 run "a_script_without_a_program_is_refused" {
   command = plan
   variables {

@@ -116,6 +116,22 @@ run "what_is_no_address_is_refused" {
   expect_failures = [var.cidr]
 }
 
+run "an_address_inside_a_network_is_refused" {
+  command = plan
+  variables {
+    cidr = "10.42.0.1/16"
+  }
+  expect_failures = [var.cidr]
+}
+
+run "addresses_of_another_kind_are_refused" {
+  command = plan
+  variables {
+    cidr = "fd00::/16"
+  }
+  expect_failures = [var.cidr]
+}
+
 run "one_zone_is_refused" {
   command = plan
   variables {
