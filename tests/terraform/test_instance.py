@@ -8,7 +8,7 @@ import pytest
 import yaml  # type: ignore[import-untyped]
 
 from tests.images.engine import compose, run
-from tests.terraform.conftest import CHECKOUT
+from tests.support.terraform import CHECKOUT
 from tests.terraform.templates import evaluated, rendered
 
 DOCKER = CHECKOUT / "docker"
