@@ -11,14 +11,18 @@ def append(path: Path, data: bytes) -> None:
     sync_directory(path.parent)
 
 
-def replace(path: Path, data: bytes) -> None:
+def replace(path: Path, data: bytes, owner: tuple[int, int] | None = None) -> None:
     """Make `path` hold exactly `data`, readable by its owner only: a crash leaves the old content or the new.
 
-    The bytes go to a new inode, because pages that once failed an fsync are clean to the kernel and lost to the disk.
+    `owner` is a user and a group, None whoever calls. It is theirs before it has its name, by which somebody could put
+    a link in its place. The bytes go to a new inode, because pages that once failed an fsync are clean to the kernel
+    and lost to the disk.
     """
     new = path.with_name(path.name + ".new")
     new.unlink(missing_ok=True)
     descriptor = os.open(new, os.O_WRONLY | os.O_CREAT | os.O_EXCL | os.O_CLOEXEC, 0o600)
+    if owner is not None:
+        os.fchown(descriptor, *owner)
     _write_and_close(descriptor, data)
     new.rename(path)
     sync_directory(path.parent)

@@ -107,10 +107,9 @@ class Installation:
             return
         taken = self._at(f"{STATE}/client/join-token")
         try:
-            durable.replace(taken, self.token_file.read_bytes())
+            durable.replace(taken, self.token_file.read_bytes(), self._client_ids())
         except OSError as error:
             raise InstallError(f"The join token cannot be read from {self.token_file}: {error.strerror}.") from error
-        os.chown(taken, *self._client_ids())
         if self.token_file.is_file():
             self.token_file.unlink()
 

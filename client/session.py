@@ -12,7 +12,7 @@ from itertools import islice
 from pathlib import Path
 
 from client.durable import sync_directory
-from client.processes import Belongings, ProcessesRemain, kill_remains
+from client.processes import Belongings, ProcessesRemain, find_remains, kill_remains
 from client.system_v import remove_made_by
 
 SHARED_DIRECTORIES = (
@@ -20,6 +20,7 @@ SHARED_DIRECTORIES = (
     *("/var/spool/cron", "/var/spool/cron/crontabs", "/var/spool/cron/atjobs", "/var/spool/at"),
 )
 _BATCH = 1000
+_ROUNDS = 5
 
 
 class SessionError(Exception):
@@ -92,16 +93,26 @@ class Session:
         self._remove_if_empty()
         for directory in (self.directory, self.temporary):
             directory.mkdir(mode=0o700)
-            if self.account:
+        if self.account:  # the inner one first: in what is the account's, it could put a link in its place
+            for directory in (self.temporary, self.directory):
                 os.chown(directory, self.account.uid, self.account.gid)
 
     async def wipe(self) -> None:
-        """Kill all of the session's processes, remove all of its files, durably. Raises WipeFailed. May be repeated."""
+        """Kill all of the session's processes, remove all of its files, durably. Raises WipeFailed. May be repeated.
+
+        Once more where cron, or somebody else who may, has started something of the account's meanwhile.
+        """
         try:
-            await kill_remains(self.belongings)
-            await asyncio.to_thread(self._remove_files)
+            for _ in range(_ROUNDS):
+                await kill_remains(self.belongings)
+                await asyncio.to_thread(self._remove_files)
+                if not (self.account and find_remains(self.belongings)):
+                    return
         except (OSError, ProcessesRemain) as error:
             raise WipeFailed(f"The machine could not be cleaned: {error}") from error
+        raise WipeFailed(
+            "The machine could not be cleaned: something keeps starting processes as the session's account."
+        )
 
     def _remove_if_empty(self) -> None:
         try:
@@ -173,7 +184,7 @@ def _dissolve(name: str, top: int) -> None:
     with _opened(name, top) as directory:
         for entry in _entries(directory):
             if entry.is_dir(follow_symlinks=False):
-                os.chmod(entry.name, 0o700, dir_fd=directory)  # moving a directory writes to it
+                _allow(entry.name, directory)  # moving a directory writes to it
                 os.rename(entry.name, secrets.token_hex(16), src_dir_fd=directory, dst_dir_fd=top)
             else:
                 os.unlink(entry.name, dir_fd=directory)
@@ -193,9 +204,15 @@ def _batch(directory: int) -> list[os.DirEntry[str]]:
 
 @contextmanager
 def _opened(name: str | Path, parent: int | None = None) -> Iterator[int]:
-    os.chmod(name, 0o700, dir_fd=parent)
+    _allow(name, parent)
     descriptor = os.open(name, os.O_RDONLY | os.O_DIRECTORY | os.O_NOFOLLOW, dir_fd=parent)
     try:
         yield descriptor
     finally:
         os.close(descriptor)
+
+
+def _allow(name: str | Path, parent: int | None) -> None:
+    """Open a directory that its owner has closed. Root needs no leave, and would follow a link that takes its place."""
+    if os.geteuid() != 0:
+        os.chmod(name, 0o700, dir_fd=parent)

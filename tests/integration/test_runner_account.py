@@ -3,15 +3,18 @@
 import asyncio
 import os
 import shutil
+import subprocess
 import tempfile
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Iterator
+from dataclasses import replace
 from pathlib import Path
+from typing import ClassVar
 
 import pytest
 
 from client.command import JobCommand
 from client.runner import Programs, Running, start
-from client.session import Account, Session
+from client.session import Account, Session, WipeFailed
 from tests.support.commands import CHAIN, DAEMON, ended, is_closed, opened_fifo
 
 # Python 3.12 and later warn; what is forked to kill an account's processes asks the kernel for that and ends
@@ -112,3 +115,32 @@ async def test_keys_that_the_kernel_keeps_for_an_account_go_with_the_session(unp
 
     assert found == "False"
     assert (await run_as_account(unprivileged, KEYS)).split() == ["False", "True"]
+
+
+class CronTable(tuple[str, ...]):
+    """Shared directories that are looked through in the minutes in which cron starts jobs of the account's."""
+
+    __slots__ = ()
+    minutes: ClassVar[int] = 0
+    jobs: ClassVar[list[subprocess.Popen[bytes]]] = []
+
+    def __iter__(self) -> Iterator[str]:
+        if len(self.jobs) < self.minutes:
+            self.jobs.append(subprocess.Popen(["/bin/sleep", "60"], user=UID, group=UID, extra_groups=[]))
+        return super().__iter__()
+
+
+async def test_what_cron_starts_during_a_wipe_does_not_outlive_it(unprivileged: Session) -> None:
+    CronTable.minutes, CronTable.jobs = 1, []
+    await replace(unprivileged, shared=CronTable(unprivileged.shared)).wipe()
+
+    assert [job.wait(20) for job in CronTable.jobs] == [-9]
+
+
+async def test_a_machine_on_which_somebody_keeps_starting_jobs_is_not_called_clean(unprivileged: Session) -> None:
+    CronTable.minutes, CronTable.jobs = 100, []
+    with pytest.raises(WipeFailed, match="keeps starting"):
+        await replace(unprivileged, shared=CronTable(unprivileged.shared)).wipe()
+    await unprivileged.wipe()
+
+    assert {job.wait(20) for job in CronTable.jobs} == {-9}
