@@ -31,6 +31,5 @@ def terraform_environment(tmp_path_factory: pytest.TempPathFactory) -> dict[str,
 def copy(tmp_path: Path) -> Path:
     """All of it, where terraform may leave what it likes."""
     left = shutil.ignore_patterns(".terraform", ".terraform.lock.hcl")
-    (tmp_path / "docker").mkdir()
-    shutil.copy(CHECKOUT / "docker/services.yaml", tmp_path / "docker")
+    shutil.copytree(CHECKOUT / "docker", tmp_path / "docker", ignore=shutil.ignore_patterns("secrets"))
     return shutil.copytree(ROOT, tmp_path / "terraform", ignore=left)

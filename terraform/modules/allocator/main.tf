@@ -48,7 +48,9 @@ locals {
       database    = local.database
       certificate = var.certificate_secret_arn
     }) }
-    }, var.identity_certificate == null ? {} : {
+    }, local.container ? {
+    "/etc/lablink/pg_ident.conf" = { content = file("${path.module}/../../../docker/postgres/pg_ident.conf") }
+    } : {}, var.identity_certificate == null ? {} : {
     "/etc/lablink/identity/${data.aws_region.current.name}.pem" = { content = var.identity_certificate }
   })
 

@@ -68,6 +68,10 @@ run "database_in_a_container" {
     condition     = anytrue([for volume in yamldecode(local.files["/etc/lablink/compose.yaml"].content).services.postgres.volumes : startswith(volume, "/var/lib/lablink/postgresql/data:")])
     error_message = "its data is on the volume that outlives the instance"
   }
+  assert {
+    condition     = strcontains(local.files["/etc/lablink/pg_ident.conf"].content, "container") && strcontains(local.files["/usr/local/lib/lablink/boot"].content, "local all all peer map=container")
+    error_message = "docker exec lablink-postgres psql -U lablink -d lablink_db asks for no password"
+  }
 }
 
 run "database_in_rds" {
@@ -77,6 +81,10 @@ run "database_in_rds" {
   assert {
     condition     = keys(yamldecode(local.files["/etc/lablink/compose.yaml"].content).services) == ["allocator", "proxy"]
     error_message = "there is no PostgreSQL here"
+  }
+  assert {
+    condition     = !contains(keys(local.files), "/etc/lablink/pg_ident.conf")
+    error_message = "and nothing of one"
   }
   assert {
     condition     = contains(output.settings, "database.host=db.example.com") && keys(aws_vpc_security_group_ingress_rule.vms) == ["https"]
