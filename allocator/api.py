@@ -26,15 +26,19 @@ JSON = "application/json"
 log = structlog.get_logger()
 
 
-class _In(BaseModel):
+class In(BaseModel):
+    """What is sent; nothing else may be in it."""
+
     model_config = ConfigDict(extra="forbid", hide_input_in_errors=True)
 
 
-class _Out(BaseModel):
+class Out(BaseModel):
+    """What is answered."""
+
     model_config = ConfigDict(from_attributes=True)
 
 
-class LeaseWanted(_In):
+class LeaseWanted(In):
     """A request for a machine."""
 
     email: str = Field(min_length=3, max_length=EMAIL_LENGTH, examples=["ada@example.org"])
@@ -47,7 +51,7 @@ class LeaseWanted(_In):
     pool: PoolName | None = Field(default=None, description="Left out: the usual one.")
 
 
-class Lease(_Out):
+class Lease(Out):
     """A lease as its holder sees it."""
 
     id: UUID
@@ -79,7 +83,7 @@ class LeaseWithToken(Lease):
     notice: str | None = Field(description="That the lease was there before, so that nothing new was started.")
 
 
-class Vm(_Out):
+class Vm(Out):
     """A machine. Who has it is not told."""
 
     id: int
@@ -91,14 +95,14 @@ class Vm(_Out):
     seen_at: datetime | None = Field(description="When its client last said hello.")
 
 
-class SignedIdentity(_In):
+class SignedIdentity(In):
     """What an EC2 instance finds under `/latest/dynamic/instance-identity`."""
 
     document: str = Field(max_length=16_384, description="The instance identity document, byte for byte.")
     signature: str = Field(max_length=4096, description="AWS's signature of it, in base64.")
 
 
-class EnrolmentWanted(_In):
+class EnrolmentWanted(In):
     """A machine that wants to be let in."""
 
     token: str = Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="The join token.")
@@ -110,7 +114,7 @@ class EnrolmentWanted(_In):
     identity: SignedIdentity | None = Field(default=None, description="What a machine of the fleet must show as well.")
 
 
-class FreeMachines(_Out):
+class FreeMachines(Out):
     """How many machines a request would get at once."""
 
     count: int

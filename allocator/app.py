@@ -11,7 +11,7 @@ from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
 from starlette.staticfiles import StaticFiles
 
-from allocator import api, docs, errors, health, pages
+from allocator import api, api_fleet, docs, errors, health, pages
 from allocator.config import Settings
 from allocator.problems import Problem, Problems
 from allocator.service import opened
@@ -34,11 +34,15 @@ STATUSES: dict[type[errors.ServiceError], int] = {
     errors.NoSuchPool: 422,
     errors.JoinRefused: 403,
     errors.IllegalChange: 409,
+    errors.FleetMissing: 409,
+    errors.NoSuchOperation: 404,
+    errors.OperationUnderWay: 409,
     errors.CrossSite: 403,
     errors.WrongHost: 421,
     errors.TooLarge: 413,
     errors.TooSlow: 408,
     errors.WrongType: 415,
+    errors.TooManyTokens: 429,
     errors.Unavailable: 503,
     errors.DatabaseFailed: 500,
 }
@@ -76,7 +80,7 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=_around_every_request(site, problems, settings.server.body_limit),
         exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
     )
-    for router in (pages.pages, pages.forms, api.router, health.router, docs.router):
+    for router in (pages.pages, pages.forms, api.router, api_fleet.router, health.router, docs.router):
         app.include_router(router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app

@@ -7,10 +7,14 @@ ServiceError
 │   ├── KeyReused           the Idempotency-Key belongs to a different request
 │   ├── LeaseLive           this e-mail holds a lease already
 │   ├── NoToken             nothing shows that the lease is the caller's
+│   │   └── NotAdmin            the token is no admin's
 │   ├── NoSuchLease         there is no such lease, or it is somebody else's
 │   ├── NoSuchPool          there is no such pool
 │   ├── JoinRefused         the join token is unknown, used or expired
 │   ├── IllegalChange       the state machine has no such change
+│   ├── FleetMissing        no machines in the cloud are configured
+│   ├── NoSuchOperation     there is no such operation
+│   ├── OperationUnderWay   one operation runs at a time
 │   ├── CrossSite           another site sent this from the person's browser
 │   ├── WrongHost           the browser was led here under a name that is not ours
 │   ├── TooLarge            the body is over the limit
@@ -21,6 +25,7 @@ ServiceError
 │   ├── Busy                the database is there, but its answer took too long
 │   │   └── Conflict            two changes met; the same again is likely to work
 │   ├── NotMigrated         the database is not at this version of LabLink
+│   ├── TooManyTokens       wrong tokens came from there, one after the other
 │   └── CloudAway           AWS does not answer
 └── DatabaseFailed      the database said something that nobody expected
 """
@@ -90,6 +95,16 @@ class NoToken(Refusal):
     message = "Send the token that came with the lease: Authorization: Bearer …"
 
 
+class NotAdmin(NoToken):
+    """The token is no admin's. Whether it was one is not told."""
+
+    title = "An admin's token is needed"
+    message = (
+        "Send it: Authorization: Bearer …. One that is unknown, expired or removed opens nothing. "
+        "Who may log in to the database makes one: lablink admins add NAME"
+    )
+
+
 class NoSuchLease(Refusal):
     """There is no such lease, or it is somebody else's: which of the two is not told."""
 
@@ -120,6 +135,27 @@ class IllegalChange(Refusal):
 
     title = "That cannot be done now"
     message = "Look again: it changed meanwhile."
+
+
+class FleetMissing(Refusal):
+    """No machines in the cloud are configured."""
+
+    title = "There is no fleet"
+    message = "No machines in the cloud are configured here: see docs/operations.md."
+
+
+class NoSuchOperation(Refusal):
+    """There is no such operation."""
+
+    title = "No such operation"
+    message = "There is no operation of this number. See which there are: GET /api/v1/operations"
+
+
+class OperationUnderWay(Refusal):
+    """One operation runs at a time."""
+
+    title = "Another operation runs"
+    message = "One operation runs at a time: try again when it has ended."
 
 
 class CrossSite(Refusal):
@@ -195,6 +231,14 @@ class NotMigrated(Unavailable):
     title = "The database is not at this version of LabLink"
     message = "An admin has to run: lablink db migrate"
     retry_after = 10
+
+
+class TooManyTokens(Unavailable):
+    """Wrong tokens came from there, one after the other."""
+
+    title = "Too many wrong tokens"
+    message = "Several tokens that are no admin's came from your address. Try again in a minute."
+    retry_after = 60
 
 
 class DatabaseFailed(ServiceError):

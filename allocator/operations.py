@@ -21,19 +21,35 @@ Tell = Callable[[int, int | None, str], Coroutine[Any, Any, None]]
 INTERRUPTED = "interrupted"
 NOT_WANTED = "Somebody else did it a moment ago."
 SECONDS_BETWEEN_UPDATES = 0.5
+AWAY = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+"""What is raised while the database is away."""
 
 LOCK = "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM alembic_version FOR UPDATE NOWAIT"
 """Only the owner can take it, every version has it, and a migration waits for it."""
+TURN_COMES = "BEGIN; SELECT FROM alembic_version FOR UPDATE"
 
 CLOSE_LEFTOVERS = """
-    UPDATE operations SET status = 'failed', finished_at = clock(), error = $1 WHERE status = 'running'
+    UPDATE operations SET status = 'failed', finished_at = clock(), error = $1
+    WHERE status = 'running' OR status = 'waiting' AND pg_try_advisory_xact_lock(54162, (id % 2147483648)::integer)
 """
-BEGIN = "INSERT INTO operations (kind, started_by, total) VALUES ($1, $2, $3) RETURNING id"
+STEP_ASIDE = "SELECT pg_advisory_lock(54162, ($1::bigint % 2147483648)::integer)"
+"""What tells everybody that whoever waits is alive: the lock goes with the connection. The first number is ours."""
+
+BEGIN = """
+    INSERT INTO operations (kind, started_by, total) VALUES ($1, $2, $3)
+    RETURNING id, to_jsonb(operations) ? 'step' AS steps
+"""
+"""A database that is older than this program, and is backed up before it is migrated, knows no steps."""
 PROGRESS = "UPDATE operations SET done = $2, total = $3 WHERE id = $1"
+PROGRESS_WITH_STEP = "UPDATE operations SET done = $2, total = $3, step = nullif($4, '') WHERE id = $1"
+FORGET_STEP = "UPDATE operations SET step = NULL WHERE id = $1"
+ASIDE = "UPDATE operations SET status = 'waiting' WHERE id = $1 AND status = 'running'"
+AGAIN = "UPDATE operations SET status = 'running', finished_at = NULL, error = NULL WHERE id = $1"
+"""Also where it was taken for dead, because its connection was lost while it waited."""
 END = """
     UPDATE operations SET status = CASE WHEN $2::text IS NULL THEN 'done' ELSE 'failed' END,
            finished_at = clock(), error = $2, result = $3
-    WHERE id = $1 AND status = 'running'
+    WHERE id = $1 AND status IN ('waiting', 'running')
 """
 RUNNING = """
     SELECT kind, started_by, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS since
@@ -47,26 +63,49 @@ class OperationRefused(Exception):
 
 @dataclass(slots=True)
 class Operation:
-    """One run. What it found out goes into `result`, which becomes JSON; `problem` says that it failed all the same."""
+    """One run. What it found out goes into `result`, which becomes JSON.
+
+    `problem` says that it failed although its block ends, and more than the first line of what the block raises.
+    """
 
     id: int
     connect: Connect
     lock: Connection
     rows: Connection
     tell: Tell | None
+    steps: bool
+    """Whether its row can say what it is at."""
     result: dict[str, Any] = field(default_factory=dict)
     problem: str | None = None
     left: bool = False
     _told_at: float = 0.0
 
     async def progress(self, done: int, total: int | None = None, what: str = "") -> None:
-        """Say how far it is; written to the row twice a second at most, and when it is all done."""
+        """Say how far it is; written to the row twice a second at most, and when it is all done.
+
+        While the database is away it is not written: that is no reason to stop.
+        """
         if self.tell:
             await self.tell(done, total, what)
         now = time.monotonic()
         if not self.left and (now - self._told_at > SECONDS_BETWEEN_UPDATES or done == total):
             self._told_at = now
-            await self._write(PROGRESS, done, total)
+            statement, step = (PROGRESS_WITH_STEP, (what,)) if self.steps else (PROGRESS, ())
+            with suppress(*AWAY):
+                await self._write(statement, done, total, *step)
+
+    async def step_aside(self) -> None:
+        """Let others run from now on: it only waits."""
+        await self.lock.execute(STEP_ASIDE, self.id)
+        await self._write(ASIDE)
+        await self.lock.execute("ROLLBACK")
+
+    async def go_on(self) -> None:
+        """Return when nothing else runs: then it runs again."""
+        if self.lock.is_closed():
+            self.lock = await self.connect()
+        await self.lock.execute(TURN_COMES)
+        await self._write(AGAIN)
 
     async def leave(self) -> None:
         """Close its connections, because the database is about to be replaced by another that knows of the run."""
@@ -77,6 +116,8 @@ class Operation:
     async def _end(self, error: str | None) -> None:
         """Write down how it ended; then let the next one begin."""
         try:
+            if self.steps:
+                await self._write(FORGET_STEP)
             await self._write(END, error, json.dumps(self.result, default=str) if self.result else None)
         finally:
             await self.leave()
@@ -104,11 +145,14 @@ async def running(
     more. A block that called `leave` and succeeded is not written down.
     """
     lock, rows = await _alone(connect, wanted)
-    operation = Operation(await rows.fetchval(BEGIN, kind, started_by, total), connect, lock, rows, tell)
+    begun = await rows.fetchrow(BEGIN, kind, started_by, total)
+    assert begun is not None
+    operation = Operation(begun["id"], connect, lock, rows, tell, begun["steps"])
     try:
         yield operation
     except BaseException as error:
-        why = INTERRUPTED if isinstance(error, asyncio.CancelledError | KeyboardInterrupt) else sentence(error)
+        interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
+        why = INTERRUPTED if interrupted else operation.problem or sentence(error)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # what happened first is what is told
             await asyncio.shield(operation._end(why))
         raise

@@ -61,6 +61,10 @@ WORDS = {
 SENTENCES = {
     "missing": "{name} is missing.",
     "extra_forbidden": "{name} is no field of this request: leave it out.",
+    "union_tag_not_found": "kind is missing.",
+    "union_tag_invalid": "kind must be one of {expected_tags}.",
+    "greater_than_equal": "{name} must be {ge} at least.",
+    "less_than_equal": "{name} may be {le} at most.",
     "string_type": "{name} must be text.",
     "string_too_short": "{name} is missing or too short.",
     "string_too_long": "{name} may have at most {max_length} characters.",

@@ -27,7 +27,7 @@ class Server(uvicorn.Server):
         """End the streams, then stop as usual."""
         assert isinstance(self.config.app, FastAPI)
         if self.started:
-            self.config.app.state.service.feed.end_streams()
+            self.config.app.state.service.end_streams()
         await super().shutdown(sockets)
 
 

@@ -1,8 +1,9 @@
 """What one running service consists of: opened once, in one place, and handed to every route."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID
 
@@ -12,11 +13,13 @@ from allocator.arrivals import Arrivals
 from allocator.config import Settings
 from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
-from allocator.errors import NoToken
+from allocator.errors import NotAdmin, NoToken
 from allocator.feed import Feed
+from allocator.fleet.desk import Desk
 from allocator.fleet.identity import Clouds, clouds_of
 from allocator.fleet.watch import FleetWatch
 from allocator.floods import Floods
+from allocator.guesses import Guesses
 from allocator.metrics import Metrics
 from allocator.problems import Problems
 from allocator.schedule import BackupSchedule
@@ -42,6 +45,28 @@ class Service:
     feed: Feed
     sweeper: Sweeper
     clouds: Clouds
+    desk: Desk
+    guesses: Guesses = field(default_factory=Guesses)
+    stopping: asyncio.Event = field(default_factory=asyncio.Event)
+    """Set when no stream may go on."""
+
+    def end_streams(self) -> None:
+        """Let every stream end, also those that come: they would keep the service from stopping."""
+        self.stopping.set()
+        self.feed.end_streams()
+
+    async def admin_of(self, request: Request) -> str:
+        """The admin whose token came with the request. Raises NotAdmin, TooManyTokens."""
+        token = next(iter(bearer_tokens(request)), None)
+        if token is None:
+            raise NotAdmin
+        address = request.client.host if request.client else ""
+        self.guesses.check(address, token)
+        admin = await self.store.admin_of(token)
+        self.guesses.note(address, token, right=admin is not None)
+        if admin is None:
+            raise NotAdmin
+        return admin
 
     def tokens(self, request: Request) -> list[str]:
         """Every token that comes with a request."""
@@ -67,9 +92,13 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         alongside(BackupSchedule(settings.database, settings.backup).run()),
         alongside(Arrivals(store, clouds).run()),
         alongside(FleetWatch(settings.database, settings.fleet).run()),
+        Desk.opened(settings.database, settings.fleet) as desk,
     ):
-        yield Service(settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper, clouds)
-        feed.end_streams()
+        service = Service(
+            settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper, clouds, desk
+        )
+        yield service
+        service.end_streams()
 
 
 @asynccontextmanager

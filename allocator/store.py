@@ -4,6 +4,7 @@ import asyncio
 import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
+from dataclasses import fields
 from typing import TYPE_CHECKING
 from uuid import UUID
 
@@ -18,9 +19,11 @@ from allocator.views import (
     Accepted,
     Counts,
     Enrolled,
+    FleetVmView,
     HeldLease,
     Instance,
     LeaseView,
+    OperationView,
     PoolRules,
     Tally,
     VmView,
@@ -62,6 +65,9 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "42501": errors.NotMigrated,
 }
 """SQLSTATE → error; the longest beginning that fits counts, and what fits none is DatabaseFailed."""
+
+OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
+FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 
 _LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, SecretMissing)
 
@@ -205,6 +211,27 @@ class Store:
         rows = await self._ask("SELECT note_absence($1, $2) AS noted", absent.token_sha256, phase)
         return bool(rows[0]["noted"])
 
+    async def admin_of(self, token: str) -> str | None:
+        """The admin whose token it is; None for one that is unknown, expired or removed."""
+        rows = await self._ask("SELECT admin_of($1) AS name", sha256(token))
+        name: str | None = rows[0]["name"]
+        return name
+
+    async def operations(self, limit: int) -> list[OperationView]:
+        """The newest runs of something long, the newest first."""
+        return [_run(row) for row in await self._ask(f"{OPERATION} ORDER BY id DESC LIMIT $1", limit)]
+
+    async def operation(self, number: int) -> OperationView:
+        """One of them. Raises NoSuchOperation."""
+        rows = await self._ask(f"{OPERATION} WHERE id = $1", number)
+        if not rows:
+            raise errors.NoSuchOperation
+        return _run(rows[0])
+
+    async def fleet(self) -> list[FleetVmView]:
+        """Every machine of the fleet."""
+        return [FleetVmView(**row) for row in await self._ask(FLEET)]
+
     async def stop_flood(self, pid: int) -> str | None:
         """Revoke the machine whose session floods everybody; None when it is no machine's or it has a lot to tell."""
         rows = await self._ask("SELECT stop_flood($1) AS hostname", pid)
@@ -263,6 +290,10 @@ class Store:
 
 async def _leave_as_it_is(_connection: Connection) -> None:
     """Every statement is a transaction of its own and leaves nothing behind; asking for a reset would cost a trip."""
+
+
+def _run(row: asyncpg.Record) -> OperationView:
+    return OperationView(**dict(row) | {"result": json.loads(row["result"] or "null")})
 
 
 def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:

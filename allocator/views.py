@@ -11,6 +11,8 @@ from client.protocol import Kind
 
 LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "failed", "cancelled"]
 VmStatus = Literal["booting", "available", "in-use", "cleaning", "failed", "retired"]
+OperationStatus = Literal["waiting", "running", "done", "failed"]
+
 RequestOutcome = Literal["created", "repeated", "live"]
 EndedBy = Literal["holder", "admin", "machine", "service"]
 
@@ -128,6 +130,41 @@ class Absent:
     token_sha256: bytes
     hostname: str
     instance_id: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class OperationView:
+    """One run of something long, as its row is now."""
+
+    id: int
+    kind: str
+    status: OperationStatus
+    started_by: str
+    started_at: datetime
+    finished_at: datetime | None
+    done: int
+    total: int | None
+    step: str | None
+    result: object
+    error: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class FleetVmView:
+    """One machine of the fleet: whether it is wanted, which instance it is, who has it."""
+
+    hostname: str
+    pool: str
+    wanted: bool
+    instance_type: str | None
+    instance_id: str | None
+    made_at: datetime | None
+    status: VmStatus | None
+    draining: bool | None
+    held_by: str | None
+    held_until: datetime | None
+    reboots: int
+    why: str
 
 
 @dataclass(frozen=True, slots=True)

@@ -17,6 +17,7 @@ from client.network import is_loopback
 
 SAFE_METHODS = frozenset({"GET", "HEAD", "OPTIONS", "TRACE"})
 STATIC = "/static/"
+STREAMS = ("/stream", "/events")
 ANY_HOST = (STATIC, "/livez", "/readyz", "/metrics")
 """Answered under any name: nothing of a person's is there, and whoever watches may know the service by another one."""
 
@@ -167,7 +168,7 @@ class HeadMiddleware:
         self.app = app
 
     async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
-        if scope["type"] == "http" and scope["method"] == "HEAD" and not scope["path"].endswith("/stream"):
+        if scope["type"] == "http" and scope["method"] == "HEAD" and not scope["path"].endswith(STREAMS):
             scope = {**scope, "method": "GET"}
         await self.app(scope, receive, send)
 

@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from allocator.cli.failures import CommandFailed, NotThere
+from allocator.tokens import sha256
 from client.network import Connection
 
 Row = dict[str, Any]
@@ -131,6 +132,24 @@ async def lease(connection: Connection, name: str) -> Row:
 async def end_lease(connection: Connection, lease: UUID) -> str:
     """End a lease, whatever step it is at. Returns its new status."""
     return await _value(connection, str, "SELECT end_lease($1)", lease)
+
+
+async def add_admin(connection: Connection, name: str, token: str, days: int) -> datetime:
+    """Let whoever has the token in over HTTP as that admin. Returns until when."""
+    return await _value(connection, datetime, "SELECT add_admin($1, $2, $3)", name, sha256(token), days)
+
+
+async def remove_admin(connection: Connection, name: str) -> None:
+    """Let them in no more."""
+    await connection.execute("SELECT remove_admin($1)", name)
+
+
+async def admins(connection: Connection) -> list[Row]:
+    """Whoever may come as an admin over HTTP, or might until lately."""
+    query = (
+        "SELECT name, created_at, expires_at, last_used_at, expires_at <= clock() AS expired FROM admins ORDER BY name"
+    )
+    return await _rows(connection, query)
 
 
 async def newest_events(

@@ -4,7 +4,7 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli import db, doctor, events, fleet, leases, serve, up, verify, vms
+from allocator.cli import admins, db, doctor, events, fleet, leases, serve, up, verify, vms
 from allocator.cli.options import CONTEXT
 
 EPILOG = """
@@ -29,6 +29,7 @@ app.add_typer(vms.app, name="vms")
 app.add_typer(leases.app, name="leases")
 app.add_typer(db.app, name="db")
 app.add_typer(fleet.app, name="fleet")
+app.add_typer(admins.app, name="admins")
 
 
 def _version(wanted: bool) -> None:

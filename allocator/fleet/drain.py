@@ -4,18 +4,15 @@ import asyncio
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
-import asyncpg
-
 from allocator.fleet import record
 from allocator.fleet.record import Connect, opened
-from allocator.operations import Tell
+from allocator.operations import AWAY, Tell
 from client.network import Connection
 
 CHANNEL = "vm_updates"
 LOOK_SECONDS = 5.0
 """A notification may be lost; whoever waits looks now and then."""
-AWAY = "waiting for the database"
-LOST = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
+WAITING = "waiting for the database"
 
 
 @asynccontextmanager
@@ -42,8 +39,8 @@ async def _free(connect: Connect, hostnames: Sequence[str], tell: Tell) -> None:
         try:
             async with opened(connect) as connection:
                 return await _free_as_seen_by(connection, hostnames, tell)
-        except LOST:
-            await tell(0, len(hostnames), AWAY)
+        except AWAY:
+            await tell(0, len(hostnames), WAITING)
             await asyncio.sleep(LOOK_SECONDS)
 
 

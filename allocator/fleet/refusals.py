@@ -51,11 +51,11 @@ class CloudRefused(FleetError):
         self.code = code
 
 
-WAIT = "Wait for them with --drain, or end their leases: lablink vms release HOSTNAME"
+WAIT = 'Wait for them with --drain (over HTTP: "drain": true), or end their leases: lablink vms release HOSTNAME'
 
 
 class InUse(FleetError):
-    """People are on machines that would go. Who they are is in no first line, which operations keep."""
+    """People are on machines that would go. Who they are is for admins: in the operation, and in no log."""
 
     def __init__(self, hostnames: Sequence[str], people: Sequence[str]) -> None:
         said = [f"Nothing was removed, because somebody is on {', '.join(hostnames)}:", *people, WAIT]

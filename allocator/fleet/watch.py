@@ -5,15 +5,14 @@ import asyncio
 import structlog
 
 from allocator import config
-from allocator.fleet import record
+from allocator.fleet import acts, record
+from allocator.fleet.acts import Doer, perform
 from allocator.fleet.description import Fleet
 from allocator.fleet.reconcile import settle_gone
-from allocator.fleet.record import Connect, opened, owners
+from allocator.fleet.record import opened, owners
 from allocator.fleet.refusals import FleetError
-from allocator.fleet.runs import Run
 from allocator.logins import dsn
-from allocator.operations import OperationRefused, running, sentence, who
-from allocator.upkeep.reach import connect as without_limits
+from allocator.operations import OperationRefused, sentence, who
 from client.network import Connection
 
 log = structlog.get_logger()
@@ -43,8 +42,7 @@ class FleetWatch:
         """One look. Raises FleetError and what asyncpg does."""
         fleet = Fleet.of(self._settings)
         owner = await dsn(self._database, self._database.owner)
-        connect = owners(owner, ACTOR)
-        async with opened(connect) as connection:
+        async with opened(owners(owner, ACTOR)) as connection:
             if gone := await settle_gone(fleet, connection):
                 log.info("fleet.gone", machines=gone)
             if not self._settings.repair:
@@ -54,7 +52,7 @@ class FleetWatch:
             for hostname in repairs["reboot"]:
                 await self._reboot(fleet, connection, hostname)
         if repairs["replace"]:
-            await self._replace(fleet, connect, owner, repairs["replace"])
+            await self._replace(fleet, owner, repairs["replace"])
 
     async def _reboot(self, fleet: Fleet, connection: Connection, hostname: str) -> None:
         """Reboot it while its row is locked: nobody is given it between the decision and the reboot."""
@@ -65,11 +63,10 @@ class FleetWatch:
             await fleet.cloud.reboot(instance)
         log.info("fleet.rebooted", vm=hostname, instance=instance)
 
-    async def _replace(self, fleet: Fleet, connect: Connect, owner: str, hostnames: list[str]) -> None:
+    async def _replace(self, fleet: Fleet, owner: str, hostnames: list[str]) -> None:
         """Replace those that three reboots did not help; where something long runs, at the next look."""
         try:
-            async with running(lambda: without_limits(owner), "fleet replace", who("fleet watch")) as operation:
-                await Run(fleet, connect, operation).apply(replace=hostnames)
+            await perform(acts.replace(*hostnames), fleet, Doer(owner, ACTOR, who("fleet watch")))
         except OperationRefused:
             return
         except FleetError as error:

@@ -29,7 +29,10 @@ from allocator.upkeep.target import Target, machines_roles, refuse_if_unfit, ref
 from allocator.upkeep.verify import schema_findings
 from client.network import Connection
 
-HELD = "pools, join_tokens, vms, leases, lease_secrets, vm_roles, events, event_seals, event_sealing, event_archives"
+HELD = (
+    "pools, join_tokens, admins, vms, leases, lease_secrets, vm_roles, events, "
+    "event_seals, event_sealing, event_archives"
+)
 """What a copy must not miss, in about the order in which requests come to it: an invitation or a seal counts too."""
 
 FOUND = "SELECT (SELECT count(*) FROM vms) AS vms, (SELECT count(*) FROM leases WHERE live) AS leases"
@@ -117,7 +120,10 @@ async def _copy(dsn: str, pause: Connection, successor: str, tell: Tell) -> None
             rows = BytesIO()
             await pause.copy_from_query(f"SELECT * FROM {table}", output=rows, format="binary")
             rows.seek(0)
-            await there.copy_to_table(table, source=rows, format="binary")
+            async with there.transaction():  # they are as they were: nothing follows from them
+                await there.execute(f"ALTER TABLE {table} DISABLE TRIGGER USER")
+                await there.copy_to_table(table, source=rows, format="binary")
+                await there.execute(f"ALTER TABLE {table} ENABLE TRIGGER USER")
     if wrong := await _wrong(pause, successor, made, tell):
         raise UpkeepFailed(f"It did not arrive as it was, so nothing has changed: {'; '.join(wrong)}.")
 

@@ -10,6 +10,7 @@ from playwright.async_api import Browser
 
 from tests.support.browser import chromium
 from tests.support.database import WORKER, Database, cloned_database
+from tests.support.fleet import admin
 from tests.support.server import TestServer
 from tests.support.service import RunningService, ready, running_service, settings_for
 from tests.support.wire import Wire, wire_to
@@ -34,13 +35,14 @@ async def client(service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
 async def api_service(
     server: TestServer, template: str, tmp_path_factory: pytest.TempPathFactory
 ) -> AsyncIterator[RunningService]:
-    """A service that is ready, for tests with `pytest.mark.asyncio(loop_scope="module")`."""
+    """A service that is ready, and knows an admin, for tests with `pytest.mark.asyncio(loop_scope="module")`."""
     directory = tmp_path_factory.mktemp("service")
     async with (
         cloned_database(server, template, f"lablink_shared_{WORKER}") as database,
         running_service(settings_for(database, directory)) as running,
     ):
         await ready(running.service)
+        await admin(await database.connect("lablink"))
         yield running
 
 

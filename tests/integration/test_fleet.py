@@ -215,7 +215,7 @@ async def test_a_wait_for_people_outlives_a_database_that_goes_away(
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lablink fleet'"
     await owner.execute(f"{cut} AND datname = current_database()")
     async with asyncio.timeout(20):
-        while await told.get() != drain.AWAY:
+        while await told.get() != drain.WAITING:
             pass
         await service.execute("SELECT end_lease($1)", lease)
         await waiting

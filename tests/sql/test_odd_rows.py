@@ -10,6 +10,8 @@ SEAL = "INSERT INTO event_seals VALUES ({}, '2026-01-01', {}, {}, {}, {}, '', {}
 HASH = "sha256('x')"
 
 STATEMENTS = {
+    "admins_name_is_one": "INSERT INTO admins (name, token_sha256, expires_at) VALUES ('Ada', sha256('x'), now())",
+    "admins_token_is_hashed": "INSERT INTO admins (name, token_sha256, expires_at) VALUES ('ada', 'x', now())",
     "boots_seconds_check": "INSERT INTO boots VALUES (1, gen_random_uuid(), 'default', now(), '[]', -1)",
     "event_archives_sha256_check": "INSERT INTO event_archives (month, ids, events, file, sha256, archived_by) "
     "VALUES ('2026-01-01', '{}', 1, 'x', 'x', 'x')",

@@ -151,10 +151,11 @@ class EventStream:
 
     response: httpx.Response
     lines: AsyncIterator[str]
+    seconds: float
 
     async def next(self, *names: str) -> str:
         """The data of the next event that has one of these names. Fails when the stream ends first."""
-        async with asyncio.timeout(LIMIT_SECONDS):
+        async with asyncio.timeout(self.seconds):
             while event := await self._event():
                 if event[0] in names:
                     return event[1]
@@ -163,7 +164,7 @@ class EventStream:
     async def rest(self) -> list[str]:
         """The names of the events that are left, once the stream has ended by itself."""
         names = []
-        async with asyncio.timeout(LIMIT_SECONDS):
+        async with asyncio.timeout(self.seconds):
             while event := await self._event():
                 names.append(event[0])
         return names
@@ -182,11 +183,11 @@ class EventStream:
 
 
 @asynccontextmanager
-async def streaming(client: httpx.AsyncClient, path: str) -> AsyncIterator[EventStream]:
-    """The stream at `path`, open until the block ends."""
-    async with client.stream("GET", path) as response:
+async def streaming(client: httpx.AsyncClient, path: str, seconds: float = LIMIT_SECONDS) -> AsyncIterator[EventStream]:
+    """The stream at `path`, open until the block ends; each of its events is waited for so long."""
+    async with client.stream("GET", path, timeout=seconds) as response:
         assert response.status_code == 200
-        yield EventStream(response, response.aiter_lines())
+        yield EventStream(response, response.aiter_lines(), seconds)
 
 
 def lease_of(answer: httpx.Response) -> UUID:

@@ -11,7 +11,6 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from allocator.fleet.runs import Changes, Run
-    from client.network import Connection
 
 Number = Annotated[int, typer.Argument(min=1, max=1000, metavar="N", help="How many machines.")]
 
@@ -22,16 +21,9 @@ def plan(as_json: Json = False, data_dir: DataDir = None, settings: Settings = N
     Example: `lablink fleet plan --json | jq .remove`
     """
     from allocator.cli.fleet.runs import run_fleet
-    from allocator.fleet import record
-    from allocator.fleet.runs import Changes
+    from allocator.fleet import acts
 
-    async def work(run: "Run") -> "tuple[Changes, list[str]]":
-        found = Changes.of(await run.look())
-        async with record.opened(run.connect) as connection:
-            held = await record.held(connection, [*found.replace, *found.remove])
-        return found, [each.words for each in held]
-
-    found, people = run_fleet("fleet plan", work, data_dir, settings)
+    found, people = run_fleet(acts.plan(), data_dir, settings)
     _show(found, "would be ", people, as_json=as_json)
 
 
@@ -46,9 +38,9 @@ def apply(drain: Drain = False, as_json: Json = False, data_dir: DataDir = None,
     - `lablink fleet apply --drain`
     """
     from allocator.cli.fleet.runs import run_fleet
+    from allocator.fleet import acts
 
-    done = run_fleet("fleet apply", lambda run: run.apply(), data_dir, settings, drain=drain)
-    _show(done, "", as_json=as_json)
+    _show(run_fleet(acts.apply(), data_dir, settings, drain=drain), "", as_json=as_json)
 
 
 def grow(
@@ -69,22 +61,10 @@ def grow(
     Example: `lablink fleet grow 25 --type g5.xlarge --disk 100`
     """
     from allocator.cli.fleet.runs import run_fleet
-    from allocator.fleet import record
-    from allocator.fleet.refusals import TooMuch
+    from allocator.fleet import acts
 
-    async def work(run: "Run") -> "Changes":
-        kind = {"ami_id": ami_id, "instance_type": instance_type, "disk_gb": disk_gb}
-        async with record.opened(run.connect) as connection:
-            before = await record.wanted(connection)
-            pending = await record.grow(connection, number, pool, prefix, **kind)
-        try:
-            return await run.apply()
-        except TooMuch:  # nothing was made, and the next apply shall not try it again
-            async with record.opened(run.connect) as connection:
-                await record.forget(connection, [hostname for hostname in pending if hostname not in before])
-            raise
-
-    _show(run_fleet("fleet grow", work, data_dir, settings), "", as_json=as_json)
+    act = acts.grow(number, pool, prefix, ami_id=ami_id, instance_type=instance_type, disk_gb=disk_gb)
+    _show(run_fleet(act, data_dir, settings), "", as_json=as_json)
 
 
 def shrink(
@@ -103,18 +83,9 @@ def shrink(
     Example: `lablink fleet shrink 3 --drain`
     """
     from allocator.cli.fleet.runs import run_fleet
-    from allocator.fleet import record
+    from allocator.fleet import acts
 
-    async def leavers(connection: "Connection") -> "Sequence[str]":
-        return await record.leavers(connection, number, pool)
-
-    async def work(run: "Run") -> "Changes":
-        async with record.opened(run.connect) as connection:
-            await record.shrink(connection, number, pool)
-        return await run.apply()
-
-    done = run_fleet("fleet shrink", work, data_dir, settings, drain=drain, leavers=leavers)
-    _show(done, "", as_json=as_json)
+    _show(run_fleet(acts.shrink(number, pool), data_dir, settings, drain=drain), "", as_json=as_json)
 
 
 def replace(
@@ -129,9 +100,9 @@ def replace(
     Example: `lablink fleet replace vm-7`
     """
     from allocator.cli.fleet.runs import run_fleet
+    from allocator.fleet import acts
 
-    done = run_fleet("fleet replace", lambda run: run.apply(replace=[hostname]), data_dir, settings, drain=drain)
-    _show(done, "", as_json=as_json)
+    _show(run_fleet(acts.replace(hostname), data_dir, settings, drain=drain), "", as_json=as_json)
 
 
 def destroy(
@@ -143,11 +114,11 @@ def destroy(
     """
     from allocator.cli.fleet.runs import run_fleet
     from allocator.cli.output import ask
+    from allocator.fleet import acts
 
     if not yes:
         ask("Every machine of the fleet goes, for good. Do that?")
-    done = run_fleet("fleet destroy", lambda run: run.apply(everything_goes=True), data_dir, settings, drain=drain)
-    _show(done, "", as_json=as_json)
+    _show(run_fleet(acts.destroy(), data_dir, settings, drain=drain), "", as_json=as_json)
 
 
 def unlock(
@@ -162,6 +133,7 @@ def unlock(
     """
     from allocator.cli.fleet.runs import run_fleet
     from allocator.cli.output import ask, say
+    from allocator.fleet.acts import Act
 
     if not yes:
         ask("Does that terraform run nowhere any more?")
@@ -170,7 +142,7 @@ def unlock(
         await run.terraform.init(run.fleet.backend)
         await run.terraform.unlock(lock)
 
-    run_fleet("fleet unlock", work, data_dir, settings)
+    run_fleet(Act("fleet unlock", work), data_dir, settings)
     say("The state is unlocked. Say again what was refused.")
 
 

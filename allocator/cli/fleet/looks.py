@@ -73,8 +73,9 @@ def aliens(as_json: Json = False, data_dir: DataDir = None, settings: Settings =
 
     from allocator.cli.fleet.runs import run_fleet
     from allocator.cli.output import show_rows
+    from allocator.fleet.acts import Act
 
-    found = run_fleet("fleet aliens", _found, data_dir, settings)
+    found = run_fleet(Act("fleet aliens", _found), data_dir, settings)
     empty = "EC2, the record and Terraform's state agree."
     show_rows([asdict(each) for each in found], ALIENS, empty=empty, as_json=as_json)
 
@@ -94,13 +95,14 @@ def mend(
     from allocator.cli.fleet.runs import run_fleet
     from allocator.cli.output import show_change
     from allocator.fleet import reconcile, record
+    from allocator.fleet.acts import Act
 
     async def work(run: "Run") -> "Alien":
         found = await _found(run)
         async with record.opened(run.connect) as connection:
             return await reconcile.mend(run.fleet, connection, found, name)
 
-    mended = run_fleet("fleet mend", work, data_dir, settings)
+    mended = run_fleet(Act("fleet mend", work), data_dir, settings)
     words = f"{mended.hostname or mended.instance} is mended: it was {_a(mended.what)}."
     show_change(asdict(mended), words, as_json=as_json)
 

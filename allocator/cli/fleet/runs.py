@@ -1,4 +1,4 @@
-"""How a command about the fleet runs: as an operation, after a wait for people where that is wanted."""
+"""How a command about the fleet runs: with its progress for whoever watches, and failures in words."""
 
 import asyncio
 from collections.abc import Awaitable, Callable, Iterator, Sequence
@@ -12,22 +12,14 @@ from allocator.cli.long_runs import shown_progress
 from allocator.cli.output import complain
 from allocator.config import Fleet as FleetSettings
 from allocator.config import load_settings
+from allocator.fleet.acts import Act, Doer, perform
 from allocator.fleet.description import Fleet
-from allocator.fleet.drain import drained
-from allocator.fleet.record import Connect, opened, owners
-from allocator.fleet.refusals import FleetError, InUse, NoFleet
-from allocator.fleet.runs import Run
-from allocator.operations import running, who
-from allocator.upkeep.reach import connect as without_limits
+from allocator.fleet.record import opened, owners
+from allocator.fleet.refusals import FleetError, NoFleet
+from allocator.operations import who
 from client.network import Connection
 
 T = TypeVar("T")
-Work = Callable[[Run], Awaitable[T]]
-Leavers = Callable[[Connection], Awaitable[Sequence[str]]]
-
-
-async def _nobody(_connection: Connection) -> Sequence[str]:
-    return ()
 
 
 def fleet_settings(data_dir: Path | None, settings: list[str] | None) -> FleetSettings:
@@ -35,31 +27,15 @@ def fleet_settings(data_dir: Path | None, settings: list[str] | None) -> FleetSe
     return load_settings(settings or [], settings_place(data_dir, settings or [])).fleet
 
 
-def run_fleet(
-    kind: str,
-    work: Work[T],
-    data_dir: Path | None,
-    settings: list[str] | None,
-    *,
-    drain: bool = False,
-    leavers: Leavers = _nobody,
-) -> T:
-    """What `work` returns, as an operation. With `drain` it waits for whoever is in the way, `leavers` at once."""
+def run_fleet(act: Act[T], data_dir: Path | None, settings: list[str] | None, *, drain: bool = False) -> T:
+    """What the act's work returns, as an operation. With `drain` it waits for whoever is in the way."""
 
     async def run() -> T:
         place = await find(data_dir, settings or [])
-        with in_words(place):
+        with in_words(place), shown_progress() as tell:
             fleet = Fleet.of(fleet_settings(data_dir, settings))
-            connect = owners(place.dsn, f"cli:{os_user()}")
-            async with opened(connect) as connection:
-                waited_for = await leavers(connection) if drain else ()
-            try:
-                return await _run(kind, work, fleet, place, connect, waited_for)
-            except InUse as error:
-                if not drain or waited_for:
-                    raise
-                complain("\n".join(["Waiting until nobody is on them:", *error.people]))
-                return await _run(kind, work, fleet, place, connect, error.hostnames)
+            doer = Doer(place.dsn, f"cli:{os_user()}", who(f"cli ({os_user()})"))
+            return await perform(act, fleet, doer, drain=drain, tell=tell, in_the_way=_say_who)
 
     return asyncio.run(run())
 
@@ -88,10 +64,5 @@ def in_words(place: Place) -> Iterator[None]:
         raise CommandFailed(str(error)) from error
 
 
-async def _run(kind: str, work: Work[T], fleet: Fleet, place: Place, connect: Connect, waited_for: Sequence[str]) -> T:
-    with shown_progress() as tell:
-        async with (
-            drained(connect, waited_for, tell),
-            running(lambda: without_limits(place.dsn), kind, who(f"cli ({os_user()})"), tell=tell) as operation,
-        ):
-            return await work(Run(fleet, connect, operation))
+def _say_who(people: Sequence[str]) -> None:
+    complain("\n".join(["Waiting until nobody is on them:", *people]))

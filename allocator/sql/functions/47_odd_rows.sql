@@ -79,8 +79,8 @@ CREATE OR REPLACE TRIGGER counting_odd_trigger BEFORE INSERT OR UPDATE ON usage_
     'there is one row of this', 'Leave it; if it is missing, this makes it anew: lablink db migrate');
 
 CREATE OR REPLACE TRIGGER operation_odd_end_trigger BEFORE INSERT OR UPDATE ON operations
-    FOR EACH ROW WHEN (CASE NEW.status WHEN 'running' THEN NEW.finished_at IS NOT NULL WHEN 'done' THEN NEW.finished_at IS NULL
-                       WHEN 'failed' THEN NEW.finished_at IS NULL END) EXECUTE FUNCTION refuse_row('operations_check',
+    FOR EACH ROW WHEN (CASE WHEN NEW.status IN ('waiting', 'running') THEN NEW.finished_at IS NOT NULL
+                       WHEN NEW.status IN ('done', 'failed') THEN NEW.finished_at IS NULL END) EXECUTE FUNCTION refuse_row('operations_check',
     'an operation has finished_at when it is over, and not before',
     'Close one that is over: '
     'UPDATE operations SET status = ''failed'', error = ''interrupted'', finished_at = clock() WHERE id = …');
@@ -89,8 +89,15 @@ CREATE OR REPLACE TRIGGER operation_odd_error_trigger BEFORE INSERT OR UPDATE ON
     'an operation that failed says why in error, and no other does',
     'Say both: UPDATE operations SET status = ''failed'', error = ''interrupted'', finished_at = clock() WHERE id = …');
 CREATE OR REPLACE TRIGGER operation_odd_status_trigger BEFORE INSERT OR UPDATE ON operations
-    FOR EACH ROW WHEN (NEW.status NOT IN ('running', 'done', 'failed')) EXECUTE FUNCTION refuse_row('operations_status_check',
-    'there is no such status of an operation', 'An operation is one of: running, done, failed');
+    FOR EACH ROW WHEN (NEW.status NOT IN ('waiting', 'running', 'done', 'failed')) EXECUTE FUNCTION refuse_row('operations_status_check',
+    'there is no such status of an operation', 'An operation is one of: waiting, running, done, failed');
+
+CREATE OR REPLACE TRIGGER admin_odd_name_trigger BEFORE INSERT OR UPDATE ON admins
+    FOR EACH ROW WHEN (NEW.name !~ '^[a-z0-9][a-z0-9._-]{0,62}$') EXECUTE FUNCTION refuse_row('admins_name_is_one',
+    'that cannot be the name of an admin', 'Use small letters, digits, dots, hyphens and underscores, 63 at most: ada or ci.grow');
+CREATE OR REPLACE TRIGGER admin_odd_token_trigger BEFORE INSERT OR UPDATE ON admins
+    FOR EACH ROW WHEN (octet_length(NEW.token_sha256) <> 32) EXECUTE FUNCTION refuse_row('admins_token_is_hashed',
+    'a token is kept as its SHA-256, which has 32 bytes', 'Have one made: lablink admins add NAME');
 
 -- What is odd about a lease in its status: the CHECK, what is wrong, the hint. NULL when nothing is.
 CREATE OR REPLACE FUNCTION odd_in_its_status(lease leases) RETURNS text[] LANGUAGE sql STABLE

@@ -16,14 +16,15 @@ GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report,
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
 GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, pool_counts, clock,
-    enrol_instance, note_refused_join, absent_machines, note_absence,
+    enrol_instance, note_refused_join, absent_machines, note_absence, admin_of,
     sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles,
     sweep_seal, sweep_months, sweep_usage, history_head, stop_flood TO lablink_app;
 -- A view runs what it calls as whoever reads it.
 GRANT EXECUTE ON FUNCTION clock, fresh_for, hello_period, history_head TO lablink_reader;
 GRANT SELECT ON vms, vm_heartbeats, vm_views, pools, events, operations TO lablink_app, lablink_reader;
--- What a command printed is its holder's: the service shows it to them, dashboards do not see it.
-GRANT SELECT ON lease_views TO lablink_app;
+-- What a command printed is its holder's: the service shows it to them, dashboards do not see it. Machines of the fleet it
+-- shows to admins.
+GRANT SELECT ON lease_views, fleet_status TO lablink_app;
 GRANT SELECT (id, email, status, live, vm_id, hostname, epoch, pool, kind, crd_command, created_at, assigned_at, claimed_at,
     started_at, active_at, ended_at, deadline, expires_at, exit_code, failure) ON leases TO lablink_app, lablink_reader;
 GRANT SELECT ON boot_times, vm_status, fleet_status, lease_history, waiting, usage_by_day TO lablink_reader;

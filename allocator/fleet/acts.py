@@ -1,0 +1,141 @@
+"""What may be done with a fleet, one function each; and how: as an operation, after a wait for people where wanted."""
+
+from collections.abc import Awaitable, Callable, Sequence
+from dataclasses import asdict, dataclass
+from typing import Generic, TypeVar
+
+from allocator.fleet import record
+from allocator.fleet.description import Fleet
+from allocator.fleet.drain import drained
+from allocator.fleet.record import opened, owners
+from allocator.fleet.refusals import FleetError, InUse, TooMuch
+from allocator.fleet.runs import Changes, Run
+from allocator.operations import Tell, running
+from allocator.upkeep.reach import connect as without_limits
+from client.network import Connection
+
+T = TypeVar("T")
+
+
+async def _nobody(_connection: Connection) -> Sequence[str]:
+    return ()
+
+
+@dataclass(frozen=True, slots=True)
+class Act(Generic[T]):
+    """Something that is done with a fleet; `kind` is what its operation is called."""
+
+    kind: str
+    work: Callable[[Run], Awaitable[T]]
+    leavers: Callable[[Connection], Awaitable[Sequence[str]]] = _nobody
+    """Whom it waits for at once when it drains. Whoever is found to be in its way it waits for as well."""
+
+
+@dataclass(frozen=True, slots=True)
+class Doer:
+    """Who does it: the owner's connection string, the actor of its events, and who started its operation."""
+
+    dsn: str
+    actor: str
+    started_by: str
+
+
+def plan() -> Act[tuple[Changes, list[str]]]:
+    """What an apply would do, and who is in its way."""
+
+    async def work(run: Run) -> tuple[Changes, list[str]]:
+        found = Changes.of(await run.look())
+        async with opened(run.connect) as connection:
+            held = await record.held(connection, [*found.replace, *found.remove])
+        people = [each.words for each in held]
+        run.operation.result = asdict(found) | {"in_the_way": people}
+        return found, people
+
+    return Act("fleet plan", work)
+
+
+def apply() -> Act[Changes]:
+    """Make the machines what is wanted."""
+    return Act("fleet apply", lambda run: run.apply())
+
+
+def grow(number: int, pool: str, prefix: str, **like: object) -> Act[Changes]:
+    """Make so many more; `like` gives ami_id, instance_type and disk_gb."""
+
+    async def work(run: Run) -> Changes:
+        async with opened(run.connect) as connection:
+            before = await record.wanted(connection)
+            pending = await record.grow(connection, number, pool, prefix, **like)
+        try:
+            return await run.apply()
+        except TooMuch:  # nothing was made, and the next apply shall not try it again
+            async with opened(run.connect) as connection:
+                await record.forget(connection, [hostname for hostname in pending if hostname not in before])
+            raise
+
+    return Act("fleet grow", work)
+
+
+def shrink(number: int, pool: str | None) -> Act[Changes]:
+    """Remove so many idle ones."""
+
+    async def leavers(connection: Connection) -> Sequence[str]:
+        return await record.leavers(connection, number, pool)
+
+    async def work(run: Run) -> Changes:
+        async with opened(run.connect) as connection:
+            await record.shrink(connection, number, pool)
+        return await run.apply()
+
+    return Act("fleet shrink", work, leavers)
+
+
+def replace(*hostnames: str) -> Act[Changes]:
+    """Make new ones of these names."""
+    return Act("fleet replace", lambda run: run.apply(replace=hostnames))
+
+
+def destroy() -> Act[Changes]:
+    """Remove them all."""
+    return Act("fleet destroy", lambda run: run.apply(everything_goes=True))
+
+
+async def perform(
+    act: Act[T],
+    fleet: Fleet,
+    doer: Doer,
+    *,
+    drain: bool = False,
+    tell: Tell | None = None,
+    begun: Callable[[int], object] = lambda _id: None,
+    in_the_way: Callable[[Sequence[str]], object] = lambda _people: None,
+) -> T:
+    """What the act's work returns. With `drain` it waits for whoever is in the way, and tells who that is.
+
+    `begun` is told the operation's id. Raises OperationRefused, FleetError and what asyncpg does.
+    """
+    connect = owners(doer.dsn, doer.actor)
+    async with running(lambda: without_limits(doer.dsn), act.kind, doer.started_by, tell=tell) as operation:
+        begun(operation.id)
+        run = Run(fleet, connect, operation)
+        try:
+            return await (_when_free(act, run, in_the_way) if drain else act.work(run))
+        except FleetError as error:
+            operation.problem = str(error)
+            raise
+
+
+async def _when_free(act: Act[T], run: Run, in_the_way: Callable[[Sequence[str]], object]) -> T:
+    """Do it when nobody is on the machines that go; other operations may run until then."""
+    async with opened(run.connect) as connection:
+        going = list(await act.leavers(connection))
+    if not going:
+        try:
+            return await act.work(run)
+        except InUse as error:
+            in_the_way(error.people)
+            going = error.hostnames
+    await run.operation.step_aside()
+    async with drained(run.connect, going, run.operation.progress):
+        await run.operation.go_on()
+        return await act.work(run)

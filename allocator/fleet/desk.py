@@ -1,0 +1,101 @@
+"""What admins have done over the HTTP API: each a task of this service, that ends with its operation."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from typing import Any
+
+import structlog
+
+from allocator import config
+from allocator.errors import FleetMissing, IllegalChange, OperationUnderWay
+from allocator.fleet.acts import Act, Doer, perform
+from allocator.fleet.description import Fleet
+from allocator.fleet.refusals import NoFleet
+from allocator.logins import dsn
+from allocator.operations import OperationRefused
+from allocator.store import translated
+
+log = structlog.get_logger()
+
+NOT_HERE = (
+    "It is over, or at work elsewhere: in a terminal Ctrl-C ends it, in another allocator that one is to be asked."
+)
+
+
+class Desk:
+    """Where acts are handed in. They run in its task group, and are cancelled when it closes."""
+
+    def __init__(self, database: config.Database, fleet: config.Fleet, tasks: asyncio.TaskGroup) -> None:
+        self._database = database
+        self._settings = fleet
+        self._tasks = tasks
+        self._at_work: dict[asyncio.Task[None], int | None] = {}
+        """Each with its operation, once that has begun."""
+
+    @classmethod
+    @asynccontextmanager
+    async def opened(cls, database: config.Database, fleet: config.Fleet) -> "AsyncIterator[Desk]":
+        """A desk; when the block ends, so does what is at work there, as Ctrl-C would end it."""
+        async with asyncio.TaskGroup() as tasks:
+            desk = cls(database, fleet, tasks)
+            try:
+                yield desk
+            finally:
+                for task in desk._at_work:
+                    _cancel(task)
+
+    def fleet(self) -> Fleet:
+        """The fleet that is configured. Raises FleetMissing."""
+        try:
+            return Fleet.of(self._settings)
+        except NoFleet as none:
+            raise FleetMissing(str(none)) from none
+
+    async def begin(self, act: Act[Any], admin: str, *, drain: bool) -> int:
+        """Begin it; returns its operation. Raises FleetMissing, OperationUnderWay, Unavailable, DatabaseFailed."""
+        fleet, who = self.fleet(), f"admin:{admin}"
+        with translated():
+            doer = Doer(await dsn(self._database, self._database.owner), who, who)
+            begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
+            task = self._tasks.create_task(self._perform(act, fleet, doer, drain, begun))
+            self._at_work[task] = None
+            task.add_done_callback(self._at_work.pop)
+            try:
+                return await begun
+            except OperationRefused as refused:
+                raise OperationUnderWay(str(refused)) from refused
+
+    def cancel(self, operation: int) -> None:
+        """End it as Ctrl-C in a terminal does. Raises IllegalChange where it is not at work here."""
+        for task, at_work in self._at_work.items():
+            if at_work == operation:
+                return _cancel(task)
+        raise IllegalChange(NOT_HERE)
+
+    async def _perform(self, act: Act[Any], fleet: Fleet, doer: Doer, drain: bool, begun: asyncio.Future[int]) -> None:
+        """Run it to its end, which its operation keeps; until that has begun, `begun` is told what goes wrong."""
+
+        def note(operation: int) -> None:
+            task = asyncio.current_task()
+            assert task is not None
+            self._at_work[task] = operation
+            log.info("operation.begun", operation=operation, kind=act.kind, actor=doer.actor)
+            if not begun.done():
+                begun.set_result(operation)
+
+        try:
+            await perform(act, fleet, doer, drain=drain, begun=note)
+        except Exception as error:  # noqa: BLE001  # the outermost place of an operation, whose row has the words
+            if begun.done():
+                log.warning("operation.failed", kind=act.kind, error=type(error).__name__)
+            else:
+                begun.set_exception(error)
+        finally:
+            begun.cancel()
+
+
+def _cancel(task: asyncio.Task[None]) -> None:
+    """Once: whoever is cancelled twice leaves Terraform to itself."""
+    if not task.cancelling():
+        task.cancel()
