@@ -44,8 +44,14 @@ class AlreadyServed(Exception):
 
 
 _SAID = (
-    *(AlreadyServed, EnrolmentError, InsecureAddress, InstallError, ProcessesRemain),
-    *(SessionError, SettingsError, OSError),
+    AlreadyServed,
+    EnrolmentError,
+    InsecureAddress,
+    InstallError,
+    ProcessesRemain,
+    SessionError,
+    SettingsError,
+    OSError,
 )
 """What ends this process with a sentence; anything else is a mistake of ours."""
 

@@ -8,8 +8,8 @@ from allocator.fleet import record
 from allocator.fleet.record import Connect, opened
 from allocator.operations import AWAY, Tell
 from client.network import Connection
+from client.protocol import CHANNEL
 
-CHANNEL = "vm_updates"
 LOOK_SECONDS = 5.0
 """A notification may be lost; whoever waits looks now and then."""
 WAITING = "waiting for the database"

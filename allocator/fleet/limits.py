@@ -2,12 +2,13 @@
 
 from collections import Counter
 from collections.abc import Iterable
+from itertools import takewhile
 
 from allocator.fleet.cloud import Cloud
 from allocator.fleet.refusals import TooMuch
 
 FAMILIES = {
-    "L-DB2E81BA": ("G and VT", ("g", "vt")),
+    "L-DB2E81BA": ("G and VT", ("g", "gr", "vt")),
     "L-417A185B": ("P", ("p",)),
     "L-74FC7D96": ("F", ("f",)),
     "L-7295265B": ("X", ("x",)),
@@ -24,10 +25,9 @@ https://docs.aws.amazon.com/ec2/latest/instancetypes/ec2-instance-quotas.html"""
 
 def quota_of(kind: str) -> tuple[str, str]:
     """The quota that instances of a type count for: its code, and its name."""
-    family = kind.partition(".")[0]
-    letters = family[: next((at for at, letter in enumerate(family) if not letter.isalpha()), len(family))]
-    for code, (name, beginnings) in FAMILIES.items():
-        if letters in beginnings or (code == "L-DB2E81BA" and letters == "gr"):
+    letters = "".join(takewhile(str.isalpha, kind))
+    for code, (name, families) in FAMILIES.items():
+        if letters in families:
             return code, name
     return STANDARD, "Standard (A, C, D, H, I, M, R, T, Z)"
 
