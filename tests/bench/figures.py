@@ -55,9 +55,10 @@ class Count:
 
 @dataclass(slots=True)
 class Section:
-    """One scenario's rows, counts and remarks."""
+    """One scenario's rows, counts and remarks; `beside` is what LabLink is measured beside."""
 
     title: str
+    beside: str = "naive"
     rows: list[Row] = field(default_factory=list)
     counts: list[Count] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)

@@ -32,7 +32,8 @@ def show(console: Console, about: Facts, sections: list[Section]) -> None:
         console.print(section.title, style="bold")
         if section.rows:
             console.print(_times(section.rows))
-        console.print(_counts(section.counts))
+        if section.counts:
+            console.print(_counts(section.counts, section.beside))
         for remark in section.remarks:
             console.print(remark, style="dim")
 
@@ -56,10 +57,10 @@ def _times(rows: list[Row]) -> Table:
     return table
 
 
-def _counts(counts: list[Count]) -> Table:
+def _counts(counts: list[Count], beside: str) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("counted", min_width=39)
-    for name in ("LabLink", "naive", "aim"):
+    for name in ("LabLink", beside, "aim"):
         table.add_column(name, justify="right", min_width=8)
     for count in counts:
         table.add_row(count.what, str(count.ours), str(count.naive), count.aim)
