@@ -24,7 +24,7 @@ FORGET = "DELETE FROM fleet_vms WHERE hostname = ANY ($1) AND instance_id IS NUL
 INVITED = "UPDATE fleet_vms SET invited_at = clock() WHERE hostname = ANY ($1)"
 ENDED_WELL = """
     SELECT coalesce((SELECT status = 'done' FROM operations WHERE kind ~ '^fleet (apply|grow|shrink|replace|destroy)$'
-                     AND status <> 'running' ORDER BY id DESC LIMIT 1), true)
+                     AND finished_at IS NOT NULL ORDER BY finished_at DESC, id DESC LIMIT 1), true)
 """
 LEAVERS = "SELECT hostname FROM leaving_order($2) LIMIT $1"
 
@@ -146,7 +146,7 @@ async def invited(connection: Connection, hostnames: Iterable[str]) -> None:
 
 
 async def ended_well(connection: Connection) -> bool:
-    """Whether the last run that changed machines came to its end."""
+    """Whether the run that changed machines and was over last came to its end; one that waited may be an old one."""
     return bool(await connection.fetchval(ENDED_WELL))
 
 

@@ -231,6 +231,26 @@ async def test_a_machine_that_somebody_is_on_is_not_what_a_killed_run_left(
     assert await record.unwanted(owner) == ["vm-2"]
 
 
+async def test_how_the_run_ended_that_was_over_last_counts_and_no_other(owner: asyncpg.Connection) -> None:
+    assert await record.ended_well(owner)
+    for kind, status, minutes in (
+        ("fleet shrink", "failed", 1),
+        ("fleet grow", "done", 2),
+        ("fleet plan", "done", 0),
+        ("fleet destroy", "waiting", None),
+        ("fleet apply", "running", None),
+    ):
+        await owner.execute(
+            "INSERT INTO operations (kind, started_by, status, finished_at, error) VALUES ($1, 'cli', $2, "
+            "clock() - make_interval(mins => $3), CASE $2 WHEN 'failed' THEN 'interrupted' END)",
+            *(kind, status, minutes),
+        )
+
+    assert not await record.ended_well(owner)
+    await owner.execute("UPDATE operations SET finished_at = clock() WHERE kind = 'fleet grow'")
+    assert await record.ended_well(owner)
+
+
 async def test_a_type_that_the_region_does_not_have_is_refused(fleet: Fleet) -> None:
     with pytest.raises(TooMuch, match=r"no t3\.hugest"):
         await limits.check(fleet.cloud, ["t3.large", "t3.hugest"])
