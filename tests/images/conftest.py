@@ -6,6 +6,9 @@ import pytest
 
 from tests.images.engine import require_images
 from tests.images.stack import Stack, running_stack
+from tests.terraform.conftest import terraform_environment
+
+__all__ = ["terraform_environment"]
 
 
 @pytest.fixture(scope="session")
