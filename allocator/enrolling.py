@@ -23,12 +23,15 @@ class Applicant:
 
 
 async def let_in(store: Store, rules: config.Identity, clouds: Clouds, applicant: Applicant) -> Enrolled:
-    """Let a machine in. Raises JoinRefused, which is written down if somebody had a token of ours; and CloudAway."""
+    """Let a machine in. Raises JoinRefused, which is written down if somebody had a token of ours; and CloudAway.
+
+    EC2 is asked only about who has a token that is open: anybody on a machine can show its identity without end.
+    """
     instance = None
     try:
         if not rules.fleet:
             return await store.enrol_vm(applicant.token, applicant.verifier)
-        if applicant.identity:
+        if applicant.identity and await store.is_open(applicant.token):
             instance = await identified(*applicant.identity, rules, clouds)
         return await store.enrol_instance(applicant.token, applicant.verifier, instance)
     except JoinRefused as refused:

@@ -191,6 +191,11 @@ class Store:
         rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", sha256(join_token), verifier)
         return Enrolled(**rows[0])
 
+    async def is_open(self, join_token: str) -> bool:
+        """Whether a machine may come with this join token that has not come yet."""
+        rows = await self._ask("SELECT is_open_token($1) AS open", sha256(join_token))
+        return bool(rows[0]["open"])
+
     async def enrol_instance(self, join_token: str, verifier: str, instance: Instance | None) -> Enrolled:
         """Let a machine in that has shown to be `instance`, without which none of the fleet is. Raises JoinRefused."""
         shown = (instance.id, instance.started_at) if instance else (None, None)

@@ -4,8 +4,8 @@ DROP VIEW IF EXISTS boot_times;
 DROP FUNCTION IF EXISTS forget_boots() CASCADE;
 DO $$
 DECLARE
-    ours text[] := regexp_split_to_array('enrol_instance, check_instance, note_refused_join, absent_machines, note_absence, booted,
-        are_phases', '[,\s]+');
+    ours text[] := regexp_split_to_array('enrol_instance, check_instance, is_open_token, note_refused_join, absent_machines,
+        note_absence, booted, are_phases', '[,\s]+');
 BEGIN
     EXECUTE (SELECT coalesce(format('DROP FUNCTION %s', string_agg(p.oid::regprocedure::text, ', ')), 'SELECT') FROM pg_proc p
              WHERE p.pronamespace IN ('public'::regnamespace, 'client_api'::regnamespace) AND p.proname = ANY (ours));

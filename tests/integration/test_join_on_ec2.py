@@ -20,6 +20,7 @@ from moto.server import ThreadedMotoServer
 
 from allocator.arrivals import Arrivals
 from allocator.invitations import invite_vm
+from allocator.tokens import sha256
 from client import joining
 from client.ec2 import AwsAway, Metadata, join_token
 from client.scram import verifier
@@ -234,6 +235,20 @@ async def test_a_stolen_token_alone_opens_nothing(
 
     assert answer.status_code == 403
     assert await owner.fetchval("SELECT count(*) FROM events WHERE kind = 'alert.join'") == 1
+
+
+async def test_ec2_is_asked_only_about_who_has_a_token_that_is_open(
+    service: RunningService, owner: asyncpg.Connection, instance: str, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setenv("AWS_ENDPOINT_URL_EC2", "http://127.0.0.1:1")
+    used, expired, open_ = [await invite(owner, instance) for _ in range(3)]
+    await owner.execute("SELECT * FROM enrol_vm($1, $2)", sha256(used), verifier("the first's"))
+    await owner.execute("UPDATE join_tokens SET expires_at = clock() WHERE token_sha256 = $1", sha256(expired))
+    identity = await asyncio.to_thread(lambda: Metadata.opened().identity().as_fields())
+    async with service.client() as http:
+        for token, status in ((used, 403), (expired, 403), ("nobody's", 403), (open_, 503)):
+            asked = {"token": token, "verifier": verifier("another's"), "identity": identity}
+            assert (await http.post("/api/v1/enrolments", json=asked)).status_code == status
 
 
 async def test_a_second_enrolment_of_a_live_instance_is_refused_and_written_down(

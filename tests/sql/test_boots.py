@@ -84,6 +84,23 @@ async def test_no_instance_is_let_in_before_terraform_has_made_it(
         await enrol(service, OURS)
 
 
+async def test_a_token_is_open_until_somebody_came_with_it_or_it_is_too_old(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    async def is_open(token: str) -> bool:
+        return bool(await service.fetchval("SELECT is_open_token($1)", sha256(token)))
+
+    await wanted(owner)
+    await wanted(owner, "another")
+    await owner.execute("UPDATE join_tokens SET expires_at = clock() WHERE token_sha256 = $1", sha256("another"))
+    assert [await is_open(token) for token in ("token", "another", "nobody's")] == [True, False, False]
+    with saying("unknown, used or expired"):
+        await service.execute("SELECT * FROM enrol_instance($1, $2, NULL, NULL)", sha256("another"), VERIFIER)
+    await enrol(service, OURS)
+
+    assert not await is_open("token")
+
+
 async def test_an_identity_of_yesterday_is_not_fresh(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
     await wanted(owner)
     with saying("more than an hour old"):
@@ -217,6 +234,7 @@ async def test_a_boot_is_kept_once_with_its_phases(database: Database, owner: as
         [["i" * 41, 1]],
         [["instance", 1, 1]],
         [["instance", 1]] * 11,
+        [["instance", 1e-300]] * 10,
     ],
     ids=str,
 )

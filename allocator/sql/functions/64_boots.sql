@@ -25,6 +25,14 @@ BEGIN
     END IF;
 END $$;
 
+-- Whether a machine may come with this token that has not come yet: whoever shows another is asked for nothing more.
+CREATE OR REPLACE FUNCTION is_open_token(p_token_sha256 bytea) RETURNS boolean LANGUAGE sql STABLE SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT EXISTS (SELECT FROM public.join_tokens
+                   WHERE token_sha256 = p_token_sha256 AND role IS NULL AND expires_at >= public.clock());
+END;
+
 -- Lets a machine in as enrol_vm does, where machines of the fleet show which instance they are: this one has shown, to who
 -- calls this, that it is p_instance and was started at that time; null when it has shown nothing.
 CREATE OR REPLACE FUNCTION enrol_instance(p_token_sha256 bytea, p_verifier text, p_instance text, p_started_at timestamptz)
@@ -34,7 +42,7 @@ DECLARE
     token join_tokens;
 BEGIN
     SELECT * INTO token FROM join_tokens j WHERE j.token_sha256 = p_token_sha256 FOR UPDATE;
-    IF token.role IS NULL THEN
+    IF token.role IS NULL AND token.expires_at >= clock() THEN
         PERFORM check_instance(token.hostname, p_instance, p_started_at);
         UPDATE join_tokens j SET instance_id = p_instance, started_at = p_started_at WHERE j.token_sha256 = p_token_sha256;
     END IF;

@@ -261,7 +261,7 @@ END $$;
 CREATE OR REPLACE FUNCTION are_phases(p_phases jsonb) RETURNS boolean LANGUAGE sql IMMUTABLE
 RETURN CASE
     WHEN jsonb_typeof(p_phases) <> 'array' THEN false
-    WHEN jsonb_array_length(p_phases) NOT BETWEEN 1 AND 10 THEN false
+    WHEN jsonb_array_length(p_phases) NOT BETWEEN 1 AND 10 OR length(p_phases::text) > 1000 THEN false
     ELSE (SELECT bool_and(coalesce(jsonb_path_match(phase, 'strict $.size() == 2
         && $[0] like_regex "^[a-z][a-z-]{0,39}$" && $[1] >= 0 && $[1] <= 86400', silent => true), false))
         FROM jsonb_array_elements(p_phases) phase) END;
