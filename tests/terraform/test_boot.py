@@ -12,6 +12,7 @@ import pytest
 
 from allocator.arrivals import last_phase
 from client.boot import boot_of
+from tests.support.terraform import CHECKOUT
 from tests.terraform.templates import evaluated, rendered
 
 pytestmark = pytest.mark.slow
@@ -63,6 +64,31 @@ def test_a_machine_s_boot_script_is_sound(variant: str, tmp_path: Path, terrafor
     template = rendered("fleet/boot.yaml.tftpl", MACHINE | MACHINES[variant])
     boot = evaluated(f"yamldecode({template})", tmp_path, terraform_environment)
     assert complaints(boot["write_files"][0]["content"], tmp_path) == ""
+
+
+def test_a_container_that_is_a_machine_has_the_rights_that_it_has_in_compose(
+    tmp_path: Path, terraform_environment: dict[str, str]
+) -> None:
+    template = rendered("fleet/boot.yaml.tftpl", MACHINE | MACHINES["image"])
+    boot = evaluated(f"yamldecode({template})", tmp_path, terraform_environment)
+    [run] = re.findall(r"docker run .*", boot["write_files"][0]["content"].replace("\\\n", ""))
+    words = run.split()
+    given = [(words[at], words[at + 1]) for at, word in enumerate(words) if word.startswith("--")]
+    machine = evaluated(f'yamldecode(file("{CHECKOUT}/docker/compose.yaml"))', tmp_path, terraform_environment)
+    allowed = machine["x-machine"]
+
+    assert [right for option, right in given if option == "--cap-drop"] == allowed["cap_drop"]
+    assert [right for option, right in given if option == "--cap-add"] == allowed["cap_add"]
+    assert [f"{what}:true" for option, what in given if option == "--security-opt"] == allowed["security_opt"]
+    assert ("--pids-limit", str(allowed["pids_limit"])) in given
+
+
+@pytest.mark.parametrize("hostname", ["1234", "007", "no", "null", "1-2"])
+def test_every_hostname_is_a_word_to_cloud_init(
+    hostname: str, tmp_path: Path, terraform_environment: dict[str, str]
+) -> None:
+    template = rendered("fleet/boot.yaml.tftpl", MACHINE | {"hostname": hostname})
+    assert evaluated(f"yamldecode({template})", tmp_path, terraform_environment)["hostname"] == hostname
 
 
 @pytest.mark.parametrize("variant", ALLOCATORS)

@@ -87,6 +87,7 @@ resource "aws_iam_role" "this" {
   })
 }
 
+# Only from the instance that has the name now: whoever was on the one before it may have kept that one's credentials.
 resource "aws_iam_role_policy" "this" {
   for_each = var.vms
   name     = "join"
@@ -94,9 +95,10 @@ resource "aws_iam_role_policy" "this" {
   policy = jsonencode({
     Version = "2012-10-17"
     Statement = [{
-      Effect   = "Allow"
-      Action   = "secretsmanager:GetSecretValue"
-      Resource = aws_secretsmanager_secret.join[each.key].arn
+      Effect    = "Allow"
+      Action    = "secretsmanager:GetSecretValue"
+      Resource  = aws_secretsmanager_secret.join[each.key].arn
+      Condition = { ArnEquals = { "ec2:SourceInstanceARN" = aws_instance.this[each.key].arn } }
     }]
   })
 }

@@ -48,11 +48,12 @@ run "nobody_comes_in" {
 run "a_role_reads_its_own_join_secret_and_no_more" {
   assert {
     condition = alltrue([for hostname, policy in aws_iam_role_policy.this : jsondecode(policy.policy).Statement == [{
-      Effect   = "Allow"
-      Action   = "secretsmanager:GetSecretValue"
-      Resource = aws_secretsmanager_secret.join[hostname].arn
+      Effect    = "Allow"
+      Action    = "secretsmanager:GetSecretValue"
+      Resource  = aws_secretsmanager_secret.join[hostname].arn
+      Condition = { ArnEquals = { "ec2:SourceInstanceARN" = aws_instance.this[hostname].arn } }
     }]])
-    error_message = "a machine reads the secret with its own join token, and nothing else"
+    error_message = "the instance that a machine is now reads the secret with its own join token, and nobody else does"
   }
   assert {
     condition     = alltrue([for hostname, profile in aws_iam_instance_profile.this : profile.role == "lablink-test-vm-${hostname}" && aws_instance.this[hostname].iam_instance_profile == profile.name])
