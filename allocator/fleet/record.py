@@ -96,8 +96,12 @@ async def shrink(connection: Connection, number: int, pool: str | None) -> list[
 
 
 async def leavers(connection: Connection, number: int, pool: str | None) -> list[str]:
-    """Whom a shrink lets go that waits for people, those that are unwanted already among them."""
-    return [row["hostname"] for row in await connection.fetch(LEAVERS, number, pool)]
+    """Whom a shrink lets go that waits for people, those that are unwanted already among them.
+
+    Nobody where there are too few: the shrink refuses that, and nobody is waited for in vain.
+    """
+    rows = await connection.fetch(LEAVERS, number, pool)
+    return [row["hostname"] for row in rows] if len(rows) == number else []
 
 
 async def leave(connection: Connection, hostnames: Sequence[str]) -> None:

@@ -13,7 +13,8 @@ from allocator.config import Settings
 from allocator.fleet import drain, limits, record
 from allocator.fleet.description import Fleet
 from allocator.fleet.reconcile import aliens, mend, settle_gone
-from allocator.fleet.refusals import InUse, NoFleet, NotOfFleet, TooMuch
+from allocator.fleet.refusals import InUse, NoFleet, NotOfFleet, TerraformFailed, TooMuch
+from allocator.fleet.terraform import Terraform
 from allocator.fleet.watch import FleetWatch
 from tests.sql.steps import ADA, lease_of, lent, row_of
 from tests.support.cloud import AMI, NAME, Aws, fresh, moto_server
@@ -231,6 +232,12 @@ async def test_a_machine_that_somebody_is_on_is_not_what_a_killed_run_left(
     assert await record.unwanted(owner) == ["vm-2"]
 
 
+async def test_nobody_is_waited_for_where_more_are_to_go_than_there_are(owner: asyncpg.Connection) -> None:
+    await known(owner, {"vm-1": "i-1", "vm-2": "i-2"})
+    assert await record.leavers(owner, 2, None) == ["vm-1", "vm-2"]
+    assert await record.leavers(owner, 3, None) == []
+
+
 async def test_how_the_run_ended_that_was_over_last_counts_and_no_other(owner: asyncpg.Connection) -> None:
     assert await record.ended_well(owner)
     for kind, status, minutes in (
@@ -282,3 +289,8 @@ def test_a_file_that_is_not_the_platforms_says_how_to_write_it(
         file.write_text(content)
     with pytest.raises(NoFleet, match="fleet_settings"):
         Fleet.of(settings.fleet.model_copy(update={"settings": file}))
+
+
+async def test_a_root_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
+    with pytest.raises(TerraformFailed, match=r"no-such-root; fleet\.root"):
+        await Terraform(tmp_path / "no-such-root", tmp_path / "work").init({})

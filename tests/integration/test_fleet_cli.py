@@ -14,3 +14,10 @@ async def test_a_machine_drains_until_it_is_returned(database: Database) -> None
     assert "lablink vms return vm-1" in drained.stdout
     assert (row["status"], row["draining"]) == ("available", True)
     assert (await answer(database, "vms", "list"))[0]["draining"] is None
+
+
+async def test_without_a_fleet_a_command_says_how_to_have_one(database: Database) -> None:
+    for command in ("cost", "plan"):
+        refused = await lablink(database, "fleet", command)
+        assert refused.returncode == 2
+        assert "--set fleet=aws" in refused.stderr and "Traceback" not in refused.stderr
