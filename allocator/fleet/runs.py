@@ -33,11 +33,11 @@ class Changes:
         """The changes of a plan."""
         machines = [each for each in plan.changes if each.kind == MACHINE]
         return cls(
-            make=_named(machines, ("create",)),
-            replace=_named(machines, ("delete", "create"), ("create", "delete")),
-            remove=_named(machines, ("delete",), ("forget",)),
-            change=_named(machines, ("update",)),
-            others=sum(each.kind != MACHINE and each.actions not in (("no-op",), ("read",)) for each in plan.changes),
+            make=_named(machines, "create"),
+            replace=_named(machines, "replace"),
+            remove=_named(machines, "delete", "remove"),
+            change=_named(machines, "update"),
+            others=sum(each.kind != MACHINE and each.action != "noop" for each in plan.changes),
         )
 
 
@@ -81,7 +81,7 @@ class Run:
             await settle_gone(self.fleet, connection)
         plan = await self.look(replace=replace, everything_goes=everything_goes)
         changes = Changes.of(plan)
-        await limits.check(self.fleet.cloud, _types(plan, self.fleet.default_type))
+        await limits.check(self.fleet.cloud, await self._types(changes.make))
         await self._take(changes, everything_goes)
         try:
             await self.terraform.apply(plan, self._tell)
@@ -92,6 +92,12 @@ class Run:
         invited = await self._settle()
         self.operation.result = asdict(changes) | {"invited": invited}
         return changes
+
+    async def _types(self, hostnames: Sequence[str]) -> list[str]:
+        """The type that each of these machines will have."""
+        async with opened(self.connect) as connection:
+            wanted = await record.wanted(connection) if hostnames else {}
+        return [str(wanted.get(each, {}).get("instance_type", self.fleet.default_type)) for each in hostnames]
 
     async def _take(self, changes: Changes, everything_goes: bool) -> None:
         """Retire what goes, under the lock that whoever lends a machine takes. Raises InUse, and nothing has changed.
@@ -122,14 +128,8 @@ class Run:
         await self.operation.progress(step.done, step.total, f"{step.action}: {_short(step.address)}")
 
 
-def _named(changes: Sequence[Change], *actions: tuple[str, ...]) -> list[str]:
-    return [str(each.key) for each in changes if each.actions in actions]
-
-
-def _types(plan: Plan, default: str) -> list[str]:
-    """The type of each machine that is new; one that is replaced is counted as it was, so not at all."""
-    made = [each.values for each in plan.changes if each.kind == MACHINE and each.actions == ("create",)]
-    return [str(values.get("instance_type") or default) for values in made]
+def _named(changes: Sequence[Change], *actions: str) -> list[str]:
+    return [str(each.key) for each in changes if each.action in actions]
 
 
 def _short(address: str) -> str:

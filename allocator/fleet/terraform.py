@@ -1,10 +1,11 @@
-"""Terraform behind one narrow interface: plan into a file, read that plan, apply just that; told line by line.
+"""Terraform behind one narrow interface: plan into a file, apply just that; told line by line.
 
 python-terraform builds the command lines, nothing else: it is from 2019, its `destroy` adds a `-force` that is refused
 today, and it would put variables on the command line and in its log. Here values are in a private file, and secrets in
 the environment.
 
 What Terraform prints with `-json`: https://developer.hashicorp.com/terraform/internals/machine-readable-ui
+Plans and states are never read with `show`: it starts the provider each time, only to learn what types values have.
 """
 
 import asyncio
@@ -12,7 +13,7 @@ import json
 import os
 import shutil
 import socket
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -23,7 +24,7 @@ import python_terraform  # type: ignore[import-untyped]
 from allocator.fleet.process import Run, Terminal
 from allocator.fleet.refusals import StateLocked, TerraformFailed, TerraformMissing, refusal
 
-Action = Literal["no-op", "create", "read", "update", "delete", "forget"]
+Action = Literal["noop", "create", "update", "replace", "delete", "remove"]
 
 NOT_COPIED = shutil.ignore_patterns(".terraform*", "*.tfstate*", "tests")
 ADOPTED = "adopted.tf"
@@ -31,18 +32,17 @@ ADOPTED = "adopted.tf"
 
 @dataclass(frozen=True, slots=True)
 class Change:
-    """What a plan does to one resource; to replace is to delete and create. `values` is what it was, else will be."""
+    """What a plan does to one resource. What is only taken over is a change that does nothing (noop)."""
 
     address: str
     kind: str
     key: str | None
-    actions: tuple[Action, ...]
-    values: Mapping[str, Any]
+    action: Action
 
     @property
     def destroys(self) -> bool:
         """Whether what is there now goes."""
-        return "delete" in self.actions or "forget" in self.actions
+        return self.action in ("replace", "delete", "remove")
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,15 +129,17 @@ class Terraform:
         path = self._work / "plan"
         values = self._private("variables.tfvars.json", json.dumps(variables))
         options = {"replace": list(replace), "destroy": python_terraform.IsFlagged if destroy else None}
-        await self._run("plan", out=str(path), var_file=str(values), lock_timeout=f"{self.lock_seconds}s", **options)
-        return Plan(path, _changes(json.loads(await self._answer("show", str(path), json=python_terraform.IsFlagged))))
+        options |= {"out": str(path), "var_file": str(values), "lock_timeout": f"{self.lock_seconds}s"}
+        async with self._lines("plan", **options) as lines:
+            found = [_change(line["change"]) async for line in lines if line.get("type") == "planned_change"]
+        return Plan(path, tuple(sorted(filter(None, found), key=lambda change: change.address)))
 
     async def apply(self, plan: Plan, progress: Progress = _nobody) -> None:
         """Do what the plan says, or nothing where the state has changed since. Raises TerraformFailed.
 
         Cancelling it asks Terraform to stop after what it is at, and waits until its state is written.
         """
-        done, total = 0, sum(change.actions not in (("no-op",), ("read",)) for change in plan.changes)
+        done, total = 0, sum(change.action != "noop" for change in plan.changes)
         async with self._lines("apply", str(plan.path), lock_timeout=f"{self.lock_seconds}s") as lines:
             async for line in lines:
                 if line.get("type") in ("apply_start", "apply_complete"):
@@ -146,8 +148,11 @@ class Terraform:
 
     async def state(self) -> dict[str, Any]:
         """All resources as the state has them, by address; each is its attributes. Raises TerraformFailed."""
-        values = json.loads(await self._answer("show", json=python_terraform.IsFlagged)).get("values", {})
-        return {each["address"]: each["values"] for each in _resources(values.get("root_module", {}))}
+        written = await self._answer("state pull")
+        resources = json.loads(written)["resources"] if written.strip() else []
+        return {
+            address: values for each in resources if each["mode"] == "managed" for address, values in _instances(each)
+        }
 
     async def _run(self, command: str, *words: str, **options: Any) -> None:
         async with self._lines(command, *words, **options) as lines:
@@ -212,21 +217,18 @@ async def _noting(lines: AsyncIterator[dict[str, Any]], wrong: list[dict[str, An
         yield line
 
 
-def _changes(plan: Mapping[str, Any]) -> tuple[Change, ...]:
-    found = [
-        Change(
-            address=each["address"],
-            kind=each["type"],
-            key=each.get("index"),
-            actions=tuple(each["change"]["actions"]),
-            values=each["change"]["before"] or each["change"]["after"] or {},
-        )
-        for each in plan.get("resource_changes", [])
-        if each["mode"] == "managed"
-    ]
-    return tuple(sorted(found, key=lambda change: change.address))
+def _change(told: Mapping[str, Any]) -> Change | None:
+    """A change as Terraform prints it; None where something is only read."""
+    if told["action"] == "read":
+        return None
+    resource = told["resource"]
+    return Change(resource["addr"], resource["resource_type"], resource["resource_key"], told["action"])
 
 
-def _resources(module: Mapping[str, Any]) -> list[dict[str, Any]]:
-    own = [each for each in module.get("resources", []) if each["mode"] == "managed"]
-    return own + [each for child in module.get("child_modules", []) for each in _resources(child)]
+def _instances(resource: Mapping[str, Any]) -> Iterator[tuple[str, dict[str, Any]]]:
+    """Address and attributes of each instance of a resource, but for those that were replaced and are not gone yet."""
+    prefix = f"{resource['module']}." if "module" in resource else ""
+    for each in resource["instances"]:
+        if "deposed" not in each:
+            index = f"[{json.dumps(each['index_key'])}]" if "index_key" in each else ""
+            yield f"{prefix}{resource['type']}.{resource['name']}{index}", each["attributes"]

@@ -75,7 +75,7 @@ async def machines(tmp_path: Path) -> Machines:
 
 async def test_a_plan_says_what_would_change_and_changes_nothing(machines: Machines) -> None:
     plan = await machines.terraform.plan({"vms": {"vm-1": "true", "vm-2": "true"}})
-    assert [(change.key, change.actions) for change in plan.changes] == [("vm-1", ("create",)), ("vm-2", ("create",))]
+    assert [(change.key, change.action) for change in plan.changes] == [("vm-1", "create"), ("vm-2", "create")]
     assert await machines.terraform.state() == {}
 
 
@@ -89,7 +89,7 @@ async def test_a_replacement_destroys(machines: Machines) -> None:
     await machines.make(**{"vm-1": "true"})
     (change,) = (await machines.terraform.plan({"vms": {"vm-1": "echo"}})).changes
     assert change.destroys
-    assert set(change.actions) == {"delete", "create"}
+    assert change.action == "replace"
 
 
 async def test_what_stays_as_it_is_is_no_step(machines: Machines) -> None:
