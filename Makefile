@@ -35,6 +35,7 @@ check: .venv/.developer ## Check format, style, types, imports, SQL, scripts and
 	.venv/bin/squawk allocator/sql/V*.sql allocator/sql/functions/*.sql
 	.venv/bin/shellcheck .ci/run .ci/images .ci/venv .ci/terraform .ci/terraform-settings
 	.venv/bin/shellcheck docker/prepare docker/wheels docker/terraform docker/debian-base docker/allocator/invite tests/images/plugin tests/images/postgres/*.sh
+	.venv/bin/shellcheck tests/support/ec2/power-on
 	.venv/bin/hadolint docker/*/Dockerfile tests/images/postgres/Dockerfile
 	.ci/terraform
 

@@ -29,9 +29,19 @@ DataDir = Annotated[
         help="Where all is kept. Left out: .lablink, here or in a directory above; made here if there is none.",
     ),
 ]
+Settings = Annotated[
+    list[str] | None,
+    typer.Option("--set", metavar="KEY=VALUE", help="A setting that differs from conf/, this time. May be repeated."),
+]
 
 
-def up(vms: Vms = 3, port: Port = 8000, data_dir: DataDir = None, transport: Transport = TransportName.direct) -> None:
+def up(
+    vms: Vms = 3,
+    port: Port = 8000,
+    data_dir: DataDir = None,
+    transport: Transport = TransportName.direct,
+    settings: Settings = None,
+) -> None:
     """Run all of LabLink on this machine: PostgreSQL, the allocator and real clients, until Ctrl-C.
 
     The data stays in the data directory, so the next start goes on where this one stopped. More --vms than last time
@@ -41,6 +51,7 @@ def up(vms: Vms = 3, port: Port = 8000, data_dir: DataDir = None, transport: Tra
 
     - `lablink up`
     - `lablink up --vms 5 --port 8123 --data-dir /tmp/try`
+    - `lablink up --set pool.lease_seconds=3600`
     """
     from allocator.cli.failures import CommandFailed
     from allocator.cli.output import console
@@ -52,4 +63,4 @@ def up(vms: Vms = 3, port: Port = 8000, data_dir: DataDir = None, transport: Tra
     if transport is TransportName.hub:
         raise CommandFailed("There is no hub yet. Leave --transport out: machines then speak to PostgreSQL.")
     directory = (data_dir or nearest() or Path(NAME)).absolute()
-    asyncio.run(run(Plan(directory, vms, port), Progress(console())))
+    asyncio.run(run(Plan(directory, vms, port, settings or ()), Progress(console())))

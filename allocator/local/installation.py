@@ -1,8 +1,9 @@
 """What one data directory holds besides the data: who may log in, what the allocator is told, how it is started."""
 
 import importlib
+import os
 import socket
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Iterator, Sequence
 from contextlib import asynccontextmanager, contextmanager
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,8 @@ class Installation:
     data_dir: Path
     port: int
     server: Server
+    settings: Sequence[str] = ()
+    """What differs from the usual, `key=value` each."""
 
     @property
     def url(self) -> str:
@@ -75,17 +78,22 @@ class Installation:
             "database.owner.password": self._secret(bootstrap.OWNER),
             "database.service.password": self._secret(bootstrap.SERVICE),
         }
-        lines = ["database=local", "pool=local", *(override(key, value) for key, value in settings.items())]
+        lines = [
+            "database=local",
+            "pool=local",
+            *(override(key, value) for key, value in settings.items()),
+            *self.settings,
+        ]
         self.logs.mkdir(mode=0o700, exist_ok=True)
         (self.data_dir / KEPT).write_text("\n".join(lines) + "\n")
 
     def allocator(self, listener: socket.socket) -> Child:
-        """The allocator as a child that accepts on `listener`."""
+        """The allocator as a child that accepts on `listener`; it finds the way to AWS as every AWS program does."""
         return Child(
             "The allocator",
             ["lablink", "serve", f"--data-dir={self.data_dir}", f"--fd={listener.fileno()}"],
             self.logs / "allocator.log",
-            environment(),
+            environment(**{name: value for name, value in os.environ.items() if name.startswith("AWS_")}),
             sockets=[listener.fileno()],
         )
 

@@ -8,7 +8,7 @@ import signal
 import socket
 import sys
 import time
-from collections.abc import Awaitable, Coroutine, Iterator
+from collections.abc import Awaitable, Coroutine, Iterator, Sequence
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -32,6 +32,8 @@ class Plan:
     data_dir: Path
     vms: int
     port: int
+    settings: Sequence[str] = ()
+    """What differs from the usual, `key=value` each."""
 
 
 async def up(plan: Plan, progress: Progress) -> None:
@@ -61,7 +63,7 @@ class Up:
             with self.progress.step("PostgreSQL") as step:
                 server = await coming
                 step.detail = f"version {server.version} on port {server.port}"
-            installation = Installation(self.plan.data_dir, self.plan.port, server)
+            installation = Installation(self.plan.data_dir, self.plan.port, server, self.plan.settings)
             with explained(self.plan.data_dir):
                 await self._prepare(installation, loading)
                 machines = Machines.of(installation)

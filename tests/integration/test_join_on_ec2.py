@@ -74,7 +74,7 @@ def instance(aws: str) -> str:
 
 @pytest.fixture
 def metadata(tmp_path: Path, instance: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MetadataService]:
-    with metadata_service(Signer.under(tmp_path / "certificates")) as service:
+    with metadata_service(MetadataService(Signer.under(tmp_path / "certificates"))) as service:
         service.describe(instance)
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
         yield service

@@ -56,6 +56,8 @@ class MetadataService:
     claims: dict[str, Any] = field(default_factory=dict)
     credentials: dict[str, str] = field(default_factory=lambda: CREDENTIALS)
     url: str = ""
+    role: str = ROLE
+    user_data: bytes | None = None
 
     def describe(self, instance: str, **changed: Any) -> None:
         """Be that instance, started a minute ago."""
@@ -63,43 +65,44 @@ class MetadataService:
         claims = {"instanceId": instance, "accountId": ACCOUNT, "region": REGION, "pendingTime": started}
         self.claims = {**claims, "version": "2017-09-30", **changed}
 
-    def answer(self, path: str) -> str | None:
+    def answer(self, path: str) -> bytes | None:
         """What is at a path."""
+        if path == "/latest/user-data":
+            return self.user_data
         document = json.dumps(self.claims, indent=2)
-        return {
+        text = {
             "dynamic/instance-identity/document": document,
             "dynamic/instance-identity/signature": self.signer.sign(document),
-            "meta-data/iam/security-credentials/": ROLE,
-            f"meta-data/iam/security-credentials/{ROLE}": json.dumps(self.credentials),
+            "meta-data/iam/security-credentials/": self.role,
+            f"meta-data/iam/security-credentials/{self.role}": json.dumps(self.credentials),
         }.get(path.removeprefix("/latest/"))
+        return None if text is None else text.encode()
 
 
 @contextmanager
-def metadata_service(signer: Signer) -> Iterator[MetadataService]:
-    """The service at a port of this machine."""
-    service = MetadataService(signer)
+def metadata_service(service: MetadataService, at: tuple[str, int] = ("127.0.0.1", 0)) -> Iterator[MetadataService]:
+    """The service at an address of this machine, or of the network that this thread is in."""
 
     class Handler(BaseHTTPRequestHandler):
         def do_PUT(self) -> None:
             asked = self.path == "/latest/api/token" and self.headers["X-aws-ec2-metadata-token-ttl-seconds"]
-            self._say(SESSION if asked else None)
+            self._say(SESSION.encode() if asked else None)
 
         def do_GET(self) -> None:
             known = self.headers["X-aws-ec2-metadata-token"] == SESSION
             self._say(service.answer(self.path) if known else None, 404 if known else 401)
 
-        def _say(self, text: str | None, otherwise: int = 400) -> None:
-            body = (text or "").encode()
-            self.send_response(otherwise if text is None else 200)
-            self.send_header("Content-Length", str(len(body)))
+        def _say(self, body: bytes | None, otherwise: int = 400) -> None:
+            self.send_response(otherwise if body is None else 200)
+            self.send_header("Content-Length", str(len(body or b"")))
             self.end_headers()
-            self.wfile.write(body)
+            self.wfile.write(body or b"")
 
         def log_message(self, format: str, *args: Any) -> None:  # noqa: A002
             return
 
-    with ThreadingHTTPServer(("127.0.0.1", 0), Handler) as server:
-        service.url = f"http://127.0.0.1:{server.server_port}"
+    with ThreadingHTTPServer(at, Handler) as server:
+        service.url = f"http://{at[0]}:{server.server_port}"
         thread = threading.Thread(target=server.serve_forever)
         thread.start()
         try:
