@@ -8,7 +8,7 @@ import shutil
 import stat
 import sys
 import tempfile
-from collections.abc import Iterable, Sequence
+from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -34,19 +34,23 @@ TOKEN_SECONDS = 600
 """Longer than any start takes; a client that comes later is invited anew."""
 
 
-def choose(present: Sequence[tuple[str, bool]], wanted: int) -> tuple[list[str], list[str]]:
+def choose(
+    present: Sequence[tuple[str, bool]], wanted: int, elsewhere: Collection[str] = ()
+) -> tuple[list[str], list[str]]:
     """Which machines to run and which to retire, given (name, lent now) of those that are in the database.
 
-    Whoever holds a machine keeps it, even if that makes more machines; missing ones get the lowest free numbers.
+    Whoever holds a machine keeps it, even if that makes more machines; missing ones get the lowest free numbers. What
+    is `elsewhere` is a fleet's: neither run nor retired here.
     """
-    ours = [(not lent, int(match[1]), name) for name, lent in present if (match := NAME.fullmatch(name))]
+    here = [(name, lent) for name, lent in present if name not in elsewhere]
+    ours = [(not lent, int(match[1]), name) for name, lent in here if (match := NAME.fullmatch(name))]
     room = max(wanted, sum(not free for free, _, _ in ours))
     ranked = [name for _, _, name in sorted(ours)]
     keep, surplus = ranked[:room], ranked[room:]
     number = 0
     while len(keep) < wanted:
         number += 1
-        if (name := f"vm-{number}") not in ranked:
+        if (name := f"vm-{number}") not in ranked and name not in elsewhere:
             keep.append(name)
     return sorted(keep, key=lambda name: int(name[3:])), surplus
 
@@ -67,7 +71,8 @@ class Machines:
         """Make the database know `wanted` machines, retiring and inviting; returns their names."""
         async with self.installation.owner() as connection:
             rows = await connection.fetch(PRESENT, POOL)
-            keep, surplus = choose([(row["hostname"], row["lent"]) for row in rows], wanted)
+            elsewhere = {row["hostname"] for row in await connection.fetch("SELECT hostname FROM fleet_vms")}
+            keep, surplus = choose([(row["hostname"], row["lent"]) for row in rows], wanted, elsewhere)
             for hostname in surplus:
                 await connection.execute("SELECT retire_vm($1)", hostname)
                 discard(self.home / hostname)

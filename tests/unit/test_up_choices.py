@@ -30,6 +30,13 @@ def test_whoever_has_a_machine_keeps_it_and_free_numbers_are_filled(
     assert choose(present, wanted) == (keep, surplus)
 
 
+def test_machines_of_a_fleet_are_left_alone() -> None:
+    present = [("vm-1", False), ("vm-2", True), ("vm-4", False)]
+
+    assert choose(present, 0, {"vm-1", "vm-2"}) == ([], ["vm-4"])
+    assert choose(present, 2, {"vm-1", "vm-2", "vm-3"}) == (["vm-4", "vm-5"], [])
+
+
 def test_a_child_that_dies_early_is_waited_for_longer_each_time_up_to_a_limit() -> None:
     back_off = BackOff()
 
