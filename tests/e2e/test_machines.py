@@ -11,6 +11,7 @@ from collections.abc import Iterator
 from pathlib import Path
 from urllib.parse import urlsplit
 
+import httpx
 import pytest
 
 from tests.support.certificates import Authority
@@ -21,11 +22,12 @@ from tests.support.ec2.network import Carrier, Way
 from tests.support.ec2.region import Region
 from tests.support.metadata import ACCOUNT, REGION, Signer
 from tests.support.person import Person
-from tests.support.service import DESKTOP_LINE
+from tests.support.service import DESKTOP_LINE, NO_TLS
 from tests.support.terraform import environment_in
 from tests.support.up import LABLINK, RunningUp, open_directory, running_up, until
 
 LIMIT_SECONDS = 240.0
+LOOK_EVERY = 0.5
 DESKTOP_CODES = "/opt/google/chrome-remote-desktop/codes"
 SESSION = "/var/lib/lablink/session"
 
@@ -109,7 +111,7 @@ def said(command: subprocess.Popen[str]) -> str:
 
 def statuses(up: RunningUp) -> dict[str, str]:
     """The status of each machine that is not retired."""
-    return {vm["hostname"]: vm["status"] for vm in up.json("vms", "list")}
+    return {vm["hostname"]: vm["status"] for vm in httpx.get(f"{up.url}/api/v1/vms", verify=NO_TLS).json()}
 
 
 def all_come(up: RunningUp, region: Region, *hostnames: str) -> None:
@@ -119,7 +121,7 @@ def all_come(up: RunningUp, region: Region, *hostnames: str) -> None:
         region.check()
         return {statuses(up).get(hostname) for hostname in hostnames} == {"available"}
 
-    until(available, f"{', '.join(hostnames)} to be available", LIMIT_SECONDS)
+    until(available, f"{', '.join(hostnames)} to be available", LIMIT_SECONDS, LOOK_EVERY)
 
 
 def test_machines_come_are_lent_and_go_and_nothing_is_left_of_them(
@@ -158,7 +160,7 @@ def test_machines_come_are_lent_and_go_and_nothing_is_left_of_them(
     assert up.json("vms", "show", free)["status"] == "retired"
 
     going = typed(up, "destroy", "--yes", "--drain", "--json")
-    until(lambda: up.json("vms", "show", adas)["draining"], f"{adas} to be lent to nobody else")
+    until(lambda: up.json("vms", "show", adas)["draining"], f"{adas} to be lent to nobody else", every=LOOK_EVERY)
     assert ada.lease()["status"] == "active"
     ada.gives_back()
     assert json.loads(said(going))["remove"] == [adas]

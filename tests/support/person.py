@@ -9,6 +9,8 @@ import httpx
 from tests.support.service import NO_TLS
 from tests.support.up import until
 
+LOOK_EVERY = 0.2
+
 
 class Person:
     """One person, whose browser remembers their lease."""
@@ -32,7 +34,7 @@ class Person:
             found = re.search(r"<h1[^>]*>(.*?)</h1>", text)
             return unescape(text) if found and unescape(found[1]) == headline else None
 
-        return until(page, f"{headline!r} on the page of {self.email}", seconds)
+        return until(page, f"{headline!r} on the page of {self.email}", seconds, LOOK_EVERY)
 
     def lease(self) -> dict[str, Any]:
         """What the API says of it."""

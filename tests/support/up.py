@@ -37,12 +37,12 @@ def free_port() -> int:
         return int(probe.getsockname()[1])
 
 
-def until(found: Callable[[], T | None], what: str, seconds: float = LIMIT_SECONDS) -> T:
+def until(found: Callable[[], T | None], what: str, seconds: float = LIMIT_SECONDS, every: float = LOOK_EVERY) -> T:
     """The first answer of `found` that is true; fails, saying `what` was waited for, when there is none in time."""
     give_up = time.monotonic() + seconds
     while not (answer := found()):
         assert time.monotonic() < give_up, f"waited {seconds:.0f} s for {what}"
-        time.sleep(LOOK_EVERY)
+        time.sleep(every)
     return answer
 
 

@@ -11,7 +11,7 @@ from tests.support.cloud import Aws
 from tests.support.ec2.instance import Instance, Surroundings, switched_on
 from tests.support.metadata import MetadataService
 
-LOOK_EVERY = 0.2
+LOOK_EVERY = 0.3
 
 
 @dataclass(slots=True)
@@ -20,9 +20,13 @@ class Region:
 
     aws: Aws
     around: Surroundings
+    _ec2: Any = field(init=False)
     _running: dict[str, tuple[Instance, ExitStack]] = field(default_factory=dict)
     _closed: threading.Event = field(default_factory=threading.Event)
     _trouble: Exception | None = None
+
+    def __post_init__(self) -> None:
+        self._ec2 = self.aws.client("ec2")
 
     @contextmanager
     def open(self) -> Iterator[Self]:
@@ -63,7 +67,7 @@ class Region:
 
     def _look(self) -> None:
         filters = [{"Name": "instance-state-name", "Values": ["running"]}]
-        groups = self.aws.client("ec2").describe_instances(Filters=filters)["Reservations"]
+        groups = self._ec2.describe_instances(Filters=filters)["Reservations"]
         made = {each["InstanceId"]: each for group in groups for each in group["Instances"]}
         for instance in self.running - made.keys():
             self._switch_off(instance)
@@ -81,8 +85,8 @@ class Region:
 
     def _known_of(self, made: dict[str, Any]) -> MetadataService:
         """What its metadata service says, as EC2 knows it."""
-        instance, ec2 = made["InstanceId"], self.aws.client("ec2")
-        given = ec2.describe_instance_attribute(InstanceId=instance, Attribute="userData")["UserData"]["Value"]
+        instance = made["InstanceId"]
+        given = self._ec2.describe_instance_attribute(InstanceId=instance, Attribute="userData")["UserData"]["Value"]
         role = made["IamInstanceProfile"]["Arn"].rpartition("/")[2]
         known = MetadataService(self.around.signer, role=role, user_data=base64.b64decode(given))
         known.describe(instance, pendingTime=made["LaunchTime"].strftime("%Y-%m-%dT%H:%M:%SZ"))
