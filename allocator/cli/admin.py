@@ -17,7 +17,7 @@ NO_VM = "There is no VM {}. See which there are: lablink vms list --all"
 
 VM = """
     SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
-           v.epoch, h.seen_at, v.updated_at, v.created_at, v.id, nullif(v.draining, false) AS draining
+           v.epoch, h.seen_at, v.updated_at, v.created_at, v.id, v.draining
     FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
 """
 
@@ -51,6 +51,11 @@ EVENT = "SELECT e.id, e.at, e.actor, e.db_role, e.kind, e.hostname, e.lease_id, 
 async def limit_lock_waits(connection: Connection, seconds: float) -> None:
     """Let no statement of this connection wait longer for a lock than that."""
     await connection.execute("SELECT set_config('lock_timeout', $1, false)", f"{seconds}s")
+
+
+async def of_fleet(connection: Connection, hostname: str) -> bool:
+    """Whether Terraform makes the machine of that name."""
+    return await _value(connection, bool, "SELECT EXISTS (SELECT FROM fleet_vms WHERE hostname = $1)", hostname)
 
 
 async def clock(connection: Connection) -> datetime:

@@ -60,7 +60,7 @@ def list_admins(as_json: Json = False, data_dir: DataDir = None, settings: Setti
     from allocator.cli import admin, output
 
     async def work(connection: "Connection") -> None:
-        rows = [row | {"expired": row["expired"] or None} for row in await admin.admins(connection)]
+        rows = await admin.admins(connection)
         output.show_rows(rows, COLUMNS, now=await admin.clock(connection), empty=NONE, as_json=as_json)
 
     run_on_database(work, data_dir, settings)

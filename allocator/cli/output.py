@@ -137,12 +137,12 @@ def show_change(change: Row, sentence: str, *, as_json: bool) -> None:
 
 
 def table(rows: Iterable[Row], columns: Mapping[str, str], *, now: datetime) -> Table:
-    """Rows under titles; a column in which nothing stands is left out.
+    """Rows under titles; a column in which nothing stands, or no throughout, is left out.
 
     Long values are folded, never cut off. Only a lease's id is shortened: commands know it by its beginning, too.
     """
     listed = list(rows)
-    used = {key: title for key, title in columns.items() if any(row[key] not in NOTHING for row in listed)}
+    used = {key: title for key, title in columns.items() if any(_stands(row[key]) for row in listed)}
     return Table(list(used.values()), [[_one_line(cell(_short(row[key]), now)) for key in used] for row in listed])
 
 
@@ -152,9 +152,14 @@ def facts(thing: Row, titles: Mapping[str, str], *, now: datetime) -> Grid:
     made.add_column(style="bold", no_wrap=True)
     made.add_column(overflow="fold")
     for key, title in titles.items():
-        if thing[key] not in NOTHING:
+        if _stands(thing[key]):
             made.add_row(title, cell(thing[key], now))
     return made
+
+
+def _stands(value: object) -> bool:
+    """Whether there is something to say: a 0 is, a no is not."""
+    return value is not False and value not in NOTHING
 
 
 def cell(value: object, now: datetime) -> Text:

@@ -13,7 +13,18 @@ async def test_a_machine_drains_until_it_is_returned(database: Database) -> None
 
     assert "lablink vms return vm-1" in drained.stdout
     assert (row["status"], row["draining"]) == ("available", True)
-    assert (await answer(database, "vms", "list"))[0]["draining"] is None
+    assert (await answer(database, "vms", "list"))[0]["draining"] is False
+
+
+async def test_a_machine_of_the_fleet_is_invited_by_nobody_else(database: Database) -> None:
+    owner = await database.connect("lablink")
+    await owner.execute("INSERT INTO fleet_vms (hostname) VALUES ('vm-1')")
+
+    refused = await lablink(database, "vms", "invite", "vm-1")
+
+    assert refused.returncode == 1
+    assert "lablink fleet replace vm-1" in refused.stderr
+    assert await owner.fetchval("SELECT count(*) FROM join_tokens") == 0
 
 
 async def test_without_a_fleet_a_command_says_how_to_have_one(database: Database) -> None:

@@ -95,6 +95,15 @@ async def test_a_pool_that_is_not_there_does_not_grow(owner: asyncpg.Connection)
         await owner.execute("INSERT INTO fleet_vms (hostname, pool) VALUES ('vm-1', 'nothing')")
 
 
+async def test_a_machine_that_is_there_keeps_its_pool(owner: asyncpg.Connection) -> None:
+    await owner.execute("INSERT INTO pools (name) VALUES ('gpu')")
+    [hostname] = await owner.fetchval(GROW, 1)
+    await owner.execute("UPDATE fleet_vms SET pool = 'gpu'")
+    await made(owner, hostname)
+    with refused("23514"):
+        await owner.execute("UPDATE fleet_vms SET pool = 'default'")
+
+
 async def test_shrinking_lets_go_of_what_is_out_of_service_then_of_what_is_idle_longest(
     database: Database, owner: asyncpg.Connection
 ) -> None:

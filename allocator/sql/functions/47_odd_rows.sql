@@ -49,6 +49,10 @@ CREATE OR REPLACE TRIGGER fleet_odd_name_trigger BEFORE INSERT OR UPDATE ON flee
     FOR EACH ROW WHEN (NEW.hostname !~ '^[a-z0-9]([a-z0-9-]{0,61}[a-z0-9])?$') EXECUTE FUNCTION refuse_row(
     'fleet_vms_hostname_is_a_name', 'that cannot be the name of a machine in the cloud',
     'Use small letters, digits and hyphens inside, 63 at most: vm-7');
+CREATE OR REPLACE TRIGGER fleet_odd_pool_trigger BEFORE UPDATE ON fleet_vms
+    FOR EACH ROW WHEN (NEW.pool <> OLD.pool AND OLD.instance_id IS NOT NULL AND NEW.instance_id = OLD.instance_id) EXECUTE FUNCTION
+    refuse_row('fleet_vms_pool_fkey', 'a machine that is there keeps its pool',
+    'Let it go, and another come: SET wanted = false and lablink fleet apply, then lablink fleet grow 1 --pool NAME');
 CREATE OR REPLACE TRIGGER fleet_odd_reboots_trigger BEFORE INSERT OR UPDATE ON fleet_vms
     FOR EACH ROW WHEN (NEW.reboots NOT BETWEEN 0 AND 3) EXECUTE FUNCTION refuse_row('fleet_vms_reboots_are_few',
     'a machine is rebooted three times at most', 'Let it be rebooted again: SET reboots = 0. Or: lablink fleet replace HOSTNAME');
