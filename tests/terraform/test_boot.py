@@ -74,8 +74,8 @@ def test_a_container_that_is_a_machine_has_the_rights_that_it_has_in_compose(
     [run] = re.findall(r"docker run .*", boot["write_files"][0]["content"].replace("\\\n", ""))
     words = run.split()
     given = [(words[at], words[at + 1]) for at, word in enumerate(words) if word.startswith("--")]
-    machine = evaluated(f'yamldecode(file("{CHECKOUT}/docker/compose.yaml"))', tmp_path, terraform_environment)
-    allowed = machine["x-machine"]
+    machine = evaluated(f'yamldecode(file("{CHECKOUT}/docker/machine.yaml"))', tmp_path, terraform_environment)
+    allowed = machine["services"]["machine"]
 
     assert [right for option, right in given if option == "--cap-drop"] == allowed["cap_drop"]
     assert [right for option, right in given if option == "--cap-add"] == allowed["cap_add"]
