@@ -52,7 +52,8 @@ END = """
     WHERE id = $1 AND status IN ('waiting', 'running')
 """
 RUNNING = """
-    SELECT kind, started_by, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS since
+    SELECT kind, started_by, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS since,
+           ' (' || (to_jsonb(operations) ->> 'step') || coalesce(', ' || done || ' of ' || total, '') || ')' AS at
     FROM operations WHERE status = 'running' ORDER BY id DESC LIMIT 1
 """
 
@@ -187,7 +188,7 @@ async def _who(rows: Connection) -> str:
     other = await rows.fetchrow(RUNNING)
     if other is None:
         return "The database is being migrated, or an operation begins or ends at this moment: try again."
-    began = f"since {other['since']} UTC, started by {other['started_by']}"
+    began = f"since {other['since']} UTC, started by {other['started_by']}{other['at'] or ''}"
     return f"One operation runs at a time, and a {other['kind']} runs {began}: try again when it has ended."
 
 

@@ -61,8 +61,8 @@ WORDS = {
 SENTENCES = {
     "missing": "{name} is missing.",
     "extra_forbidden": "{name} is no field of this request: leave it out.",
-    "union_tag_not_found": "kind is missing.",
-    "union_tag_invalid": "kind must be one of {expected_tags}.",
+    "union_tag_not_found": "{name} is missing.",
+    "union_tag_invalid": "{name} must be one of {expected_tags}.",
     "greater_than_equal": "{name} must be {ge} at least.",
     "less_than_equal": "{name} may be {le} at most.",
     "string_type": "{name} must be text.",
@@ -161,7 +161,7 @@ def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:
     """What FastAPI refused. What was sent is not repeated: it may hold a code."""
     if any(each["type"] == "json_invalid" for each in found):
         return NOT_JSON
-    fields = [FieldProblem(field=_name(each["loc"]), detail=_sentence(each)) for each in found]
+    fields = [FieldProblem(field=_field(each), detail=_sentence(each)) for each in found]
     return Problem(
         type=type_of(InvalidRequest),
         title=InvalidRequest.title,
@@ -174,7 +174,13 @@ def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:
 def _sentence(found: Mapping[str, Any]) -> str:
     """What is wrong with one field, as a sentence that also stands alone."""
     sentence = SENTENCES.get(found["type"], "{name} is not as it must be: see /docs.")
-    return sentence.format(name=_name(found["loc"]), **found.get("ctx", {}))
+    return sentence.format(name=_field(found), **found.get("ctx", {}))
+
+
+def _field(found: Mapping[str, Any]) -> str:
+    """The field that it is about: of something that may be one of several kinds, the one that says which."""
+    says_which = found.get("ctx", {}).get("discriminator")
+    return says_which.strip("'") if says_which else _name(found["loc"])
 
 
 def _name(location: Sequence[int | str]) -> str:

@@ -19,8 +19,6 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any, Literal
 
-import python_terraform  # type: ignore[import-untyped]
-
 from allocator.fleet.process import Run, Terminal
 from allocator.fleet.refusals import StateLocked, TerraformFailed, TerraformMissing, refusal
 
@@ -74,6 +72,8 @@ class Terraform:
     """One root module, copied into a private working directory of ours, where Terraform may write."""
 
     def __init__(self, root: Path, work: Path, environment: Mapping[str, str] = os.environ) -> None:
+        import python_terraform  # type: ignore[import-untyped]  # a service without a fleet starts without it
+
         self._origin = root
         self._root = work / "terraform" / root.name
         self._work = work
@@ -85,6 +85,7 @@ class Terraform:
         }
         self.lock_seconds = 10
         """How long somebody else's lock on the state is waited for."""
+        self._flag = python_terraform.IsFlagged
         self._words = python_terraform.Terraform(working_dir=str(self._root), terraform_bin_path="terraform")
         self._terminal = Terminal(work)
         self._killed: Run | None = None
@@ -101,7 +102,7 @@ class Terraform:
         except OSError as error:
             raise TerraformFailed("init", f"{self._work} cannot be written ({error.strerror})") from error
         settings = self._private("backend.tfbackend", "".join(f"{k} = {json.dumps(v)}\n" for k, v in backend.items()))
-        await self._run("init", backend_config=str(settings), reconfigure=python_terraform.IsFlagged)
+        await self._run("init", backend_config=str(settings), reconfigure=self._flag)
 
     def adopt(self, things: Mapping[str, str]) -> None:
         """Have the next plan take over what is there already: the cloud's id of each, by address."""
@@ -123,12 +124,12 @@ class Terraform:
 
     async def unlock(self, lock: str) -> None:
         """Take a lock away that nobody holds any more. Raises TerraformFailed."""
-        await self._answer("force-unlock", lock, force=python_terraform.IsFlagged)
+        await self._answer("force-unlock", lock, force=self._flag)
 
     async def _plan(self, variables: Mapping[str, Any], replace: Sequence[str], destroy: bool) -> Plan:
         path = self._work / "plan"
         values = self._private("variables.tfvars.json", json.dumps(variables))
-        options = {"replace": list(replace), "destroy": python_terraform.IsFlagged if destroy else None}
+        options = {"replace": list(replace), "destroy": self._flag if destroy else None}
         options |= {"out": str(path), "var_file": str(values), "lock_timeout": f"{self.lock_seconds}s"}
         async with self._lines("plan", **options) as lines:
             found = [_change(line["change"]) async for line in lines if line.get("type") == "planned_change"]
@@ -177,7 +178,7 @@ class Terraform:
     @asynccontextmanager
     async def _lines(self, command: str, *words: str, **options: Any) -> AsyncIterator[AsyncIterator[dict[str, Any]]]:
         """What the command prints, as it comes; it has ended with the block. Raises TerraformFailed."""
-        argv = self._words.generate_cmd_string(command, *words, json=python_terraform.IsFlagged, **options)
+        argv = self._words.generate_cmd_string(command, *words, json=self._flag, **options)
         try:
             process = await self._terminal.start(argv, self._root, self._environment)
         except FileNotFoundError as error:

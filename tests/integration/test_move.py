@@ -112,6 +112,7 @@ async def test_machines_and_people_go_on_on_the_new_server(database: Database, t
     vm = await some_life(database)
     owner = await database.connect()
     await owner.execute("SELECT invite_vm('vm-9', 'default', $1, 3600)", TOKEN)
+    await owner.execute("SELECT add_admin('ada', $1, 1)", TOKEN)
     epoch, lease = await owner.fetchrow("SELECT epoch, lease_id FROM vms") or (0, None)
     events = await owner.fetchval("SELECT count(*) FROM events")
     await owner.close()
@@ -129,6 +130,8 @@ async def test_machines_and_people_go_on_on_the_new_server(database: Database, t
     assert CODE in (claimed["secrets"] or claimed["line"])
     new = await there.connect()
     assert await new.fetchval("SELECT count(*) FROM join_tokens WHERE role IS NULL") == 1
+    assert await new.fetchval("SELECT admin_of($1)", TOKEN) == "ada"
+    assert await new.fetchval("SELECT count(*) FROM events WHERE kind = 'admin.added'") == 1
     assert await new.fetchval("SELECT count(*) FROM events") >= events
     assert [each for each in await promises(there.dsn("lablink")) if each.wrong and each.rule != "history"] == []
     assert (await ask(await there.connect("lablink_app"), CYD))["outcome"] == "created"

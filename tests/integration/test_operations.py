@@ -28,10 +28,11 @@ async def test_a_run_is_a_row_with_progress_and_a_result(database: Database) -> 
         await operation.progress(3, 7, "public.vms")
         (row,) = await rows(database)
         assert (row["status"], row["done"], row["total"], row["started_by"]) == ("running", 3, 7, "ada")
+        assert row["step"] == "public.vms"
         operation.result = {"size": 12}
 
     (row,) = await rows(database)
-    assert (row["status"], json.loads(row["result"])) == ("done", {"size": 12})
+    assert (row["status"], row["step"], json.loads(row["result"])) == ("done", None, {"size": 12})
 
 
 async def test_a_run_that_fails_says_why(database: Database) -> None:
@@ -72,6 +73,14 @@ async def test_a_second_run_is_refused_with_what_runs_and_since_when(database: D
         pass
 
 
+async def test_who_is_refused_reads_how_far_the_other_is(database: Database) -> None:
+    async with begin(database, "fleet grow") as operation:
+        await operation.progress(3, 7, "create: vm-3")
+        with pytest.raises(OperationRefused, match=r"started by ada \(create: vm-3, 3 of 7\): try again"):
+            async with begin(database):
+                pytest.fail("two ran at once")
+
+
 async def test_what_a_killed_process_left_running_is_closed_by_the_next_run(database: Database) -> None:
     async with begin(database) as killed:
         for connection in (killed.lock, killed.rows):
@@ -84,10 +93,44 @@ async def test_what_a_killed_process_left_running_is_closed_by_the_next_run(data
 
 async def test_one_runs_at_a_time_in_a_database_of_the_first_version_too(database: Database) -> None:
     await migrate.downgrade(database.dsn("lablink"), "1")
-    async with begin(database):
+    async with begin(database) as operation:
+        await operation.progress(1, 1, "a step, of which that version knows nothing")
         with pytest.raises(OperationRefused):
             async with begin(database):
                 pytest.fail("two ran at once")
+
+
+async def test_who_waits_stands_in_nobodys_way_and_goes_on_when_it_is_its_turn(database: Database) -> None:
+    async with begin(database, "fleet shrink") as waits:
+        await waits.step_aside()
+        async with begin(database, "backup"):
+            assert [row["status"] for row in await rows(database)] == ["waiting", "running"]
+            turn = asyncio.create_task(waits.go_on())
+            with pytest.raises(OperationRefused, match="a backup runs"):
+                async with begin(database):
+                    pytest.fail("two ran at once")
+        await turn
+        with pytest.raises(OperationRefused, match="a fleet shrink runs"):
+            async with begin(database):
+                pytest.fail("two ran at once")
+
+    assert [row["status"] for row in await rows(database)] == ["done", "done"]
+
+
+@pytest.mark.parametrize("goes_on", [True, False])
+async def test_who_is_cut_off_while_it_waits_is_closed_by_the_next_run_unless_it_goes_on(
+    database: Database, goes_on: bool
+) -> None:
+    async with begin(database, "fleet shrink") as waits:
+        await waits.step_aside()
+        for connection in (waits.lock, waits.rows):
+            connection.terminate()
+        async with begin(database):
+            assert [row["error"] for row in await rows(database)] == ["interrupted", None]
+        if goes_on:
+            await waits.go_on()
+
+    assert (await rows(database))[0]["status"] == ("done" if goes_on else "failed")
 
 
 async def test_no_run_begins_while_the_database_is_migrated(database: Database) -> None:

@@ -1,5 +1,7 @@
 """What is counted and read about machines in the cloud without asking anybody."""
 
+import subprocess
+import sys
 from datetime import UTC, datetime
 
 import pytest
@@ -60,3 +62,10 @@ def test_a_lock_is_our_own_when_it_was_made_here_by_the_run_that_was_killed(
 
 def test_a_lock_that_says_nothing_is_nobodys() -> None:
     assert not StateLocked("plan", "Error acquiring the state lock").is_of("", 0)
+
+
+def test_a_service_starts_without_what_only_a_fleet_needs() -> None:
+    program = "import sys, allocator.server; print({'boto3', 'python_terraform'} & sys.modules.keys())"
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, check=True)
+
+    assert done.stdout == "set()\n"
