@@ -121,7 +121,11 @@ def all_come(up: RunningUp, region: Region, *hostnames: str) -> None:
         region.check()
         return {statuses(up).get(hostname) for hostname in hostnames} == {"available"}
 
-    until(available, f"{', '.join(hostnames)} to be available", LIMIT_SECONDS, LOOK_EVERY)
+    try:
+        until(available, f"{', '.join(hostnames)} to be available", LIMIT_SECONDS, LOOK_EVERY)
+    except AssertionError as error:
+        error.add_note(region.told())
+        raise
 
 
 def test_machines_come_are_lent_and_go_and_nothing_is_left_of_them(

@@ -52,7 +52,6 @@ def build_image(directory: Path, authority: Authority) -> Path:
     _write(directory / "usr/local/bin/python3", PEOPLES_PYTHON).chmod(0o755)
     _write(directory / "etc/systemd/system.conf.d/python.conf", MANAGER)
     _write(directory / f"etc/ssl/certs/{_hash(authority)}.0", authority.file.read_text())
-    _write(directory / "etc/systemd/journald.conf.d/console.conf", "[Journal]\nForwardToConsole=yes\n")
     return directory
 
 

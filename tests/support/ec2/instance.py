@@ -35,6 +35,12 @@ class Instance:
         """A file of its disk."""
         return Path(f"/proc/{self.pid}/root") / path.lstrip("/")
 
+    def told(self) -> str:
+        """Its console and its journal, for whoever must find out why it did not come."""
+        command = ["nsenter", f"--target={self.pid}", "--all", "journalctl", "--no-pager", "--lines=40"]
+        done = subprocess.run(command, capture_output=True, text=True, timeout=LIMIT_SECONDS, check=False)
+        return f"{self.id}:\n{self.console.read_text()}{done.stdout}{done.stderr}"
+
 
 @dataclass(frozen=True, slots=True)
 class Surroundings:

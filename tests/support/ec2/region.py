@@ -55,6 +55,10 @@ class Region:
         """Which instances are switched on."""
         return set(self._running)
 
+    def told(self) -> str:
+        """What every instance that is switched on has to say."""
+        return "\n".join(instance.told() for instance, _ in list(self._running.values()))
+
     def _look_after(self) -> None:
         try:
             while not self._closed.wait(LOOK_EVERY):
