@@ -1,6 +1,7 @@
 """`lablink fleet plan, apply, grow, shrink, replace, destroy, unlock`: whatever may change machines."""
 
 from typing import TYPE_CHECKING, Annotated
+from uuid import UUID
 
 import typer
 
@@ -122,7 +123,7 @@ def destroy(
 
 
 def unlock(
-    lock: Annotated[str, typer.Argument(metavar="ID", help="The lock's ID, as the refusal says it.")],
+    lock: Annotated[UUID, typer.Argument(metavar="ID", help="The lock's ID, as the refusal says it.")],
     yes: Yes = False,
     data_dir: DataDir = None,
     settings: Settings = None,
@@ -140,7 +141,7 @@ def unlock(
 
     async def work(run: "Run") -> None:
         await run.terraform.init(run.fleet.backend)
-        await run.terraform.unlock(lock)
+        await run.terraform.unlock(str(lock))
 
     run_fleet(Act("fleet unlock", work), data_dir, settings)
     say("The state is unlocked. Say again what was refused.")
