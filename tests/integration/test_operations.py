@@ -133,6 +133,15 @@ async def test_who_is_cut_off_while_it_waits_is_closed_by_the_next_run_unless_it
     assert (await rows(database))[0]["status"] == ("done" if goes_on else "failed")
 
 
+async def test_a_version_that_knows_no_waiting_finds_who_waited_interrupted(database: Database) -> None:
+    owner = await database.connect()
+    await owner.execute("INSERT INTO operations (kind, status) VALUES ('fleet shrink', 'waiting')")
+
+    await migrate.downgrade(database.dsn("lablink"), "6")
+
+    assert [(row["status"], row["error"]) for row in await rows(database)] == [("failed", "interrupted")]
+
+
 async def test_no_run_begins_while_the_database_is_migrated(database: Database) -> None:
     owner = await database.connect()
     async with owner.transaction():
