@@ -6,8 +6,10 @@ accounts, a network and a systemd of its own, which boots with the user-data tha
 
 import json
 import os
+import signal
 import subprocess
 from collections.abc import Iterator
+from contextlib import contextmanager
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -92,21 +94,28 @@ def people(up: RunningUp) -> Iterator[list[Person]]:
 
 def fleet(up: RunningUp, *words: str) -> dict[str, list[str]]:
     """What `lablink fleet …` says that it has done."""
-    done: dict[str, list[str]] = json.loads(said(typed(up, *words, "--json")))
-    return done
+    with typed(up, *words) as command:
+        return said(command)
 
 
-def typed(up: RunningUp, *words: str) -> subprocess.Popen[str]:
-    """`lablink fleet …`, under way."""
-    command = [str(LABLINK), "fleet", *words, f"--data-dir={up.data_dir}"]
-    return subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE)
+@contextmanager
+def typed(up: RunningUp, *words: str) -> Iterator[subprocess.Popen[str]]:
+    """`lablink fleet …`, under way; at the end of the block it is asked to end, if it has not."""
+    command = [str(LABLINK), "fleet", *words, "--json", f"--data-dir={up.data_dir}"]
+    with subprocess.Popen(command, text=True, stdout=subprocess.PIPE, stderr=subprocess.PIPE) as process:
+        try:
+            yield process
+        finally:
+            process.send_signal(signal.SIGINT)
+            process.wait(LIMIT_SECONDS)  # for the terraform that it started, as well
 
 
-def said(command: subprocess.Popen[str]) -> str:
-    """What it says, once it is done."""
+def said(command: subprocess.Popen[str]) -> dict[str, list[str]]:
+    """What it says that it has done, once it has."""
     told, complained = command.communicate(timeout=LIMIT_SECONDS)
     assert command.returncode == 0, complained
-    return told
+    done: dict[str, list[str]] = json.loads(told)
+    return done
 
 
 def statuses(up: RunningUp) -> dict[str, str]:
@@ -152,7 +161,8 @@ def test_machines_come_are_lent_and_go_and_nothing_is_left_of_them(
     assert ada.lease()["status"] == "active"
     assert region.instance(adas).disk(f"{SESSION}/found").exists()
     [free] = {"vm-1", "vm-2", "vm-3", "vm-4", "vm-5"} - {*gone, adas}
-    assert region.running == {region.instance(adas).id, region.instance(free).id}
+    stay = {region.instance(adas).id, region.instance(free).id}
+    until(lambda: region.running == stay, "three instances to be switched off")
 
     bob.asks(DESKTOP_LINE)
     bob.sees("Your machine is ready")
@@ -163,11 +173,11 @@ def test_machines_come_are_lent_and_go_and_nothing_is_left_of_them(
     assert (bob.lease()["status"], bob.lease()["failure"]) == ("failed", "vm-deleted")
     assert up.json("vms", "show", free)["status"] == "retired"
 
-    going = typed(up, "destroy", "--yes", "--drain", "--json")
-    until(lambda: up.json("vms", "show", adas)["draining"], f"{adas} to be lent to nobody else", every=LOOK_EVERY)
-    assert ada.lease()["status"] == "active"
-    ada.gives_back()
-    assert json.loads(said(going))["remove"] == [adas]
+    with typed(up, "destroy", "--yes", "--drain") as going:
+        until(lambda: up.json("vms", "show", adas)["draining"], f"{adas} to be lent to nobody else", every=LOOK_EVERY)
+        assert ada.lease()["status"] == "active"
+        ada.gives_back()
+        assert said(going)["remove"] == [adas]
     ada.sees("This lease is over")
     nothing_is_left(aws, up, region)
 
