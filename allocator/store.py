@@ -199,8 +199,7 @@ class Store:
     async def enrol_instance(self, join_token: str, verifier: str, instance: Instance | None) -> Enrolled:
         """Let a machine in that has shown to be `instance`, without which none of the fleet is. Raises JoinRefused."""
         shown = (instance.id, instance.started_at) if instance else (None, None)
-        query = "SELECT * FROM enrol_instance($1, $2, $3, $4)"
-        rows = await self._ask(query, sha256(join_token), verifier, *shown)
+        rows = await self._ask("SELECT * FROM enrol_instance($1, $2, $3, $4)", sha256(join_token), verifier, *shown)
         return Enrolled(**rows[0])
 
     async def note_refused_join(self, join_token: str, instance: str | None, why: str) -> None:
@@ -224,14 +223,14 @@ class Store:
 
     async def operations(self, limit: int) -> list[OperationView]:
         """The newest runs of something long, the newest first."""
-        return [_run(row) for row in await self._ask(f"{OPERATION} ORDER BY id DESC LIMIT $1", limit)]
+        return [OperationView.of(dict(row)) for row in await self._ask(f"{OPERATION} ORDER BY id DESC LIMIT $1", limit)]
 
     async def operation(self, number: int) -> OperationView:
         """One of them. Raises NoSuchOperation."""
         rows = await self._ask(f"{OPERATION} WHERE id = $1", number)
         if not rows:
             raise errors.NoSuchOperation
-        return _run(rows[0])
+        return OperationView.of(dict(rows[0]))
 
     async def fleet(self) -> list[FleetVmView]:
         """Every machine of the fleet."""
@@ -295,10 +294,6 @@ class Store:
 
 async def _leave_as_it_is(_connection: Connection) -> None:
     """Every statement is a transaction of its own and leaves nothing behind; asking for a reset would cost a trip."""
-
-
-def _run(row: asyncpg.Record) -> OperationView:
-    return OperationView(**dict(row) | {"result": json.loads(row["result"] or "null")})
 
 
 def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:

@@ -1,5 +1,6 @@
 """What the service reads from the database, as values."""
 
+import json
 from collections.abc import Mapping
 from dataclasses import dataclass
 from datetime import datetime
@@ -147,6 +148,11 @@ class OperationView:
     step: str | None
     result: object
     error: str | None
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """From its row, whose result is JSON."""
+        return cls(**dict(row) | {"result": json.loads(row["result"] or "null")})
 
 
 @dataclass(frozen=True, slots=True)
