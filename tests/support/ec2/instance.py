@@ -17,7 +17,8 @@ from tests.support.metadata import MetadataService, Signer, metadata_service
 
 POWER_ON = Path(__file__).with_name("power-on")
 NAMESPACES = ["--pid", "--fork", "--kill-child", "--mount", "--uts", "--ipc", "--net", "--time"]
-CGROUPS = "mount -t cgroup2 cgroup2 /sys/fs/cgroup && find /sys/fs/cgroup/$0 -depth -type d -delete"
+CGROUPS = "mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d $0 ] || find $0 -depth -type d -delete"
+"""Removes the control groups of an instance that is off."""
 PROGRAMS = ("terraform", "unshare", "ip", "openssl")
 SYSTEMD = Path("/lib/systemd/systemd")
 LIMIT_SECONDS = 20.0
@@ -95,7 +96,7 @@ def _process(name: str, image: Path, place: Path, console: Path) -> Iterator[sub
         for pid in _children_of(process):
             os.kill(pid, signal.SIGKILL)  # its process 1: the kernel ends all others before it lets that go
         process.communicate(timeout=LIMIT_SECONDS)
-        subprocess.run(["unshare", "--mount", "sh", "-c", CGROUPS, f"lablink-{name}"], check=True)
+        subprocess.run(["unshare", "--mount", "sh", "-ec", CGROUPS, f"lablink-{name}"], check=True)
 
 
 def _children_of(process: subprocess.Popen[str]) -> list[int]:
