@@ -199,7 +199,14 @@ def _parser() -> argparse.ArgumentParser:
         epilog="Exit codes: 0 stopped by a signal, 1 it said why, 77 the machine needs a new join token.",
     )
     commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
-    install = commands.add_parser("install", help="set this machine up with systemd, and start its client (as root)")
+    words = "set this machine up with systemd, and start its client (as root)"
+    install = commands.add_parser(
+        "install",
+        help=words,
+        description="Makes the accounts, settings and units that a machine with systemd needs, and starts its client, "
+        "which then has no rights on it. Typed as root, with LabLink in /opt/lablink.",
+        epilog="Example: lablink-client install --url https://lablink.example.org --token-file join-token",
+    )
     run = commands.add_parser("run", help="serve until stopped; enrols first if settings.json names a join token")
     join = commands.add_parser("enrol", help="enrol this machine with a join token, and end")
     for command in (run, join):

@@ -13,7 +13,7 @@ from client.network import Connection
 Row = dict[str, Any]
 T = TypeVar("T")
 
-NO_VM = "There is no VM {}. See which there are: lablink vms list --all"
+NO_VM = "There is no VM {}, or it was invited and has not enrolled yet. See which there are: lablink vms list --all"
 
 VM = """
     SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,

@@ -8,6 +8,6 @@ hostname = "lablink.example.org"
 admin_cidrs = ["192.0.2.7/32"]
 ssh_key     = "ada"
 
-allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" } }
-machines  = { client_package = "lablink==1.0" }
+allocator = { images = { allocator = "ghcr.io/example-lab/lablink-allocator-aws:0.1.0" } }
+machines  = { client_package = "https://files.example.org/lablink-0.1.0-py3-none-any.whl#sha256=0000000000000000000000000000000000000000000000000000000000000000" }
 settings  = ["pool.programs=[python3]"]

@@ -18,9 +18,9 @@ database = {
   backup_days    = 14
 }
 
-allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" } }
+allocator = { images = { allocator = "ghcr.io/example-lab/lablink-allocator-aws:0.1.0" } }
 machines = {
-  client_package = "lablink==1.0"
+  client_package = "https://files.example.org/lablink-0.1.0-py3-none-any.whl#sha256=0000000000000000000000000000000000000000000000000000000000000000"
   instance_type  = "m7i.xlarge"
   disk_gb        = 100
 }

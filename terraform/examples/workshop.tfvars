@@ -10,14 +10,14 @@ hostname = "workshop.example.org"
 admin_cidrs = ["192.0.2.7/32"]
 ssh_key     = "ada"
 
-allocator = { images = { allocator = "ghcr.io/talmolab/lablink-allocator-aws:1.0" } }
+allocator = { images = { allocator = "ghcr.io/example-lab/lablink-allocator-aws:0.1.0" } }
 
 machines = {
   # An Ubuntu with NVIDIA's driver, such as AWS' Deep Learning Base GPU AMI: its id in this region.
   ami_id         = "ami-0123456789abcdef0"
   instance_type  = "g4dn.xlarge"
   disk_gb        = 100
-  client_package = "lablink==1.0"
+  client_package = "https://files.example.org/lablink-0.1.0-py3-none-any.whl#sha256=0000000000000000000000000000000000000000000000000000000000000000"
   startup_script = <<-END
     #!/bin/bash
     set -e

@@ -28,7 +28,16 @@ async def test_a_machine_of_the_fleet_is_invited_by_nobody_else(database: Databa
 
 
 async def test_without_a_fleet_a_command_says_how_to_have_one(database: Database) -> None:
-    for command in ("cost", "plan"):
-        refused = await lablink(database, "fleet", command)
+    for command in (["cost"], ["plan"], ["destroy"]):
+        refused = await lablink(database, "fleet", *command)
         assert refused.returncode == 2
         assert "--set fleet=aws" in refused.stderr and "Traceback" not in refused.stderr
+
+
+async def test_where_nothing_is_yet_it_is_said_what_would_make_it(database: Database) -> None:
+    none = await lablink(database, "fleet", "status")
+    await lablink(database, "vms", "invite", "gpu-7")
+    invited = await lablink(database, "vms", "show", "gpu-7")
+
+    assert "fleet=aws" in none.stdout and "lablink fleet grow" in none.stdout
+    assert invited.returncode == 4 and "has not enrolled yet" in invited.stderr

@@ -93,6 +93,10 @@ def test_help_explains_every_option_and_exit_code(capsys: pytest.CaptureFixture[
     with pytest.raises(SystemExit):
         main(["enrol", "--help"])
     assert "--token-file" in capsys.readouterr().out
+    with pytest.raises(SystemExit):
+        main(["install", "--help"])
+    told = capsys.readouterr().out
+    assert "systemd" in told and "Example: lablink-client install" in told
 
 
 def test_a_running_client_has_loaded_nothing_heavy() -> None:

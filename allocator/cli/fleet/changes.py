@@ -113,11 +113,12 @@ def destroy(
 
     Example: `lablink fleet destroy --drain`
     """
-    from allocator.cli.fleet.runs import run_fleet
+    from allocator.cli.fleet.runs import check_configured, run_fleet
     from allocator.cli.output import ask
     from allocator.fleet import acts
 
     if not yes:
+        check_configured(data_dir, settings)
         ask("Every machine of the fleet goes, for good. Do that?")
     _show(run_fleet(acts.destroy(), data_dir, settings, drain=drain), "", as_json=as_json)
 
@@ -131,12 +132,15 @@ def unlock(
     """Take away the lock of a terraform that was killed on another machine. Of one killed here it goes by itself.
 
     Be sure that it runs nowhere: two at a time spoil the state.
+
+    Example: `lablink fleet unlock 6f1c2a34-0b1d-4c55-9f7e-2d0c8a7b9e10`
     """
-    from allocator.cli.fleet.runs import run_fleet
+    from allocator.cli.fleet.runs import check_configured, run_fleet
     from allocator.cli.output import ask, say
     from allocator.fleet.acts import Act
 
     if not yes:
+        check_configured(data_dir, settings)
         ask("Does that terraform run nowhere any more?")
 
     async def work(run: "Run") -> None:

@@ -22,7 +22,7 @@ STATUS = {
 }
 COST = {"pool": "Pool", "instance_type": "Type", "vms": "VMs", "hour": "An hour", "month": "A month"}
 ALIENS = {"what": "What", "hostname": "VM", "instance": "Instance", "cure": "Mend it"}
-NONE = "There are no machines in the cloud. Make some: lablink fleet grow N"
+NONE = "There are no machines in the cloud. Where fleet=aws is set, this makes some: lablink fleet grow N"
 
 
 def status(as_json: Json = False, data_dir: DataDir = None, settings: Settings = None) -> None:

@@ -27,6 +27,14 @@ def fleet_settings(data_dir: Path | None, settings: list[str] | None) -> FleetSe
     return load_settings(settings or [], settings_place(data_dir, settings or [])).fleet
 
 
+def check_configured(data_dir: Path | None, settings: list[str] | None) -> None:
+    """Raises Misused where no machines in the cloud are configured, before anybody is asked whether to go on."""
+    try:
+        Fleet.of(fleet_settings(data_dir, settings))
+    except NoFleet as error:
+        raise Misused(str(error)) from error
+
+
 def run_fleet(act: Act[T], data_dir: Path | None, settings: list[str] | None, *, drain: bool = False) -> T:
     """What the act's work returns, as an operation. With `drain` it waits for whoever is in the way."""
 
