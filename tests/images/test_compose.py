@@ -21,6 +21,18 @@ asyncio.run(asyncpg.connect(host="postgres", ssl="disable", **who))
 """
 
 
+def in_state(stack: Stack, machine: str, script: str) -> str:
+    """What a script prints in the state directory of a machine, whether that runs or not."""
+    volume = (f"--volume={stack.project}_{machine}:/var/lib/lablink", "--workdir=/var/lib/lablink")
+    return run("docker", "run", "--rm", *volume, "--entrypoint=sh", "lablink-client", "-c", script)
+
+
+def retire(stack: Stack, machine: str) -> None:
+    """Have a machine forget who it was."""
+    stack.lablink("vms", "retire", "--yes", machine)
+    until(lambda: "credential" not in in_state(stack, machine, "ls"), f"{machine} to forget who it was")
+
+
 def test_a_persons_command_runs_on_a_machine_that_enrolled_by_itself(stack: Stack) -> None:
     lease = stack.serve("ada@example.org")
 
@@ -55,12 +67,40 @@ def test_a_second_start_leaves_the_machines_what_they_are(stack: Stack) -> None:
 
 
 def test_a_retired_machine_is_invited_by_the_next_start(stack: Stack) -> None:
-    stack.lablink("vms", "retire", "--yes", "vm-3")
-    until(lambda: "has no join token" in stack.compose("logs", "vm-3"), "vm-3 to forget who it was")
+    retire(stack, "vm-3")
 
     stack.compose("up", "--detach")
 
     until(stack.is_ready, "all machines")
+
+
+def test_what_a_machine_lays_in_its_volume_leads_its_token_nowhere_else(stack: Stack) -> None:
+    retire(stack, "vm-3")
+    in_state(stack, "vm-3", "ln -s /machines/vm-2/taken .join-token; ln -s /machines/vm-2 join-token")
+    before = in_state(stack, "vm-2", "ls -A")
+
+    stack.compose("up", "--detach")
+
+    until(stack.is_ready, "all machines")
+    assert in_state(stack, "vm-2", "ls -A") == before
+
+
+def test_a_machine_that_is_in_its_own_way_keeps_nobody_from_starting(stack: Stack) -> None:
+    retire(stack, "vm-3")
+    in_state(stack, "vm-3", "mkdir join-token")
+
+    stack.compose("up", "--detach")
+
+    assert "vm-3 does not take its token." in stack.compose("logs", "invite")
+    in_state(stack, "vm-3", "rmdir join-token")
+    stack.compose("up", "--detach")
+    until(stack.is_ready, "all machines")
+
+
+def test_no_machine_is_in_a_network_of_another(stack: Stack) -> None:
+    networks = [set(inspected(stack.container(machine))["NetworkSettings"]["Networks"]) for machine in MACHINES]
+
+    assert networks == [{f"{stack.project}_{machine}"} for machine in MACHINES]
 
 
 def test_the_allocator_says_that_it_is_well(stack: Stack) -> None:

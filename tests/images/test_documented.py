@@ -20,6 +20,11 @@ def config(directory: Path, *options: str) -> dict[str, Any]:
     return read
 
 
+def members(services: dict[str, Any], network: str) -> set[str]:
+    """Who is in a network."""
+    return {name for name, service in services.items() if network in (service.get("networks") or {})}
+
+
 @pytest.mark.parametrize("block", BLOCKS, ids=lambda block: " ".join(re.findall(r"^  ([\w-]+):$", block, re.MULTILINE)))
 def test_what_the_guide_adds_to_compose_is_added(block: str, tmp_path: Path) -> None:
     directory = copied(tmp_path / "docker")
@@ -40,9 +45,13 @@ def test_a_fourth_machine_is_what_the_other_three_are(tmp_path: Path) -> None:
 
     machines = config(directory)["services"]
 
-    own = {"hostname", "volumes"}
+    own = {"hostname", "networks", "volumes"}
     assert machines["vm-4"].keys() == machines["vm-3"].keys()
     assert {key for key in machines["vm-4"] if machines["vm-4"][key] != machines["vm-3"][key]} == own
+    for number in "1234":
+        network = f"vm-{number}"
+        assert machines[network]["networks"].keys() == {network}
+        assert members(machines, network) == {network, "allocator", "postgres"}
 
 
 def test_pgadmin_is_started_on_demand_and_out_of_the_machines_reach(tmp_path: Path) -> None:
@@ -50,4 +59,4 @@ def test_pgadmin_is_started_on_demand_and_out_of_the_machines_reach(tmp_path: Pa
 
     assert services["pgadmin"]["profiles"] == ["admin"]
     assert services["pgadmin"]["networks"].keys() == {"admin"}
-    assert [name for name in services if "admin" in (services[name].get("networks") or {})] == ["pgadmin", "postgres"]
+    assert members(services, "admin") == {"pgadmin", "postgres"}

@@ -21,6 +21,9 @@ GIVEN: dict[str, Any] = {
 }
 WHERE = {"image", "networks", "network_mode", "volumes"}
 """What may be another on an instance than on a host with machines."""
+STARTS = {"CHOWN", "DAC_OVERRIDE", "FOWNER", "SETGID", "SETUID"}
+RIGHTS = {"postgres": STARTS, "proxy": {"NET_BIND_SERVICE"}, "vm": STARTS | {"KILL"}}
+"""What is root, and the rights of root's that it has; nothing else has any."""
 
 
 def services(directory: Path) -> dict[str, dict[str, Any]]:
@@ -55,6 +58,15 @@ def test_an_instance_s_allocator_can_as_little_as_that_of_docker(instance: Any) 
     for key in ("cap_drop", "read_only", "restart", "security_opt", "tmpfs", "user"):
         assert mine[key] == one_host[key]
     assert mine["image"] == GIVEN["images"]["allocator"]
+
+
+def test_nothing_can_gain_a_right_and_what_is_root_has_the_fewest(instance: Any) -> None:
+    ours = {name: each for name, each in services(DOCKER).items() if "profiles" not in each}
+
+    for name, service in (ours | instance).items():
+        assert service["cap_drop"] == ["ALL"], name
+        assert set(service.get("cap_add", ())) == RIGHTS.get(name.partition("-")[0], set()), name
+        assert service["security_opt"] == ["no-new-privileges:true"], name
 
 
 def test_everything_on_an_instance_is_on_its_own_network(instance: Any) -> None:
