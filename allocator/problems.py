@@ -99,7 +99,7 @@ class Problems:
         if isinstance(error, ServiceError):
             return _of_service(error, self._status_of(error))
         if isinstance(error, RequestValidationError):
-            return _of_validation(error.errors())
+            return _of_validation(_as_sent(error))
         if not isinstance(error, HTTPException):
             return _of_status(500)
         if isinstance(error.__cause__, ValueError | RecursionError):  # FastAPI, of JSON too deep or not UTF-8
@@ -155,6 +155,15 @@ def _of_service(error: ServiceError, status: int) -> Problem:
 
 def _of_status(status: int, otherwise: str = "") -> Problem:
     return Problem(title=HTTPStatus(status).phrase, status=status, detail=WORDS.get(status, otherwise))
+
+
+def _as_sent(error: RequestValidationError) -> list[Mapping[str, Any]]:
+    """What FastAPI refused, each at the place where it was sent: FastAPI adds a kind, where a body may be of several."""
+    kind = error.body.get("kind") if isinstance(error.body, dict) else None
+    found = error.errors()
+    return [
+        each | {"loc": [*each["loc"][:1], *each["loc"][2:]]} if each["loc"][1:-1] == (kind,) else each for each in found
+    ]
 
 
 def _of_validation(found: Sequence[Mapping[str, Any]]) -> Problem:

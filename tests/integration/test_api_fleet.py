@@ -191,13 +191,20 @@ async def test_everything_goes_only_for_who_says_its_name(ada: httpx.AsyncClient
 
 
 @pytest.mark.parametrize(
-    "wanted",
-    [{}, {"kind": "unlock"}, {"kind": "grow"}, {"kind": "grow", "number": 0}, {"kind": "replace", "hostname": "VM 1"}],
+    ("wanted", "field"),
+    [
+        ({}, "kind"),
+        ({"kind": "unlock"}, "kind"),
+        ({"kind": "grow"}, "number"),
+        ({"kind": "grow", "number": 0}, "number"),
+        ({"kind": "replace", "hostname": "VM 1"}, "hostname"),
+    ],
 )
-async def test_what_is_not_right_is_named(ada: httpx.AsyncClient, wanted: dict[str, object]) -> None:
+async def test_what_is_not_right_is_named(ada: httpx.AsyncClient, wanted: dict[str, object], field: str) -> None:
     refused = await ada.post(OPERATIONS, json=wanted)
 
-    assert refused.status_code == 422 and refused.json()["errors"]
+    assert refused.status_code == 422
+    assert [each["field"] for each in refused.json()["errors"]] == [field]
 
 
 async def test_the_fleet_and_what_it_costs_are_shown(
