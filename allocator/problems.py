@@ -158,7 +158,7 @@ def _of_status(status: int, otherwise: str = "") -> Problem:
 
 
 def _as_sent(error: RequestValidationError) -> list[Mapping[str, Any]]:
-    """What FastAPI refused, each at the place where it was sent: FastAPI adds a kind, where a body may be of several."""
+    """What FastAPI refused, each at the place where it was sent: FastAPI adds a kind, where there are several."""
     kind = error.body.get("kind") if isinstance(error.body, dict) else None
     found = error.errors()
     return [
