@@ -196,7 +196,7 @@ async def show_operation(found: Found) -> Operation:
     responses=responses(404, 422),
 )
 async def follow_operation(found: Found, service: Here) -> AsyncIterator[ServerSentEvent]:
-    """The operation each time that it changes, as events `progress`; the last is `end`. Ends with the service, too."""
+    """Every change of the operation as a progress event, then an end event; ends with the service, too."""
     async for seen in _seen(found, service):
         event = "end" if seen.finished_at else "progress"
         yield ServerSentEvent(event=event, raw_data=Operation.model_validate(seen).model_dump_json())
