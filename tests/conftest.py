@@ -14,6 +14,8 @@ from tests.support.database import WORKER, Database, cloned_database, migrated_t
 from tests.support.pooler import pooler_before
 from tests.support.server import TestServer, found_server
 
+SLOW = {"images", "terraform"}
+
 _numbers = count()
 
 
@@ -53,8 +55,10 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
-    """Marks what needs a PostgreSQL: `-m postgresql` runs that on another version."""
+    """Marks what needs a PostgreSQL: `-m postgresql` runs that on another version; and directories that are slow."""
     for item in items:
+        if item.path.parent.name in SLOW:
+            item.add_marker("slow")
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker("postgresql")
 

@@ -8,8 +8,6 @@ import pytest
 from tests.images.engine import run
 from tests.images.stack import copied
 
-pytestmark = pytest.mark.slow
-
 
 @pytest.fixture
 def directory(tmp_path: Path) -> Path:

@@ -7,8 +7,6 @@ from tests.images.engine import POSTGRES, require_images
 from tests.support.database import cloned_database, migrated_template
 from tests.support.server import contained_server
 
-pytestmark = pytest.mark.slow
-
 
 async def test_a_container_is_a_server_to_test_on(monkeypatch: pytest.MonkeyPatch) -> None:
     require_images()

@@ -15,8 +15,6 @@ from client.boot import boot_of
 from tests.support.terraform import CHECKOUT
 from tests.terraform.templates import evaluated, rendered
 
-pytestmark = pytest.mark.slow
-
 SHELLCHECK = Path(sys.executable).with_name("shellcheck")
 
 MACHINE = {

@@ -20,7 +20,7 @@ from tests.support.up import until
 from tests.terraform.machines import arrives, lend
 from tests.terraform.ops import Ops
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 
 
 @pytest.fixture(scope="module")

@@ -17,7 +17,7 @@ from tests.support.fleet import admin, owner_password
 from tests.support.service import ready, running_service, settings_for, streaming
 from tests.terraform.machines import arrives, lend
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
+pytestmark = pytest.mark.timeout(900)
 OPERATIONS = "/api/v1/operations"
 
 

@@ -11,8 +11,6 @@ from tests.support.terraform import running_provider
 from tests.terraform.conftest import ROOT
 from tests.terraform.readme import modules, readme
 
-pytestmark = pytest.mark.slow
-
 pytestmark = pytest.mark.timeout(900)
 
 MODULES = modules()

@@ -20,8 +20,6 @@ from allocator.config import load_settings
 from tests.support.cloud import AMI
 from tests.terraform.conftest import ROOT
 
-pytestmark = pytest.mark.slow
-
 REGION = "eu-central-1"
 BUCKET = "lablink-test-bucket"
 

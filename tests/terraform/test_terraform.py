@@ -17,8 +17,6 @@ from allocator.fleet.refusals import (
 )
 from allocator.fleet.terraform import Step, Terraform
 
-pytestmark = pytest.mark.slow
-
 MACHINES = """
 terraform {
   backend "local" {}
