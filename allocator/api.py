@@ -111,6 +111,11 @@ class EnrolmentWanted(In):
         pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{14,62}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$",
         description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
     )
+    hub_sha256: str | None = Field(
+        default=None,
+        pattern=r"^[0-9a-f]{64}$",
+        description="The SHA-256 of the token with which the machine can speak over the hub; the token stays there.",
+    )
     identity: SignedIdentity | None = Field(default=None, description="What a machine of the fleet must show as well.")
 
 
@@ -195,7 +200,8 @@ async def list_vms(service: Here) -> list[Vm]:
 async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
     shown = (wanted.identity.document, wanted.identity.signature) if wanted.identity else None
-    applicant = Applicant(wanted.token, wanted.verifier, shown)
+    hub_sha256 = bytes.fromhex(wanted.hub_sha256) if wanted.hub_sha256 else None
+    applicant = Applicant(wanted.token, wanted.verifier, shown, hub_sha256)
     enrolled = await let_in(service.store, service.settings.identity, service.clouds, applicant)
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
     database = service.settings.database_for_machines

@@ -9,12 +9,14 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
+from starlette.routing import WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.websockets import WebSocket
 
 from allocator import api, api_fleet, docs, errors, health, pages
 from allocator.config import Settings
 from allocator.problems import Problem, Problems
-from allocator.service import opened
+from allocator.service import Service, opened
 from allocator.templates import STATIC, Templates
 from allocator.web import (
     AnswerMiddleware,
@@ -24,6 +26,7 @@ from allocator.web import (
     SameSiteMiddleware,
     Site,
 )
+from client.protocol import HUB_PATH
 
 STATUSES: dict[type[errors.ServiceError], int] = {
     errors.InvalidRequest: 422,
@@ -82,8 +85,14 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for router in (pages.pages, pages.forms, api.router, api_fleet.router, health.router, docs.router):
         app.include_router(router)
+    app.router.routes.append(WebSocketRoute(HUB_PATH, _attend, name="hub"))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
+
+
+async def _attend(socket: WebSocket) -> None:
+    service: Service = socket.app.state.service
+    await service.hub.attend(socket)
 
 
 def _around_every_request(site: Site, problems: Problems, body_limit: int) -> list[Middleware]:

@@ -20,11 +20,13 @@ from pydantic import (
 from allocator.conf_files import ConfigError, compose_conf, kept_overrides, problems
 from client.command import JOB_BYTES
 from client.network import is_loopback
+from client.protocol import TransportName
 
 __all__ = ["ConfigError", "Settings", "load_settings"]
 
 DAY = 86_400
 
+HUB_CONNECTIONS = 4  # of their own, so that machines that come all at once keep nobody's page waiting
 LEAST_BODY = 3 * JOB_BYTES + 8192
 """Bytes of the longest command that is accepted, each escaped as in a form (%27), and what is sent beside it."""
 
@@ -106,12 +108,12 @@ class Database(_Group):
     service: Login
     owner: Login
     connections: Annotated[int, Field(ge=2, le=500)]
-    """The most that one service process opens, its feed and its sweeps aside."""
+    """The most that one service process opens for pages and API."""
 
     @property
     def all_connections(self) -> int:
-        """The most that one service process opens, its feed's and its sweeps' among them."""
-        return self.connections + 2
+        """The most that one service process opens, its feed's, its sweeps' and its hub's among them."""
+        return self.connections + HUB_CONNECTIONS + 2
 
     @property
     def pooler(self) -> "Database | None":
@@ -174,7 +176,7 @@ class Access(_Group):
 class Transport(_Group):
     """How machines hear of their work."""
 
-    mode: Literal["direct"]
+    mode: TransportName
     host: str | None
     """What machines connect to, where that differs from `database.host`."""
     port: Port | None

@@ -20,6 +20,7 @@ class Applicant:
     token: str = field(repr=False)
     verifier: str = field(repr=False)
     identity: tuple[str, str] | None = None
+    hub_sha256: bytes | None = None
 
 
 async def let_in(store: Store, rules: config.Identity, clouds: Clouds, applicant: Applicant) -> Enrolled:
@@ -30,10 +31,10 @@ async def let_in(store: Store, rules: config.Identity, clouds: Clouds, applicant
     instance = None
     try:
         if not rules.fleet:
-            return await store.enrol_vm(applicant.token, applicant.verifier)
+            return await store.enrol_vm(applicant.token, applicant.verifier, applicant.hub_sha256)
         if applicant.identity and await store.is_open(applicant.token):
             instance = await identified(*applicant.identity, rules, clouds)
-        return await store.enrol_instance(applicant.token, applicant.verifier, instance)
+        return await store.enrol_instance(applicant.token, applicant.verifier, applicant.hub_sha256, instance)
     except JoinRefused as refused:
         named = instance.id if instance else None
         log.warning("vm.refused", instance=named, why=str(refused))

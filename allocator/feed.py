@@ -41,8 +41,8 @@ POOL: Final = "pool"
 Topic = UUID | Literal["pool"]
 """What one may subscribe to: a lease, or POOL: its counts."""
 
-Heard = Callable[[int, str], object]
-"""Is told of every notification whose session's it is, and its payload."""
+Heard = Callable[[int, str, str], object]
+"""Is told of every notification whose session's it is, its channel and its payload."""
 
 News = LeaseView | Counts | None
 """What subscribers are told; None: the database is away, so what they saw last may be old."""
@@ -85,12 +85,14 @@ class Feed:
         self,
         connect: Connect,
         pool: str,
-        heard: Heard = lambda pid, payload: None,
+        heard: Heard = lambda pid, channel, payload: None,
         check_seconds: float = CHECK_SECONDS,
+        missed: Callable[[], object] = lambda: None,
     ) -> None:
         self._connect = connect
         self._pool = pool
         self._tell_heard = heard
+        self._tell_missed = missed
         self._check_seconds = check_seconds
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._queued: set[UUID] = set()
@@ -154,6 +156,7 @@ class Feed:
                 connection.add_termination_listener(lambda _connection: self._wake.set())
                 await standing.listen(connection, self._hear)
                 self.listening.set()
+                self._tell_missed()
                 log.info("feed.listening")
                 yield connection
             finally:
@@ -197,7 +200,7 @@ class Feed:
 
     def _hear(self, pid: int, channel: str, payload: str) -> None:
         """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
-        self._tell_heard(pid, payload)
+        self._tell_heard(pid, channel, payload)
         changed: set[Topic] = {POOL}
         if channel == LEASE_CHANNEL:
             self._heard += 1

@@ -48,4 +48,5 @@ async def metrics(service: Here) -> Response:
         tally = await service.store.tally()
     except Unavailable:
         tally = None
-    return Response(service.metrics.page(tally, service.feed.subscribers), media_type=CONTENT_TYPE)
+    page = service.metrics.page(tally, service.feed.subscribers, service.hub.machines)
+    return Response(page, media_type=CONTENT_TYPE)

@@ -8,13 +8,14 @@ from fastapi import FastAPI
 from allocator.app import create_app
 from allocator.config import Settings
 from allocator.logs import configure
+from client.protocol import HUB_MESSAGE_BYTES
 
 STOP_SECONDS = 5
 """How long requests under way may take to end."""
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that ends the streams of open pages first: it would wait for them, and they for news."""
+    """A uvicorn that first lets machines go and ends the streams of open pages: it would wait for them, and they for news."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, with sockets that send at once: those that are handed over are not told to by asyncio."""
@@ -24,10 +25,10 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """End the streams, then stop as usual."""
+        """Let machines go and end the streams, then stop as usual."""
         assert isinstance(self.config.app, FastAPI)
         if self.started:
-            self.config.app.state.service.end_streams()
+            await self.config.app.state.service.hand_over()
         await super().shutdown(sockets)
 
 
@@ -42,6 +43,10 @@ def new_server(settings: Settings) -> Server:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
+            ws="websockets-sansio",
+            ws_max_size=HUB_MESSAGE_BYTES,
+            ws_per_message_deflate=False,  # 10,000 machines would have 10,000 compressors
+            ws_ping_interval=None,  # machines ping: who is silent too long is forgotten anyway
             ssl_certfile=settings.server.certificate,
             ssl_keyfile=settings.server.key,
         )

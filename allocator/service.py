@@ -10,7 +10,8 @@ from uuid import UUID
 from fastapi import Depends, Request
 
 from allocator.arrivals import Arrivals
-from allocator.config import Settings
+from allocator.calls import Calls
+from allocator.config import HUB_CONNECTIONS, Settings
 from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import NotAdmin, NoToken
@@ -20,6 +21,7 @@ from allocator.fleet.identity import Clouds, clouds_of
 from allocator.fleet.watch import FleetWatch
 from allocator.floods import Floods
 from allocator.guesses import Guesses
+from allocator.hub import Hub
 from allocator.metrics import Metrics
 from allocator.problems import Problems
 from allocator.schedule import BackupSchedule
@@ -29,6 +31,7 @@ from allocator.tasks import alongside
 from allocator.templates import Templates
 from allocator.views import HeldLease
 from allocator.web import Site
+from client.protocol import CHANNEL
 
 
 @dataclass(frozen=True, slots=True)
@@ -43,6 +46,7 @@ class Service:
     metrics: Metrics
     store: Store
     feed: Feed
+    hub: Hub
     sweeper: Sweeper
     clouds: Clouds
     desk: Desk
@@ -54,6 +58,11 @@ class Service:
         """Let every stream end, also those that come: they would keep the service from stopping."""
         self.stopping.set()
         self.feed.end_streams()
+
+    async def hand_over(self) -> None:
+        """Let machines go to other allocators, and every stream end."""
+        self.end_streams()
+        await self.hub.hand_over()
 
     async def admin_of(self, request: Request) -> str:
         """The admin whose token came with the request. Raises NotAdmin, TooManyTokens."""
@@ -84,10 +93,18 @@ class Service:
 async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
     """The service, with its feed and sweeps running; the database may come later."""
     metrics, clouds = Metrics(), clouds_of(settings.identity)
-    sweeper = Sweeper(connector(settings.database, "sweep"), settings.pool, settings.sweeps.period_seconds, metrics)
+    sweeper = Sweeper(
+        connector(settings.database, "sweep"),
+        settings.pool,
+        settings.transport,
+        settings.sweeps.period_seconds,
+        metrics,
+    )
     async with (
         Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
-        following(settings, store) as feed,
+        Calls.open(pooled_connector(settings.database, "hub"), HUB_CONNECTIONS) as calls,
+        connecting(calls) as hub,
+        following(settings, store, hub) as feed,
         alongside(sweeper.run()),
         alongside(BackupSchedule(settings.database, settings.backup).run()),
         alongside(Arrivals(store, clouds).run()),
@@ -95,17 +112,31 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         Desk.opened(settings.database, settings.fleet) as desk,
     ):
         service = Service(
-            settings, site, Cookie(site), templates, problems, metrics, store, feed, sweeper, clouds, desk
+            settings, site, Cookie(site), templates, problems, metrics, store, feed, hub, sweeper, clouds, desk
         )
         yield service
         service.end_streams()
 
 
 @asynccontextmanager
-async def following(settings: Settings, store: Store) -> AsyncIterator[Feed]:
-    """A feed that follows what changes, and has those stopped who flood it."""
+async def connecting(calls: Calls) -> AsyncIterator[Hub]:
+    """A hub that answers."""
+    hub = Hub(calls)
+    async with alongside(hub.run()):
+        yield hub
+
+
+@asynccontextmanager
+async def following(settings: Settings, store: Store, hub: Hub) -> AsyncIterator[Feed]:
+    """A feed that follows what changes, tells the hub of machines that did, and has those stopped who flood it."""
     floods = Floods(store.stop_flood)
-    feed = Feed(connector(settings.database, "feed"), settings.pool.name, floods.heard)
+
+    def heard(pid: int, channel: str, payload: str) -> None:
+        floods.heard(pid, payload)
+        if channel == CHANNEL:
+            hub.heard(payload)
+
+    feed = Feed(connector(settings.database, "feed"), settings.pool.name, heard, missed=hub.missed)
     async with alongside(floods.run()), alongside(feed.run()):
         yield feed
 

@@ -63,6 +63,11 @@ async def ensure_pool(connection: Connection, pool: config.Pool) -> None:
     await connection.execute("SELECT ensure_pool($1, $2, $3, $4, $5, $6)", pool.name, *accepts, *limits)
 
 
+async def ensure_transport(connection: Connection, pool: config.Pool, transport: config.Transport) -> None:
+    """Make the pool's transport what the configuration says; its machines notice by themselves."""
+    await connection.execute("SELECT ensure_transport($1, $2)", pool.name, transport.mode)
+
+
 async def sweep(connection: Connection, duty: Duty, contact_seconds: float) -> int:
     """Do one periodic duty; returns how many rows it changed (0 also when another allocator is at it)."""
     arguments = (contact_seconds,) if duty == "lost" else ()

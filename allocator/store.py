@@ -5,7 +5,7 @@ import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING
+from typing import TYPE_CHECKING, Self
 from uuid import UUID
 
 import asyncpg
@@ -68,6 +68,8 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
 
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
+ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
+ENROL_INSTANCE = "SELECT e.* FROM enrol_instance($1, $2, $4, $5) e, LATERAL keep_hub_token($1, e.role, $3)"
 
 _LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, SecretMissing)
 
@@ -101,7 +103,7 @@ class Store:
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, connect: Connect, connections: int) -> "AsyncIterator[Store]":
+    async def open(cls, connect: Connect, connections: int) -> AsyncIterator[Self]:
         """A store with at most that many connections; none is opened yet, so the database may come later."""
         pool: Pool = asyncpg.create_pool(
             connect=connect,
@@ -178,28 +180,28 @@ class Store:
 
     async def free_vms(self) -> int:
         """How many machines a request would get at once."""
-        rows = await self._ask("SELECT unassigned_vms_count() AS free")
-        return int(rows[0]["free"])
+        return int((await self._ask("SELECT unassigned_vms_count() AS free"))[0]["free"])
 
     async def counts(self, pool: str) -> Counts:
         """The pool at a glance."""
         async with self._connection() as connection:
             return await standing.read_counts(connection, pool)
 
-    async def enrol_vm(self, join_token: str, verifier: str) -> Enrolled:
+    async def enrol_vm(self, join_token: str, verifier: str, hub_sha256: bytes | None) -> Enrolled:
         """Let a machine in with its join token alone. Raises JoinRefused."""
-        rows = await self._ask("SELECT * FROM enrol_vm($1, $2)", sha256(join_token), verifier)
+        rows = await self._ask(ENROL_VM, sha256(join_token), verifier, hub_sha256)
         return Enrolled(**rows[0])
 
     async def is_open(self, join_token: str) -> bool:
         """Whether a machine may come with this join token that has not come yet."""
-        rows = await self._ask("SELECT is_open_token($1) AS open", sha256(join_token))
-        return bool(rows[0]["open"])
+        return bool((await self._ask("SELECT is_open_token($1) AS open", sha256(join_token)))[0]["open"])
 
-    async def enrol_instance(self, join_token: str, verifier: str, instance: Instance | None) -> Enrolled:
+    async def enrol_instance(
+        self, join_token: str, verifier: str, hub_sha256: bytes | None, instance: Instance | None
+    ) -> Enrolled:
         """Let a machine in that has shown to be `instance`, without which none of the fleet is. Raises JoinRefused."""
         shown = (instance.id, instance.started_at) if instance else (None, None)
-        rows = await self._ask("SELECT * FROM enrol_instance($1, $2, $3, $4)", sha256(join_token), verifier, *shown)
+        rows = await self._ask(ENROL_INSTANCE, sha256(join_token), verifier, hub_sha256, *shown)
         return Enrolled(**rows[0])
 
     async def note_refused_join(self, join_token: str, instance: str | None, why: str) -> None:
@@ -212,8 +214,7 @@ class Store:
 
     async def note_absence(self, absent: Absent, phase: str) -> bool:
         """Write down that a machine did not come, and in which phase it stopped. Whether nobody else had."""
-        rows = await self._ask("SELECT note_absence($1, $2) AS noted", absent.token_sha256, phase)
-        return bool(rows[0]["noted"])
+        return bool((await self._ask("SELECT note_absence($1, $2) AS noted", absent.token_sha256, phase))[0]["noted"])
 
     async def admin_of(self, token: str) -> str | None:
         """The admin whose token it is; None for one that is unknown, expired or removed."""

@@ -12,7 +12,7 @@ from math import inf
 import structlog
 
 from allocator import standing
-from allocator.config import Pool
+from allocator.config import Pool, Transport
 from allocator.connection import Connect
 from allocator.errors import DatabaseUnavailable, ServiceError
 from allocator.metrics import Metrics
@@ -32,9 +32,12 @@ HEAD_SECONDS = 600.0
 class Sweeper:
     """Does every duty once a period, on a connection of its own."""
 
-    def __init__(self, connect: Connect, pool: Pool, period_seconds: float, metrics: Metrics) -> None:
+    def __init__(
+        self, connect: Connect, pool: Pool, transport: Transport, period_seconds: float, metrics: Metrics
+    ) -> None:
         self._connect = connect
         self._pool = pool
+        self._transport = transport
         self._period = period_seconds
         self._metrics = metrics
         self._connection: Connection | None = None
@@ -110,6 +113,7 @@ class Sweeper:
                 self._connection = await self._connect()
                 self.contact_at = self.swept_at = _now()
                 await standing.ensure_pool(self._connection, self._pool)
+                await standing.ensure_transport(self._connection, self._pool, self._transport)
             self.in_contact.set()
             self._loss_is_told = False
             log.info("sweeps.connected")

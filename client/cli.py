@@ -11,21 +11,25 @@ from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
 from pathlib import Path
+from typing import cast, get_args
 
 from client.agent import Agent
 from client.boot import Boot, boot_of, uptime
 from client.delegate import Delegate
-from client.direct import DirectTransport, InsecureAddress
+from client.direct import DirectTransport
 from client.enrol import EnrolmentError, Invitation, TokenRefused, forget
 from client.executor import Executor, own_executor
 from client.install import Installation, InstallError
 from client.joining import NotEnrolled, credential_of, invitation_from, join, started_at
 from client.journal import Journal
 from client.logs import log_to_stderr
+from client.network import InsecureAddress
 from client.processes import ProcessesRemain
+from client.protocol import TransportName
 from client.rotation import Passwords
 from client.session import SessionError
 from client.settings import Credential, Settings, SettingsError, StateDir, load_settings
+from client.switch import Switch, Way
 from client.systemd import STOPPING, tell_systemd
 from client.transport import Transport, UnknownVm
 
@@ -109,7 +113,7 @@ def _serve_pool(state: StateDir, settings: Settings, executor: Executor, checkpo
     boots = settings.helper or settings.join_secret
     boot = partial(boot_of, began, phases, started) if boots else lambda: None
     try:
-        asyncio.run(_serve(state, executor, credential_of(state, settings), checkpoint, boot))
+        asyncio.run(_serve(state, settings, executor, credential_of(state, settings), checkpoint, boot))
     except UnknownVm as error:
         if settings.join_secret:  # its supervisor starts it again, and it waits for the secret's next join token
             raise EnrolmentError(str(error)) from error
@@ -118,13 +122,14 @@ def _serve_pool(state: StateDir, settings: Settings, executor: Executor, checkpo
 
 async def _serve(
     state: StateDir,
+    settings: Settings,
     executor: Executor,
     credential: Credential,
     checkpoint: Checkpoint,
     boot: Callable[[], Boot | None],
 ) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
-    async with _transport(state, credential) as transport:
+    async with _transport(state, settings, credential) as transport:
         agent = Agent(transport, Journal(state.journal), executor, checkpoint, boot)
         try:
             await _until_stopped(agent)
@@ -136,13 +141,29 @@ async def _serve(
     log.info("stopped")
 
 
-def _transport(state: StateDir, credential: Credential) -> Transport:
+def _transport(state: StateDir, settings: Settings, credential: Credential) -> Transport:
     """What carries the verbs. Raises SettingsError for what a later allocator may have said at enrolment."""
-    if credential.transport == "direct":
-        return DirectTransport(credential.database, Passwords(state, credential))
-    raise SettingsError(
-        f"This client knows no transport {credential.transport!r}: install that of the allocator's version."
-    )
+    if credential.transport not in get_args(TransportName):
+        raise SettingsError(
+            f"This client knows no transport {credential.transport!r}: install that of the allocator's version."
+        )
+    wake, passwords = asyncio.Event(), Passwords(state, credential)
+    ways: dict[str, Callable[[], Way]] = {
+        "direct": lambda: DirectTransport(credential.database, passwords, wake),
+        "hub": lambda: _hub(credential.allocator_url or settings.allocator_url, passwords, wake),
+    }
+    return Switch(cast(TransportName, credential.transport), ways, wake, passwords.keep_transport)
+
+
+def _hub(url: str | None, passwords: Passwords, wake: asyncio.Event) -> Way:
+    """The way over a WebSocket. Raises SettingsError where this machine cannot take it."""
+    if url is None:
+        raise SettingsError("This machine does not know where its allocator is: set allocator_url.")
+    try:
+        from client.hub import HubTransport
+    except ImportError as error:
+        raise SettingsError("To speak over the hub a machine needs more: pip install 'lablink[hub]'") from error
+    return HubTransport(url, passwords, wake)
 
 
 async def _until_stopped(agent: Agent) -> None:

@@ -5,23 +5,25 @@ PostgreSQL lets anyone who can connect forge a notification, so one is only a re
 
 import asyncio
 import json
-import ssl
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from types import TracebackType
-from typing import Any, Literal, Self
+from typing import Any, Self
 
 import asyncpg
 
 from client.boot import Boot
 from client.command import Accepts, from_parts
-from client.network import Connection, KeptAlive, distrust, is_loopback
+from client.network import Connection, KeptAlive, distrust, tls_of
 from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
 from client.rotation import Passwords, changed_password
+from client.scram import hub_sha256
 from client.settings import DatabaseLogin
-from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable
+from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable, storable
 
 CHECK_SECONDS = 10.0
 CHECK_LIMIT_SECONDS = 5.0
+WISH_SECONDS = 15.0
 CONNECT_LIMIT_SECONDS = 10.0
 VERB_LIMIT_SECONDS = 10.0
 
@@ -43,10 +45,6 @@ _BUSY = ("55P03", "57014")  # lock_timeout, statement_timeout: the connection it
 _LOST = (asyncpg.InterfaceError, asyncpg.InternalClientError, OSError, TimeoutError)
 
 
-class InsecureAddress(Exception):
-    """The database would be reached in a way that others can read or imitate."""
-
-
 class DirectTransport:
     """A Transport over one asyncpg connection, opened by the first verb and again by the first verb after a loss."""
 
@@ -54,12 +52,18 @@ class DirectTransport:
         self,
         address: DatabaseLogin,
         passwords: Passwords | None = None,
+        wake: asyncio.Event | None = None,
         *,
         check_seconds: float = CHECK_SECONDS,
         check_limit: float = CHECK_LIMIT_SECONDS,
         refused_patience: float = REFUSED_PATIENCE_SECONDS,
+        wish_seconds: float = WISH_SECONDS,
     ) -> None:
-        self.wake = asyncio.Event()
+        self.wake = wake or asyncio.Event()
+        self.wish: str | None = None
+        """How the allocator wants this machine to speak, if the database says that."""
+        self._wish_seconds = wish_seconds
+        self._asked_at: float | None = None
         self._address = address
         self._passwords = passwords
         self._tls = tls_of(address)
@@ -88,6 +92,7 @@ class DirectTransport:
         row = await self._ask("SELECT * FROM client_api.hello($1, $2)", memory.epoch, memory.lease_id)
         orders = Orders(**row)
         self._vm_id = orders.vm_id
+        await self._ask_wish()
         self._backoff.reset()
         self._backoff.ceiling = min(60.0, max(30.0, orders.period_seconds))
         return orders
@@ -111,7 +116,7 @@ class DirectTransport:
             report.epoch,
             report.outcome,
             report.exit_code,
-            _storable(report.output),
+            storable(report.output),
             report.failure,
             report.kind,
         )
@@ -120,7 +125,7 @@ class DirectTransport:
         await self._ask("SELECT client_api.cleaned($1)", epoch)
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
-        await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, _storable(reason))
+        await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, storable(reason))
 
     async def booted(self, boot: Boot) -> None:
         await self._ask("SELECT client_api.booted($1, $2)", boot.id, json.dumps(boot.phases))
@@ -155,18 +160,36 @@ class DirectTransport:
         if (CHANNEL,) not in (tuple(row) for row in rows):
             self._drop()
 
+    async def _ask_wish(self) -> None:
+        """Ask now and then how this machine is to speak; if over the hub, see to it that it is known there."""
+        if self._connection is None or (self._asked_at is not None and _now() - self._asked_at < self._wish_seconds):
+            return
+        self._asked_at = _now()
+        # A database that is older than this client has no such function.
+        with self._translating(), suppress(asyncpg.UndefinedFunctionError):
+            self.wish = await self._connection.fetchval("SELECT client_api.transport()")
+            if self.wish in ("hub", "auto") and self._passwords:
+                digest = hub_sha256(self._passwords.credential.database.password)
+                await self._connection.execute("SELECT client_api.keep_hub_token($1)", digest)
+
     async def _ask(self, query: str, *arguments: object) -> dict[str, Any]:
         connection = await self._connected()
-        try:
+        with self._translating():
             row = await connection.fetchrow(query, *arguments)
+        if row is None:
+            raise Refused("there is nothing of this machine to be had")
+        return dict(row)
+
+    @contextmanager
+    def _translating(self) -> Iterator[None]:
+        """What goes wrong inside comes out as a TransportError."""
+        try:
+            yield
         except asyncpg.PostgresError as error:
             raise self._translated(error) from error
         except _LOST as error:
             self._drop()
             raise Unreachable(_words(error)) from error
-        if row is None:
-            raise Refused("there is nothing of this machine to be had")
-        return dict(row)
 
     def _translated(self, error: asyncpg.PostgresError) -> TransportError:
         """What an answer of PostgreSQL means. Whatever is not about the verb itself may pass with a new connection."""
@@ -255,25 +278,8 @@ def concerns(payload: str, vm_id: int | None) -> bool:
     return hints is None or vm_id is None or any(hint.id == vm_id for hint in hints)
 
 
-def tls_of(address: DatabaseLogin) -> ssl.SSLContext | Literal["disable"]:
-    """How the connection is protected: not at all on this machine, else verify-full. Raises InsecureAddress."""
-    if address.tls == "verify-full":
-        return ssl.create_default_context(cadata=address.ca_pem)
-    if address.tls == "loopback" and is_loopback(address.host):
-        return "disable"
-    raise InsecureAddress(
-        f"The database at {address.host} is not on this machine, so it must be reached with TLS verify-full, but the "
-        f"credential says {address.tls!r}. Set the allocator's database.tls to verify-full and enrol again."
-    )
-
-
 def _command(row: dict[str, Any], accepts: Accepts) -> Any:
     return from_parts(row["kind"], json.loads(row["command"] or "{}"), json.loads(row["secrets"] or "null"), accepts)
-
-
-def _storable(text: str) -> str:
-    """Text that PostgreSQL can keep: no NUL, no half of a surrogate pair."""
-    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
 
 
 def _words(error: Exception) -> str:

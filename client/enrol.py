@@ -7,17 +7,16 @@ lost is simply repeated, with the same words, and gets the same answer.
 import json
 import time
 from collections.abc import Callable, Mapping
-from dataclasses import asdict, dataclass, fields
+from dataclasses import asdict, dataclass, fields, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import urlsplit
 
 from client import durable
-from client.direct import tls_of
 from client.journal import Journal
-from client.network import is_loopback
+from client.network import is_loopback, tls_of
 from client.protocol import DatabaseAddress
-from client.scram import new_password, verifier
+from client.scram import hub_sha256, new_password, verifier
 from client.settings import Credential, DatabaseLogin, StateDir
 from client.transport import Backoff
 
@@ -58,10 +57,12 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     """
     require_private(invitation.allocator_url)
     password = _durable_password(state)
-    request: dict[str, Any] = {"token": invitation.token, "verifier": password["verifier"]}
+    token = hub_sha256(password["password"]).hex()
+    request: dict[str, Any] = {"token": invitation.token, "verifier": password["verifier"], "hub_sha256": token}
     if invitation.identity:
         request["identity"] = dict(invitation.identity)
-    credential = _credential(_answer(invitation.allocator_url, request, notice, once=once), password["password"])
+    answer = _answer(invitation.allocator_url, request, notice, once=once)
+    credential = replace(_credential(answer, password["password"]), allocator_url=invitation.allocator_url)
     tls_of(credential.database)
     Journal.create(state.journal)
     durable.remove(state.rotation)

@@ -5,9 +5,11 @@ import ipaddress
 import socket
 import ssl
 from contextlib import suppress
-from typing import TYPE_CHECKING, Any
+from typing import TYPE_CHECKING, Any, Literal
 
 import asyncpg
+
+from client.protocol import DatabaseAddress
 
 KEEPALIVE = {"TCP_KEEPIDLE": 10, "TCP_KEEPINTVL": 5, "TCP_KEEPCNT": 3, "TCP_USER_TIMEOUT": 15_000}
 """Asked for on our side: asyncpg leaves the kernel's two hours."""
@@ -16,6 +18,10 @@ if TYPE_CHECKING:
     Connection = asyncpg.Connection[asyncpg.Record]
 else:
     Connection = asyncpg.Connection
+
+
+class InsecureAddress(Exception):
+    """The database would be reached in a way that others can read or imitate."""
 
 
 def is_loopback(host: str) -> bool:
@@ -33,6 +39,18 @@ def keep_alive(connection: socket.socket) -> None:
     for name, value in KEEPALIVE.items():
         if hasattr(socket, name):
             connection.setsockopt(socket.IPPROTO_TCP, getattr(socket, name), value)
+
+
+def tls_of(address: DatabaseAddress) -> ssl.SSLContext | Literal["disable"]:
+    """How the connection is protected: not at all on this machine, else verify-full. Raises InsecureAddress."""
+    if address.tls == "verify-full":
+        return ssl.create_default_context(cadata=address.ca_pem)
+    if address.tls == "loopback" and is_loopback(address.host):
+        return "disable"
+    raise InsecureAddress(
+        f"The database at {address.host} is not on this machine, so it must be reached with TLS verify-full, but the "
+        f"credential says {address.tls!r}. Set the allocator's database.tls to verify-full and enrol again."
+    )
 
 
 class KeptAlive(Connection):

@@ -10,6 +10,21 @@ from client.command import Accepts, Command
 CHANNEL = "vm_updates"
 """PostgreSQL channel on which changed rows of `vms` are hinted at."""
 
+HUB_PATH = "/api/v1/hub"
+"""Where an allocator takes machines' WebSockets."""
+
+HUB_MESSAGE_BYTES = 524_288
+"""The longest message: a report with 64 KiB of output, each of its characters escaped."""
+
+HUB_CLOSED, HUB_REFUSED = 1012, 1008
+"""Why the allocator closes one: come again, within the seconds that the reason says; or it takes nothing of this."""
+
+STALE_EPOCH, NOT_ENROLLED, NOBODYS_TOKEN = "LL001", "LL002", "LL010"
+"""SQLSTATEs of refusals that mean more than no: see allocator/sql/functions/10_basics.sql."""
+
+TransportName = Literal["direct", "hub", "auto"]
+"""How a machine speaks: to PostgreSQL, over a WebSocket to an allocator, or whichever answers, the hub first."""
+
 Kind = Literal["desktop", "job", "hold", "typed"]
 """What a lease is for; `typed` is a line of an admin's, until the machine has reported which of the first two it is."""
 
@@ -48,11 +63,11 @@ class DatabaseAddress:
 
 @dataclass(frozen=True, slots=True)
 class Enrolment:
-    """A machine that was let in. `transport` is how it is told what to do: there is one way."""
+    """A machine that was let in, and how it is to speak from now on."""
 
     vm_id: int
     hostname: str
-    transport: Literal["direct"]
+    transport: TransportName
     database: DatabaseAddress
 
 

@@ -18,7 +18,7 @@ from client.settings import Credential, StateDir
 
 @dataclass(slots=True)
 class Passwords:
-    """The password of a credential, and the one that may have taken its place."""
+    """The password of a credential, and the one that may have taken its place. Nobody else writes the credential."""
 
     state: StateDir
     credential: Credential
@@ -39,10 +39,18 @@ class Passwords:
         if not self.state.rotation.exists() or password != self._begun():
             return  # a new one that was begun stays: the server may yet receive its verifier
         with suppress(OSError):  # it is in the other file until this one can be written
-            credential = replace(self.credential, database=replace(self.credential.database, password=password))
-            durable.replace(self.state.credential, json.dumps(asdict(credential), indent=1).encode())
-            self.credential = credential
+            self._keep(replace(self.credential, database=replace(self.credential.database, password=password)))
             durable.remove(self.state.rotation)
+
+    def keep_transport(self, name: str) -> None:
+        """The machine speaks so from now on, also when it starts again."""
+        if name != self.credential.transport:
+            with suppress(OSError):  # then it finds out again
+                self._keep(replace(self.credential, transport=name))
+
+    def _keep(self, credential: Credential) -> None:
+        durable.replace(self.state.credential, json.dumps(asdict(credential), indent=1).encode())
+        self.credential = credential
 
     def _begun(self) -> str:
         return str(json.loads(self.state.rotation.read_text())["password"])

@@ -1,4 +1,4 @@
-"""The SCRAM-SHA-256 verifier of a password: what PostgreSQL is given, while the password never leaves the VM."""
+"""What is made of a machine's password, which never leaves the VM: its verifier for PostgreSQL, its token for the hub."""
 
 import hashlib
 import hmac
@@ -20,6 +20,16 @@ def verifier(password: str, salt: bytes | None = None, iterations: int = ITERATI
     stored_key = hashlib.sha256(hmac.digest(salted, b"Client Key", "sha256")).digest()
     server_key = hmac.digest(salted, b"Server Key", "sha256")
     return f"SCRAM-SHA-256${iterations}:{_text(salt)}${_text(stored_key)}:{_text(server_key)}"
+
+
+def hub_token(password: str) -> str:
+    """What the machine shows to the hub. Whoever reads it there cannot log in to PostgreSQL with it."""
+    return hmac.digest(password.encode("ascii"), b"lablink hub token", "sha256").hex()
+
+
+def hub_sha256(password: str) -> bytes:
+    """All that is kept of that token elsewhere."""
+    return hashlib.sha256(hub_token(password).encode()).digest()
 
 
 def _text(data: bytes) -> str:

@@ -91,6 +91,8 @@ class Credential:
     hostname: str
     transport: str
     database: DatabaseLogin
+    allocator_url: str | None = None
+    """Where it enrolled, and where the hub is; None in what an earlier client kept."""
 
 
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:

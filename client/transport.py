@@ -141,5 +141,10 @@ class Pace:
         self._event.set()
 
 
+def storable(text: str) -> str:
+    """Text that PostgreSQL can keep: no NUL, no half of a surrogate pair."""
+    return text.replace("\0", "\N{REPLACEMENT CHARACTER}").encode(errors="replace").decode()
+
+
 def _now() -> float:
     return asyncio.get_running_loop().time()

@@ -13,12 +13,14 @@ class TransportName(StrEnum):
 
     direct = "direct"
     hub = "hub"
+    auto = "auto"
 
 
 Vms = Annotated[int, typer.Option("--vms", min=0, max=500, help="How many machines to lend.")]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")]
 Transport = Annotated[
-    TransportName, typer.Option("--transport", help="How machines hear of work; the hub is still to come.")
+    TransportName,
+    typer.Option("--transport", help="How machines speak: to PostgreSQL, over the hub, or whichever answers."),
 ]
 DataDir = Annotated[
     Path | None,
@@ -53,14 +55,12 @@ def up(
     - `lablink up --vms 5 --port 8123 --data-dir /tmp/try`
     - `lablink up --set pool.lease_seconds=3600`
     """
-    from allocator.cli.failures import CommandFailed
     from allocator.cli.output import console
     from allocator.local.data_directory import NAME, nearest
     from allocator.local.progress import Progress
     from allocator.local.up import Plan
     from allocator.local.up import up as run
 
-    if transport is TransportName.hub:
-        raise CommandFailed("There is no hub yet. Leave --transport out: machines then speak to PostgreSQL.")
     directory = (data_dir or nearest() or Path(NAME)).absolute()
-    asyncio.run(run(Plan(directory, vms, port, settings or ()), Progress(console())))
+    told = [f"transport={transport.value}", *(settings or ())]
+    asyncio.run(run(Plan(directory, vms, port, told), Progress(console())))

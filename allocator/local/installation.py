@@ -67,7 +67,9 @@ class Installation:
         await bootstrap.prepare(self.server.dsn(), passwords)
         version = await migrate.upgrade(self.owner_dsn)
         async with self.owner() as connection:
-            await standing.ensure_pool(connection, config.load_settings(data_dir=self.data_dir).pool)
+            settings = config.load_settings(data_dir=self.data_dir)
+            await standing.ensure_pool(connection, settings.pool)
+            await standing.ensure_transport(connection, settings.pool, settings.transport)
         return version
 
     def write_settings(self) -> None:

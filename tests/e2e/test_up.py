@@ -175,11 +175,13 @@ async def test_a_database_that_refuses_its_pool_is_one_sentence() -> None:
     assert len(done.stderr.splitlines()) == 1
 
 
-def test_the_hub_is_refused_in_one_sentence() -> None:
-    done = run_lablink("up", "--transport=hub")
-
-    assert done.returncode == 1
-    assert "no hub yet" in done.stderr
+async def test_with_the_hub_no_machine_speaks_to_the_database() -> None:
+    with open_directory() as directory, running_up(directory, "--vms=2", "--transport=hub") as up:
+        address, key = ask(up, "echo over the hub")
+        becomes(address, key, status="active", exit_code=0)
+        owner = await asyncpg.connect(up.dsn())
+        assert not await owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename ~ '^lablink_vm_'")
+        await owner.close()
 
 
 def test_a_second_start_finds_the_data_and_fewer_machines_are_retired() -> None:

@@ -49,7 +49,7 @@ async def sweeper(settings: Settings) -> AsyncIterator[Sweeper]:
 
 def new_sweeper(settings: Settings, connect: Connect | None = None) -> Sweeper:
     connect = connect or connector(settings.database, "sweep")
-    return Sweeper(connect, settings.pool, PERIOD_SECONDS, Metrics())
+    return Sweeper(connect, settings.pool, settings.transport, PERIOD_SECONDS, Metrics())
 
 
 async def queue(owner: Connection, name: str) -> None:

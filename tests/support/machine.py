@@ -24,6 +24,7 @@ from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Session
 from client.settings import Credential, DatabaseLogin, StateDir, load_credential
+from client.transport import Transport
 from tests.support.database import Database, Vm
 
 LIMIT_SECONDS = 20.0
@@ -88,9 +89,18 @@ class Machine:
 
     @asynccontextmanager
     async def serving(self, **options: Any) -> AsyncIterator[None]:
-        """Its client, as a task of this process."""
-        passwords = Passwords(self.state, load_credential(self.state.credential))
-        async with DirectTransport(self.address, passwords, **options) as transport:
+        """Its client, as a task of this process, speaking to PostgreSQL."""
+        async with self.serving_over(DirectTransport(self.address, self.passwords(), **options)):
+            yield
+
+    def passwords(self) -> Passwords:
+        """What lets it in, as it stands on its disk."""
+        return Passwords(self.state, load_credential(self.state.credential))
+
+    @asynccontextmanager
+    async def serving_over(self, way: Transport) -> AsyncIterator[None]:
+        """Its client, as a task of this process, speaking that way."""
+        async with way as transport:
             programs = Programs(start_host=str(self.state.root / "start-host"))
             steps = self.steps.append
             own = OwnExecutor(Session(self.state.session), programs)

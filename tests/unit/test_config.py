@@ -55,7 +55,7 @@ def test_settings_never_change_afterwards() -> None:
         ("server.public_url=ftp://x", "server.public_url: string should match pattern"),
         ("server.certificate=web.crt", "server.certificate: needs server.public_url=https://NAME"),
         ("pool.desktop=false", "pool.programs: must name a program, because pool.desktop is false"),
-        ("transport=hub", "transport: should be direct, not 'hub'"),
+        ("transport=pigeon", "transport: should be auto or direct or hub, not 'pigeon'"),
         ("access.domains=[example]", "access.domains.0: string should match pattern"),
         ("pool.programs=[../sh]", "pool.programs.0: string should match pattern"),
         ("server=5", "server: should be a valid dictionary"),

@@ -8,8 +8,8 @@ from statistics import mean
 
 import pytest
 
-from client.direct import DirectTransport, InsecureAddress, concerns, tls_of
-from client.network import keep_alive
+from client.direct import DirectTransport, concerns
+from client.network import InsecureAddress, keep_alive, tls_of
 from client.settings import DatabaseLogin
 from client.transport import Backoff, Pace
 

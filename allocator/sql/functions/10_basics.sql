@@ -5,7 +5,7 @@
 --   LL002  no such machine: not enrolled, deleted or retired      LL007  the Idempotency-Key belongs to another request
 --   LL003  the state machine has no such change                   LL008  nothing was claimed, or is there to claim
 --   LL004  no such lease                                          LL009  the pool does not accept this command
---   LL005  no such pool
+--   LL005  no such pool                                          LL010  the hub's token is no machine's
 
 -- Whom a database role stands for: the machine it was made for, by the name that outlives the role; else itself.
 CREATE OR REPLACE FUNCTION known_as(p_role name) RETURNS text LANGUAGE sql STABLE
@@ -14,13 +14,19 @@ BEGIN ATOMIC
     SELECT coalesce((SELECT v.hostname FROM public.vms v WHERE v.role = p_role), p_role);
 END;
 
+-- Who acts: the session's own role; or, where the service passes on what a machine said over the hub, the machine's. Only
+-- functions that were shown the machine's token lead to anything that asks this for its rights.
+CREATE OR REPLACE FUNCTION caller() RETURNS name LANGUAGE sql STABLE
+RETURN CASE WHEN session_user = 'lablink_app' THEN coalesce(nullif(current_setting('lablink.machine', true), ''), session_user)::name
+            ELSE session_user END;
+
 -- Who did it, for the history: the service names its part (web, sweep, cli), a machine is its hostname, and everybody
 -- else is their database role. A pooler passes on the application's name and no other setting.
 CREATE OR REPLACE FUNCTION actor() RETURNS text LANGUAGE sql STABLE
-RETURN CASE WHEN session_user IN ('lablink', 'lablink_app')
+RETURN CASE WHEN caller() IN ('lablink', 'lablink_app')
             THEN coalesce(nullif(current_setting('lablink.actor', true), ''),
                           substring(current_setting('application_name') FROM '^lablink (web)$'), session_user)
-            ELSE known_as(session_user) END;
+            ELSE known_as(caller()) END;
 
 -- Seconds between two hellos of one machine: 10 s, more when the fleet is so large that 50 a second would come.
 CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE

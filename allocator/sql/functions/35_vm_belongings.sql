@@ -20,7 +20,8 @@ CREATE OR REPLACE TRIGGER heartbeat_truncate_trigger BEFORE TRUNCATE ON vm_heart
 CREATE OR REPLACE FUNCTION guard_vm_role() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    IF TG_OP = 'INSERT' AND NEW.role ~ '^lablink_vm_[0-9a-f]{16}$' THEN
+    IF TG_OP = 'INSERT' AND NEW.role ~ '^lablink_vm_[0-9a-f]{16}$'
+       OR TG_OP = 'UPDATE' AND (NEW.role, NEW.created_at) = (OLD.role, OLD.created_at) THEN
         RETURN NEW;
     ELSIF TG_OP = 'DELETE' AND NOT EXISTS (SELECT FROM pg_roles WHERE rolname = OLD.role) THEN
         RETURN OLD;

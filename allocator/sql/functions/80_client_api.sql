@@ -1,4 +1,4 @@
--- All that a machine's role may touch. Who calls is session_user, never an argument; every write carries the epoch.
+-- All that a machine's role may touch. Who calls is caller(), never an argument; every write carries the epoch.
 
 CREATE SCHEMA IF NOT EXISTS client_api;
 REVOKE ALL ON SCHEMA client_api FROM PUBLIC;
@@ -10,9 +10,9 @@ DECLARE
     vm vms;
 BEGIN
     IF p_lock THEN
-        SELECT * INTO vm FROM vms WHERE role = session_user FOR UPDATE;
+        SELECT * INTO vm FROM vms WHERE role = caller() FOR UPDATE;
     ELSE
-        SELECT * INTO vm FROM vms WHERE role = session_user;
+        SELECT * INTO vm FROM vms WHERE role = caller();
     END IF;
     IF vm.id IS NULL OR vm.status = 'retired' THEN
         RAISE EXCEPTION 'this machine is not enrolled (any more)' USING ERRCODE = 'LL002',
@@ -66,9 +66,13 @@ BEGIN
         RAISE EXCEPTION 'no machine was ever at epoch %', p_epoch USING ERRCODE = 'LL001',
             HINT = 'Its journal is damaged: start it again with an empty state directory and a new join token.';
     END IF;
-    RETURN coalesce(p_epoch > vm.epoch, false)
-        OR coalesce(p_epoch = vm.epoch, false) AND vm.status = 'in-use' AND p_lease IS DISTINCT FROM vm.lease_id;
+    RETURN is_ahead(vm, p_epoch, p_lease);
 END $$;
+
+-- The same of a memory that may be: its epoch was a machine's.
+CREATE OR REPLACE FUNCTION is_ahead(vm vms, p_epoch bigint, p_lease uuid) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN coalesce(p_epoch > vm.epoch, false)
+    OR coalesce(p_epoch = vm.epoch, false) AND vm.status = 'in-use' AND p_lease IS DISTINCT FROM vm.lease_id;
 
 -- Writes down that the machine's memory is ahead of the database, which it may be once a minute: a machine that says so
 -- without end would fill the history.
@@ -218,11 +222,11 @@ CREATE OR REPLACE FUNCTION client_api.wants_new_password() RETURNS boolean
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT coalesce(shobj_description(oid, 'pg_authid') = public.new_password_wish(), false)
-    FROM pg_roles WHERE rolname = session_user;
+    FROM pg_roles WHERE rolname = public.caller();
 END;
 
 -- Gives the machine's role another password, of which only the verifier comes here, if that is wanted. The old one is worth
--- nothing from then on, and whoever else is logged in with it is cut off. Says whether it was done.
+-- nothing from then on, nor is the token that was made of it, and whoever else is logged in with it is cut off. Says whether it was done.
 CREATE OR REPLACE FUNCTION client_api.change_password(p_verifier text) RETURNS boolean
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -234,6 +238,7 @@ BEGIN
     END IF;
     EXECUTE format('ALTER ROLE %I PASSWORD %L', vm.role, p_verifier);
     EXECUTE format('COMMENT ON ROLE %I IS NULL', vm.role);
+    UPDATE vm_roles SET hub_sha256 = NULL WHERE role = vm.role;
     PERFORM record_event('vm.rotated', vm.id, vm.hostname, NULL, '{}');
     PERFORM disconnect_vm(vm.hostname);
     RETURN true;

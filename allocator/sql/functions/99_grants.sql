@@ -12,11 +12,13 @@ REVOKE ALL ON SCHEMA public, client_api FROM lablink_app, lablink_reader, lablin
 
 GRANT USAGE ON SCHEMA client_api TO lablink_client;
 GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report, client_api.cleaned, client_api.unhealthy,
-    client_api.wants_new_password, client_api.change_password, client_api.booted TO lablink_client;
+    client_api.wants_new_password, client_api.change_password, client_api.booted,
+    client_api.transport, client_api.keep_hub_token TO lablink_client;
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
 GRANT EXECUTE ON FUNCTION request_vm, end_lease, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, pool_counts, clock,
     enrol_instance, is_open_token, note_refused_join, absent_machines, note_absence, admin_of,
+    keep_hub_token, ensure_transport, hub_call, hub_hello,
     sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles,
     sweep_seal, sweep_months, sweep_usage, history_head, stop_flood TO lablink_app;
 -- A view runs what it calls as whoever reads it.

@@ -1,0 +1,142 @@
+"""One machine's WebSocket: what it may say and how often, and how it is let go."""
+
+import asyncio
+import json
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from dataclasses import dataclass
+from typing import Any
+from uuid import UUID
+
+from starlette.websockets import WebSocket, WebSocketDisconnect
+
+from client.protocol import HUB_CLOSED
+
+FIRST_WORD_SECONDS = 10.0
+"""In which whoever connects must have said hello."""
+
+SEND_SECONDS = 10.0
+"""How long somebody may take to read what is sent."""
+
+VERBS_A_SECOND = 10.0
+BURST = 20
+"""How many verbs one machine may say at once; it then waits its turn. A lease takes five."""
+
+HIGHEST = 2**63 - 1
+WAKE = json.dumps({"wake": True})
+
+
+class Gone(Exception):
+    """Nobody is at the other end, or nobody who reads."""
+
+
+class Unreadable(Exception):
+    """That was no verb."""
+
+
+@dataclass(frozen=True, slots=True)
+class Said:
+    """What a machine said: a verb, and the JSON that its arguments are in."""
+
+    verb: str
+    text: str
+    arguments: dict[str, Any]
+
+    @classmethod
+    def of(cls, text: str | None) -> "Said":
+        """Read a message, whose text is None if it is bytes. Raises Unreadable."""
+        try:
+            arguments = json.loads(text or "")
+            return cls(str(arguments["verb"]), text or "", arguments)
+        except (ValueError, TypeError, KeyError, RecursionError):
+            raise Unreadable from None
+
+    @property
+    def memory(self) -> tuple[int, UUID | None]:
+        """The epoch and lease of a hello. Raises Unreadable."""
+        epoch, lease = self.arguments.get("epoch"), self.arguments.get("lease_id")
+        try:
+            if type(epoch) is int and 0 <= epoch <= HIGHEST:
+                return epoch, None if lease is None else UUID(lease)
+        except (ValueError, TypeError, AttributeError):
+            pass
+        raise Unreadable
+
+
+class Line:
+    """The connection of whoever shows a token; of a machine, once its first hello was answered.
+
+    It is heard when it has read its last answer, so whoever does not read cannot ask.
+    """
+
+    __slots__ = ("_due", "_left", "_period", "_socket", "_woken", "busy", "refused", "token_sha256", "vm_id")
+
+    def __init__(self, socket: WebSocket, token_sha256: bytes) -> None:
+        self._socket = socket
+        self.token_sha256 = token_sha256
+        self.vm_id: int | None = None
+        self.busy = False
+        """While it waits for an answer."""
+        self.refused = False
+        """Whether the token is no machine's that is in service."""
+        self._woken = False
+        self._left = False
+        self._period = 0.0
+        self._due = 0.0
+
+    def belongs_to(self, vm_id: int, period_seconds: float) -> None:
+        """It is this machine's, which will say hello again in that time."""
+        self.vm_id, self._period = vm_id, period_seconds
+
+    async def hear(self) -> Said:
+        """The next verb. Raises Unreadable, and Gone also of who is silent too long."""
+        await asyncio.sleep(self.pause())
+        async with _within(FIRST_WORD_SECONDS if self.vm_id is None else 2 * self._period + 15):
+            message = await self._socket.receive()
+        if message["type"] != "websocket.receive":
+            raise Gone
+        self.busy = True
+        return Said.of(message.get("text"))
+
+    async def say(self, answer: str) -> None:
+        """Answer it. Raises Gone, also of who does not read."""
+        async with _within(SEND_SECONDS):
+            await self._socket.send_text(answer)
+        self.busy = False
+
+    def is_to_wake(self) -> bool:
+        """Whether it is to be woken now: not again before it has come to look."""
+        due, self._woken = not (self._woken or self._left), True
+        return due
+
+    async def wake(self) -> None:
+        """Tell it that there may be something new. Raises Gone."""
+        async with _within(SEND_SECONDS):
+            await self._socket.send_text(WAKE)
+
+    def looks(self) -> None:
+        """It is about to be told what is; what changes from now on is news again."""
+        self._woken = False
+
+    async def leave(self, code: int = HUB_CLOSED, reason: str = "") -> None:
+        """Close it, once. The machine comes again by itself. Raises Gone."""
+        if not self._left:
+            self._left = True
+            async with _within(SEND_SECONDS):
+                await self._socket.close(code, reason)
+
+    def pause(self) -> float:
+        """Seconds until it may speak once more."""
+        now = asyncio.get_running_loop().time()
+        self._due = max(self._due, now - BURST / VERBS_A_SECOND) + 1 / VERBS_A_SECOND
+        return max(0.0, self._due - now)
+
+
+@asynccontextmanager
+async def _within(seconds: float) -> AsyncIterator[None]:
+    """What a socket does when it is closed, or not read from, is Gone. Starlette says RuntimeError for one we closed."""
+    try:
+        async with asyncio.timeout(seconds):
+            yield
+    except (WebSocketDisconnect, RuntimeError, OSError, TimeoutError) as error:
+        raise Gone from error

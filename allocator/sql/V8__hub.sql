@@ -1,0 +1,14 @@
+-- The hub: what is known of a machine's token, and how machines are to speak.
+
+ALTER TABLE vm_roles ADD COLUMN hub_sha256 bytea;
+COMMENT ON COLUMN vm_roles.hub_sha256 IS 'All that is known of the token with which the machine speaks over the hub.';
+-- There are as many rows as machines, and they are written when one enrols.
+-- squawk-ignore constraint-missing-not-valid
+ALTER TABLE vm_roles ADD CONSTRAINT vm_roles_token_is_hashed CHECK (octet_length(hub_sha256) = 32);
+-- squawk-ignore disallowed-unique-constraint
+ALTER TABLE vm_roles ADD CONSTRAINT vm_roles_token_is_its_own UNIQUE (hub_sha256);
+
+ALTER TABLE pools ADD COLUMN transport text NOT NULL DEFAULT 'direct';
+COMMENT ON COLUMN pools.transport IS 'How its machines are to speak: direct (to PostgreSQL), hub, or auto (whichever answers, the hub first).';
+-- squawk-ignore constraint-missing-not-valid
+ALTER TABLE pools ADD CONSTRAINT pools_transport_is_one CHECK (transport IN ('direct', 'hub', 'auto'));

@@ -1,0 +1,214 @@
+"""The transport of a large fleet, and of one that no database port is open to: a WebSocket to an allocator.
+
+What the machine says is one JSON object, with the verb and its arguments; it says the next when that was answered. In
+between, the allocator says when there may be something new.
+"""
+
+import asyncio
+import json
+import random
+import ssl
+from contextlib import suppress
+from types import TracebackType
+from typing import Any, Self
+from uuid import UUID
+
+from client.boot import Boot
+from client.command import Accepts, from_parts
+from client.line import LOST, Line, dial, socket_url, words
+from client.protocol import NOBODYS_TOKEN, NOT_ENROLLED, STALE_EPOCH, Assignment, Memory, Orders, Report
+from client.rotation import Passwords
+from client.scram import hub_sha256, hub_token
+from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable, storable
+
+REFUSED_PATIENCE_SECONDS = 180.0
+"""How long a refused token may be the database's trouble (a restore, a fail-over) before it is taken as the answer."""
+
+
+class HubTransport:
+    """A Transport over one WebSocket, opened by the first verb and again by the first verb after a loss."""
+
+    def __init__(
+        self,
+        allocator_url: str,
+        passwords: Passwords,
+        wake: asyncio.Event | None = None,
+        *,
+        refused_patience: float = REFUSED_PATIENCE_SECONDS,
+    ) -> None:
+        self.wake = wake or asyncio.Event()
+        self.wish: str | None = None
+        """How the allocator wants this machine to speak, as its last answer to a hello said."""
+        self._url = socket_url(allocator_url)
+        self._tls = ssl.create_default_context() if self._url.startswith("wss:") else None
+        self._passwords = passwords
+        self._untried = passwords.to_try()
+        self._backoff = Backoff()
+        self._pace = Pace(self.wake)
+        self._line: Line | None = None
+        self._refused_patience = refused_patience
+        self._refused_since: float | None = None
+
+    async def __aenter__(self) -> Self:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        self._pace.cancel()
+        if self._line is not None:
+            await self._line.close()
+            self._line = None
+
+    async def hello(self, memory: Memory) -> Orders:
+        try:
+            answer = await self._ask("hello", epoch=memory.epoch, lease_id=_text(memory.lease_id))
+        except _TokenRefused as error:
+            return await self._with_the_next_password(memory, error)
+        self._let_in()
+        self.wish = answer.get("transport")
+        if answer.get("new_password"):
+            await self._change_password()
+        orders = _orders(answer)
+        self._backoff.reset()
+        self._backoff.ceiling = min(60.0, max(30.0, orders.period_seconds))
+        return orders
+
+    async def claim(self, epoch: int) -> Assignment:
+        answer = await self._ask("claim", epoch=epoch)
+        accepts = Accepts(answer["accepts_desktop"], tuple(answer["programs"]))
+        parts = answer["command"] or {}, answer["secrets"]
+        return Assignment(
+            lease_id=UUID(answer["lease_id"]),
+            epoch=answer["epoch"],
+            command=None if answer["line"] is not None else from_parts(answer["kind"], *parts, accepts),
+            line=answer["line"],
+            accepts=accepts,
+            limit_seconds=float(answer["limit_seconds"]),
+        )
+
+    async def report(self, report: Report) -> None:
+        await self._ask(
+            "report",
+            lease_id=str(report.lease_id),
+            epoch=report.epoch,
+            outcome=report.outcome,
+            exit_code=report.exit_code,
+            output=storable(report.output),
+            failure=report.failure,
+            kind=report.kind,
+        )
+
+    async def cleaned(self, epoch: int) -> None:
+        await self._ask("cleaned", epoch=epoch)
+
+    async def unhealthy(self, epoch: int, reason: str) -> None:
+        await self._ask("unhealthy", epoch=epoch, reason=storable(reason))
+
+    async def booted(self, boot: Boot) -> None:
+        await self._ask("booted", boot=str(boot.id), phases=boot.phases)
+
+    async def idle(self, seconds: float) -> None:
+        if self._is_open:
+            with suppress(TimeoutError):
+                async with asyncio.timeout(seconds):
+                    await self.wake.wait()
+        if not self._is_open:
+            await asyncio.sleep(self._pause())
+
+    @property
+    def _is_open(self) -> bool:
+        return self._line is not None and not self._line.ended
+
+    def _pause(self) -> float:
+        """Seconds until the next try. An allocator that stops says over how many all of its machines may spread."""
+        spread, self._line = self._line.spread if self._line else None, None
+        return self._backoff.delay() if spread is None else random.uniform(0, spread)
+
+    async def _ask(self, verb: str, **said: object) -> Any:
+        line = await self._connected()
+        try:
+            answer = await line.ask(json.dumps({"verb": verb, **said}))
+        except BaseException as error:  # whatever ended this, the next answer must not be taken for the next verb's
+            self._drop()
+            if isinstance(error, LOST):
+                raise Unreachable(words(error)) from error
+            raise
+        if "answer" in answer:
+            return answer["answer"]
+        raise self._refusal(answer)
+
+    def _refusal(self, answer: dict[str, Any]) -> TransportError:
+        if "refused" not in answer:
+            return Unreachable(str(answer.get("unavailable", "the allocator has no answer")))
+        kinds = {STALE_EPOCH: StaleEpoch, NOT_ENROLLED: UnknownVm, NOBODYS_TOKEN: _TokenRefused}
+        return kinds.get(answer["refused"], Refused)(str(answer.get("why", "")))
+
+    async def _connected(self) -> Line:
+        if self._line is None or self._line.ended:
+            self._drop()
+            try:
+                self._line = Line(await dial(self._url, self._tls, hub_token(self._untried[0])), self._pace, self.wake)
+            except LOST as error:
+                raise Unreachable(words(error)) from error
+        return self._line
+
+    def _let_in(self) -> None:
+        """The password is right."""
+        self._refused_since = None
+        self._passwords.let_in_with(self._untried[0])
+        self._untried = self._passwords.to_try()
+
+    async def _with_the_next_password(self, memory: Memory, refused: "_TokenRefused") -> Orders:
+        """Say hello with the older password. When all are refused, that is believed only when it stays so."""
+        self._drop()
+        if len(self._untried) > 1:
+            del self._untried[0]
+            return await self.hello(memory)
+        self._untried = self._passwords.to_try()
+        self._refused_since = self._refused_since or _now()
+        patient = _now() - self._refused_since < self._refused_patience
+        raise (Unreachable if patient else UnknownVm)(str(refused)) from refused
+
+    async def _change_password(self) -> None:
+        """Make a new password, as an admin wants, and use it from the next verb on. A full disk puts it off."""
+        try:
+            verifier = self._passwords.begin()
+        except OSError:
+            return
+        newest = self._passwords.to_try()[0]
+        with suppress(Refused):
+            if await self._ask("change_password", verifier=verifier, hub_sha256=hub_sha256(newest).hex()):
+                self._untried = self._passwords.to_try()
+                self._drop()
+
+    def _drop(self) -> None:
+        if self._line is not None:
+            self._line.abort()
+            self._line = None
+
+
+class _TokenRefused(TransportError):
+    """The token is no machine's (any more)."""
+
+
+def _orders(answer: dict[str, Any]) -> Orders:
+    lease = answer["lease_id"]
+    return Orders(
+        vm_id=answer["vm_id"],
+        hostname=answer["hostname"],
+        status=answer["status"],
+        epoch=answer["epoch"],
+        lease_id=UUID(lease) if lease else None,
+        lease_status=answer["lease_status"],
+        kind=answer["kind"],
+        period_seconds=float(answer["period_seconds"]),
+    )
+
+
+def _text(lease: UUID | None) -> str | None:
+    return None if lease is None else str(lease)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

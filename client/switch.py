@@ -1,0 +1,155 @@
+"""How a machine changes its transport while it serves: as its allocator wishes, and never to one that does not answer.
+
+The lease is in the database and the command belongs to this process, so neither minds which way the verbs go.
+"""
+
+import asyncio
+import logging
+import random
+from collections.abc import Callable, Mapping
+from contextlib import suppress
+from types import TracebackType
+from typing import Protocol, Self
+
+from client.boot import Boot
+from client.protocol import Assignment, Memory, Orders, Report, TransportName
+from client.settings import SettingsError
+from client.transport import Transport, TransportError, Unreachable
+
+TRY_SECONDS = 60.0
+"""How long a way that did not answer is left alone, unless it is the only one."""
+
+AWAY_SECONDS = 30.0
+"""How long a way must have been silent before another is taken for it: an allocator that is restarted is back sooner."""
+
+ORDER: Mapping[str, tuple[str, ...]] = {"direct": ("direct",), "hub": ("hub",), "auto": ("hub", "direct")}
+"""The ways of each transport, the preferred one first."""
+
+log = logging.getLogger("lablink.client")
+
+
+class Way(Transport, Protocol):
+    """A Transport that is told how its machine is to speak, and can be left and taken again."""
+
+    wish: str | None
+    """The last wish that was heard: direct, hub or auto."""
+
+
+class Switch:
+    """A Transport that is one of several. `keep` is told what is wished for once that works.
+
+    `ways` make them, each when it is first taken. Raises SettingsError for a first one that this machine cannot take.
+    """
+
+    def __init__(
+        self,
+        wish: TransportName,
+        ways: Mapping[str, Callable[[], Way]],
+        wake: asyncio.Event,
+        keep: Callable[[str], None] = lambda name: None,
+        *,
+        try_seconds: float = TRY_SECONDS,
+        away_seconds: float = AWAY_SECONDS,
+    ) -> None:
+        self.wake = wake
+        self._ways = ways
+        self._keep = keep
+        self._wish: str = wish
+        self._at, self._way = self._first(wish)
+        self._try_seconds = try_seconds
+        self._away_seconds = away_seconds
+        self._try_at = 0.0
+        self._heard_at = 0.0
+
+    async def __aenter__(self) -> Self:
+        self._heard_at = _now()
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self._way.__aexit__(kind, error, trace)
+
+    async def hello(self, memory: Memory) -> Orders:
+        orders = await self._cross(memory) or await self._stay(memory)
+        self._heard_at = _now()
+        self._heed(self._way.wish)
+        return orders
+
+    async def claim(self, epoch: int) -> Assignment:
+        return await self._way.claim(epoch)
+
+    async def report(self, report: Report) -> None:
+        await self._way.report(report)
+
+    async def cleaned(self, epoch: int) -> None:
+        await self._way.cleaned(epoch)
+
+    async def unhealthy(self, epoch: int, reason: str) -> None:
+        await self._way.unhealthy(epoch, reason)
+
+    async def booted(self, boot: Boot) -> None:
+        await self._way.booted(boot)
+
+    async def idle(self, seconds: float) -> None:
+        await self._way.idle(seconds)
+
+    def _first(self, wish: TransportName) -> tuple[str, Way]:
+        """The first way of a wish that this machine can take."""
+        *better, last = ORDER[wish]
+        for name in better:
+            with suppress(SettingsError):
+                return name, self._ways[name]()
+        return last, self._ways[last]()
+
+    async def _cross(self, memory: Memory) -> Orders | None:
+        """Say hello over the way that is wished for, if that is another one. Its orders, or None: nothing has changed."""
+        wished = ORDER[self._wish][0]
+        if wished == self._at or _now() < self._try_at:
+            return None
+        self._try_at = _now() + self._try_seconds * random.uniform(0.8, 1.2)
+        try:
+            new = self._ways[wished]()
+            orders = await _first_hello(new, memory)
+        except (TransportError, SettingsError) as error:
+            log.warning("transport stays", extra={"transport": self._at, "wished": wished, "reason": str(error)})
+            return None
+        await self._take(wished, new)
+        return orders
+
+    async def _stay(self, memory: Memory) -> Orders:
+        try:
+            return await self._way.hello(memory)
+        except Unreachable:
+            others = [name for name in ORDER[self._wish] if name != self._at]
+            if others and _now() - self._heard_at > self._away_seconds:
+                with suppress(SettingsError):
+                    await self._take(others[0], self._ways[others[0]]())
+            raise
+
+    async def _take(self, name: str, way: Way) -> None:
+        """Go this way from now on; the other one is tried again after a while, if it is preferred."""
+        await self._way.__aexit__(None, None, None)
+        log.info("transport", extra={"transport": name, "before": self._at})
+        self._at, self._way, self._heard_at = name, way, _now()
+        self._try_at = _now() + self._try_seconds * random.uniform(0.8, 1.2)
+
+    def _heed(self, wish: str | None) -> None:
+        """Note what is wished for: it is kept once it is so, and looked for at the next hello until then."""
+        if wish in ORDER and wish != self._wish:
+            self._wish, self._try_at = wish, 0.0
+            self.wake.set()
+        if self._at in ORDER[self._wish]:
+            self._keep(self._wish)
+
+
+async def _first_hello(way: Way, memory: Memory) -> Orders:
+    try:
+        return await way.hello(memory)
+    except BaseException:
+        await way.__aexit__(None, None, None)
+        raise
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()

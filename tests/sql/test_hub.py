@@ -1,0 +1,221 @@
+"""The hub's side of the rules: each call is the machine's whose token it shows, and nobody else's."""
+
+import json
+from typing import Any
+from uuid import UUID, uuid4
+
+import asyncpg
+import pytest
+
+from tests.sql.steps import Machine, ask, lease_of, machine, refused, row_of, sha256
+from tests.support.database import Database
+
+TOKEN, OTHER = sha256("token of vm-1"), sha256("token of vm-2")
+
+
+async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, **said: object) -> dict[str, Any]:
+    text = json.dumps({"verb": verb, **said})
+    answer: dict[str, Any] = json.loads(await service.fetchval("SELECT hub_call($1, $2, $3)", token, verb, text))
+    return answer
+
+
+async def hellos(service: asyncpg.Connection, *said: tuple[bytes, int, UUID | None]) -> dict[int, dict[str, Any]]:
+    """The answers by place, from 1."""
+    columns = [list(column) for column in zip(*said, strict=True)]
+    rows = await service.fetch("SELECT * FROM hub_hello($1, $2, $3)", *columns)
+    return {row["place"]: json.loads(row["answer"])["answer"] for row in rows}
+
+
+async def known(database: Database, hostname: str = "vm-1", token: bytes = TOKEN) -> Machine:
+    """A machine that is available, and known to the hub."""
+    vm = await machine(database, hostname)
+    await vm.connection.execute("SELECT client_api.keep_hub_token($1)", token)
+    return vm
+
+
+async def seen_at(owner: asyncpg.Connection, hostname: str = "vm-1") -> object:
+    return await owner.fetchval(
+        "SELECT seen_at FROM vm_heartbeats JOIN vms ON id = vm_id WHERE hostname = $1", hostname
+    )
+
+
+async def test_a_lease_is_served_by_calls_that_show_the_token(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await known(database)
+    lease = (await ask(service, argv=["echo", "hello"]))["lease_id"]
+
+    orders = (await call(service, "hello", epoch=0, lease_id=None))["answer"]
+    claimed = (await call(service, "claim", epoch=orders["epoch"]))["answer"]
+    told = {"lease_id": str(lease), "epoch": 1, "exit_code": 0, "output": "hello\n"}
+    assert await call(service, "report", outcome="exited", **told) == {"answer": "active"}
+    await service.execute("SELECT end_lease($1)", lease)
+    assert await call(service, "cleaned", epoch=2) == {"answer": "available"}
+
+    assert (orders["status"], orders["lease_id"], orders["transport"]) == ("in-use", str(lease), "direct")
+    assert claimed["command"] == {"argv": ["echo", "hello"]}
+    assert (await lease_of(owner, lease))["output"] == "hello\n"
+    assert await owner.fetchval("SELECT array_agg(DISTINCT actor) FROM events WHERE kind = 'lease.claimed'") == ["vm-1"]
+
+
+async def test_what_the_service_does_after_a_call_is_its_own_again(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await known(database)
+    await call(service, "hello", epoch=0, lease_id=None)
+    lease = (await ask(service))["lease_id"]
+    assert await owner.fetchval("SELECT actor FROM events WHERE lease_id = $1 LIMIT 1", lease) == "lablink_app"
+
+
+@pytest.mark.parametrize("token", [OTHER, b"", sha256("")])
+async def test_a_token_that_is_no_machines_does_nothing(
+    database: Database, service: asyncpg.Connection, token: bytes
+) -> None:
+    await known(database)
+    for verb in ("hello", "claim", "cleaned", "unhealthy"):
+        assert (await call(service, verb, token, epoch=0, reason="x"))["refused"] == "LL010"
+    assert await hellos(service, (token, 0, None)) == {}
+
+
+async def test_a_machine_acts_for_itself_only(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await known(database)
+    await known(database, "vm-2", OTHER)
+    await call(service, "unhealthy", OTHER, epoch=0, reason="x", vm_id=1, hostname="vm-1")
+    assert [(await row_of(owner, name))["status"] for name in ("vm-1", "vm-2")] == ["available", "failed"]
+
+
+async def test_nobody_becomes_a_machine_by_a_setting(database: Database, service: asyncpg.Connection) -> None:
+    vm, other = await known(database), await known(database, "vm-2", OTHER)
+    await other.connection.execute("SELECT set_config('lablink.machine', $1, false)", vm.vm.role)
+    assert (await other.hello())["hostname"] == "vm-2"
+    await service.execute("SELECT set_config('lablink.machine', $1, false)", vm.vm.role)
+    with pytest.raises(asyncpg.InsufficientPrivilegeError):
+        await service.execute("SELECT client_api.hello(0, NULL)")
+    assert (await call(service, "hello", OTHER, epoch=0))["answer"]["hostname"] == "vm-2"
+
+
+@pytest.mark.parametrize(
+    ("verb", "said", "refusal"),
+    [
+        ("claim", {"epoch": 7}, "LL001"),
+        ("claim", {"epoch": 0}, "LL008"),
+        ("dance", {}, "LL003"),
+        ("hello", {"epoch": "x"}, "22P02"),
+        ("hello", {"epoch": 10**30}, "22003"),
+        ("report", {"epoch": 0, "lease_id": "x"}, "22P02"),
+        ("booted", {"boot": str(uuid4()), "phases": [["\0", 1]]}, "22P05"),
+        ("change_password", {"verifier": "x", "hub_sha256": "abc"}, "22023"),
+        ("change_password", {"verifier": "x", "hub_sha256": "ab"}, "LL003"),
+    ],
+)
+async def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
+    database: Database, service: asyncpg.Connection, verb: str, said: dict[str, object], refusal: str
+) -> None:
+    await known(database)
+    assert (await call(service, verb, **said))["refused"] == refusal
+
+
+async def test_hellos_that_come_together_are_answered_together(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    first, second = await known(database), await known(database, "vm-2", OTHER)
+    for vm in (first, second):
+        await database.age(vm.vm, 100)
+    before = [await seen_at(owner, name) for name in ("vm-1", "vm-2")]
+
+    answers = await hellos(service, (OTHER, 0, None), (sha256("nobody"), 0, None), (TOKEN, 0, None))
+
+    assert {place: answer["hostname"] for place, answer in answers.items()} == {1: "vm-2", 3: "vm-1"}
+    single = (await call(service, "hello", epoch=0, lease_id=None))["answer"]
+    assert answers[3] == single
+    assert all(now > then for now, then in zip([await seen_at(owner, n) for n in ("vm-1", "vm-2")], before, strict=True))
+
+
+@pytest.mark.parametrize("what", ["lost", "booting", "ahead", "impossible", "retired", "revoked"])
+async def test_a_hello_that_more_follows_from_is_left_for_itself(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, what: str
+) -> None:
+    await known(database)
+    epoch = {"ahead": 5, "impossible": 10**17}.get(what, 0)
+    changes = {
+        "lost": "UPDATE vms SET status = 'failed', reason = 'lost'",
+        "booting": "ALTER TABLE vms DISABLE TRIGGER USER; UPDATE vms SET status = 'booting'; ALTER TABLE vms ENABLE TRIGGER USER",
+        "retired": "UPDATE vms SET status = 'retired'",
+        "revoked": "SELECT revoke_vm('vm-1')",
+    }
+    await owner.execute(changes.get(what, "SELECT"))
+
+    assert await hellos(service, (TOKEN, epoch, None)) == {}
+
+    answer = await call(service, "hello", epoch=epoch, lease_id=None)
+    expected = {"impossible": "LL001", "retired": "LL002", "revoked": "LL010"}
+    assert answer.get("refused") == expected.get(what)
+
+
+async def test_a_heartbeat_that_somebody_keeps_locked_holds_nobody_up(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    first = await known(database)
+    await known(database, "vm-2", OTHER)
+    transaction = first.connection.transaction()
+    await transaction.start()
+    await first.hello()
+    answers = await hellos(service, (TOKEN, 0, None), (OTHER, 0, None))
+    await transaction.rollback()
+    assert [answer["hostname"] for answer in answers.values()] == ["vm-1", "vm-2"]
+
+
+async def test_a_new_password_takes_the_old_token_with_it(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    from client.scram import verifier
+
+    await known(database)
+    said = {"verifier": verifier("new"), "hub_sha256": OTHER.hex()}
+    assert await call(service, "change_password", **said) == {"answer": False}
+    await owner.execute("SELECT rotate_vm('vm-1')")
+    assert (await call(service, "hello", epoch=0, lease_id=None))["answer"]["new_password"]
+    assert await call(service, "change_password", **said) == {"answer": True}
+    assert (await call(service, "hello", epoch=0))["refused"] == "LL010"
+    assert not (await call(service, "hello", OTHER, epoch=0))["answer"]["new_password"]
+
+
+async def test_a_password_that_is_changed_over_postgresql_ends_the_token_too(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    from client.scram import verifier
+
+    vm = await known(database)
+    await owner.execute("SELECT rotate_vm('vm-1')")
+    await vm.connection.execute("SELECT client_api.change_password($1)", verifier("new"))
+    assert (await call(service, "hello", epoch=0))["refused"] == "LL010"
+
+
+async def test_an_enrolment_brings_its_token_once(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await known(database)
+    join = await owner.fetchval("SELECT token_sha256 FROM join_tokens")
+    role = await owner.fetchval("SELECT role FROM vms")
+    for shown, kept in ((sha256("not the join token"), None), (join, OTHER), (join, None)):
+        await owner.execute("UPDATE vm_roles SET hub_sha256 = $1 WHERE $1 IS NULL", None if kept else None)
+        await service.execute("SELECT keep_hub_token($1, $2, $3)", shown, role, OTHER)
+    assert await owner.fetchval("SELECT hub_sha256 FROM vm_roles") == OTHER
+
+
+async def test_a_token_is_a_hash(database: Database) -> None:
+    vm = await known(database)
+    with pytest.raises(asyncpg.CheckViolationError):
+        await vm.connection.execute("SELECT client_api.keep_hub_token('secret')")
+
+
+async def test_a_pools_machines_are_told_how_to_speak(
+    database: Database, service: asyncpg.Connection
+) -> None:
+    vm = await known(database)
+    await service.execute("SELECT ensure_transport('default', 'hub')")
+    assert await vm.connection.fetchval("SELECT client_api.transport()") == "hub"
+    with pytest.raises(asyncpg.CheckViolationError):
+        await service.execute("SELECT ensure_transport('default', 'pigeon')")

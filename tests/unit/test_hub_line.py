@@ -1,0 +1,52 @@
+"""Where the hub is, how often a machine may speak there, and how soon a dead link is noticed."""
+
+import pytest
+from starlette.types import Message
+from starlette.websockets import WebSocket
+
+from allocator.line import BURST, VERBS_A_SECOND, Line
+from client.line import PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url
+
+
+async def silence() -> Message:
+    raise AssertionError("nobody is asked")
+
+
+async def nowhere(message: Message) -> None:
+    raise AssertionError("nothing is sent")
+
+
+async def test_a_machine_says_a_few_verbs_at_once_and_then_waits_its_turn() -> None:
+    line = Line(WebSocket({"type": "websocket"}, silence, nowhere), b"")
+    pauses = [line.pause() for _ in range(BURST + 2)]
+    assert pauses[:BURST] == [0.0] * BURST
+    assert 0 < pauses[BURST] < pauses[BURST + 1] <= 2 / VERBS_A_SECOND
+
+
+async def test_a_machine_is_woken_once_until_it_looks() -> None:
+    line = Line(WebSocket({"type": "websocket"}, silence, nowhere), b"")
+    assert [line.is_to_wake(), line.is_to_wake()] == [True, False]
+    line.looks()
+    assert line.is_to_wake()
+
+
+def test_a_link_that_says_nothing_is_given_up_within_seven_seconds() -> None:
+    assert PING_SECONDS + PONG_SECONDS <= 7
+
+
+@pytest.mark.parametrize(
+    ("url", "hub"),
+    [
+        ("https://lab.example.org", "wss://lab.example.org/api/v1/hub"),
+        ("https://lab.example.org:8443/", "wss://lab.example.org:8443/api/v1/hub"),
+        ("http://127.0.0.1:8000", "ws://127.0.0.1:8000/api/v1/hub"),
+    ],
+)
+def test_the_hub_is_where_the_machine_enrolled(url: str, hub: str) -> None:
+    assert socket_url(url) == hub
+
+
+@pytest.mark.parametrize("url", ["http://lab.example.org", "ftp://127.0.0.1", "lab.example.org"])
+def test_a_hub_that_others_could_listen_to_is_not_spoken_to(url: str) -> None:
+    with pytest.raises(InsecureHub, match="https"):
+        socket_url(url)
