@@ -141,6 +141,7 @@ class HubTransport:
     def _refusal(self, answer: dict[str, Any]) -> TransportError:
         if "refused" not in answer:
             return Unreachable(str(answer.get("unavailable", "the allocator has no answer")))
+        kinds: dict[str, type[TransportError]]
         kinds = {STALE_EPOCH: StaleEpoch, NOT_ENROLLED: UnknownVm, NOBODYS_TOKEN: _TokenRefused}
         return kinds.get(answer["refused"], Refused)(str(answer.get("why", "")))
 

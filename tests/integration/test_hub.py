@@ -88,18 +88,6 @@ async def test_only_the_machine_that_changed_is_woken(
         assert (await one.hears())["answer"]["hostname"] == "vm-1"
 
 
-async def test_a_machine_is_woken_once_until_it_looks(service: RunningService, pool: Pool, machine: Machine) -> None:
-    async with talking(service.url, machine.address.password) as talker:
-        await talker.say(HELLO)
-        await talker.hears()
-        for _ in range(3):
-            await pool.owner.execute("SELECT fail_vm('vm-1')")
-            await pool.owner.execute("SELECT return_vm('vm-1')")
-        assert await talker.hears() == {"wake": True}
-        await talker.say(HELLO)
-        assert "answer" in await talker.hears()
-
-
 async def test_a_link_that_is_cut_is_replaced_and_what_was_missed_is_found(
     service: RunningService, pool: Pool, machine: Machine, front: Front
 ) -> None:

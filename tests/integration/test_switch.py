@@ -1,7 +1,7 @@
 """A fleet that serves is moved from one transport to the other, and nobody loses a lease."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
 
@@ -12,7 +12,7 @@ from client.direct import DirectTransport
 from client.hub import HubTransport
 from client.protocol import TransportName
 from client.settings import load_credential
-from client.switch import Switch
+from client.switch import Switch, Way
 from tests.support.database import Database
 from tests.support.front import Front, front_of
 from tests.support.hub import hub_machine
@@ -41,11 +41,11 @@ async def front(service: RunningService) -> AsyncIterator[Front]:
 async def serving(machine: Machine, url: str, wish: TransportName = "direct") -> AsyncIterator[None]:
     """The machine's client, with both ways open to it."""
     wake, passwords = asyncio.Event(), machine.passwords()
-    ways = {
+    ways: dict[str, Callable[[], Way]] = {
         "direct": lambda: DirectTransport(machine.address, passwords, wake, wish_seconds=0.0),
         "hub": lambda: HubTransport(url, passwords, wake),
     }
-    switch = Switch(wish, ways, wake, passwords.keep_transport, try_seconds=0.2, away_seconds=0.2)  # type: ignore[arg-type]
+    switch = Switch(wish, ways, wake, passwords.keep_transport, try_seconds=0.2, away_seconds=0.2)
     async with machine.serving_over(switch):
         yield
 

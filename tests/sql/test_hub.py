@@ -7,7 +7,8 @@ from uuid import UUID, uuid4
 import asyncpg
 import pytest
 
-from tests.sql.steps import Machine, ask, lease_of, machine, refused, row_of, sha256
+from client.scram import verifier
+from tests.sql.steps import Machine, ask, lease_of, machine, row_of, sha256
 from tests.support.database import Database
 
 TOKEN, OTHER = sha256("token of vm-1"), sha256("token of vm-2")
@@ -170,8 +171,6 @@ async def test_a_heartbeat_that_somebody_keeps_locked_holds_nobody_up(
 async def test_a_new_password_takes_the_old_token_with_it(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    from client.scram import verifier
-
     await known(database)
     said = {"verifier": verifier("new"), "hub_sha256": OTHER.hex()}
     assert await call(service, "change_password", **said) == {"answer": False}
@@ -185,8 +184,6 @@ async def test_a_new_password_takes_the_old_token_with_it(
 async def test_a_password_that_is_changed_over_postgresql_ends_the_token_too(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    from client.scram import verifier
-
     vm = await known(database)
     await owner.execute("SELECT rotate_vm('vm-1')")
     await vm.connection.execute("SELECT client_api.change_password($1)", verifier("new"))
@@ -199,10 +196,12 @@ async def test_an_enrolment_brings_its_token_once(
     await known(database)
     join = await owner.fetchval("SELECT token_sha256 FROM join_tokens")
     role = await owner.fetchval("SELECT role FROM vms")
-    for shown, kept in ((sha256("not the join token"), None), (join, OTHER), (join, None)):
-        await owner.execute("UPDATE vm_roles SET hub_sha256 = $1 WHERE $1 IS NULL", None if kept else None)
-        await service.execute("SELECT keep_hub_token($1, $2, $3)", shown, role, OTHER)
-    assert await owner.fetchval("SELECT hub_sha256 FROM vm_roles") == OTHER
+    await owner.execute("UPDATE vm_roles SET hub_sha256 = NULL")
+    kept = []
+    for shown, token in ((sha256("not the join token"), OTHER), (join, OTHER), (join, TOKEN)):
+        await service.execute("SELECT keep_hub_token($1, $2, $3)", shown, role, token)
+        kept.append(await owner.fetchval("SELECT hub_sha256 FROM vm_roles"))
+    assert kept == [None, OTHER, OTHER]
 
 
 async def test_a_token_is_a_hash(database: Database) -> None:
@@ -211,9 +210,7 @@ async def test_a_token_is_a_hash(database: Database) -> None:
         await vm.connection.execute("SELECT client_api.keep_hub_token('secret')")
 
 
-async def test_a_pools_machines_are_told_how_to_speak(
-    database: Database, service: asyncpg.Connection
-) -> None:
+async def test_a_pools_machines_are_told_how_to_speak(database: Database, service: asyncpg.Connection) -> None:
     vm = await known(database)
     await service.execute("SELECT ensure_transport('default', 'hub')")
     assert await vm.connection.fetchval("SELECT client_api.transport()") == "hub"

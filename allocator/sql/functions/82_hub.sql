@@ -63,26 +63,26 @@ CREATE OR REPLACE FUNCTION hub_call(p_token_sha256 bytea, p_verb text, p_said te
 SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     said   jsonb;
-    epoch  bigint;
+    spoken bigint;  -- the epoch that it knows
     answer jsonb;
 BEGIN
     PERFORM speak_for(p_token_sha256);
     said := p_said::jsonb;
-    epoch := (said ->> 'epoch')::bigint;
+    spoken := (said ->> 'epoch')::bigint;
     CASE p_verb
         WHEN 'hello' THEN
             SELECT to_jsonb(o) || hub_wishes(caller(), v.pool) INTO answer
-            FROM client_api.hello(epoch, (said ->> 'lease_id')::uuid) o JOIN vms v ON v.id = o.vm_id;
+            FROM client_api.hello(spoken, (said ->> 'lease_id')::uuid) o JOIN vms v ON v.id = o.vm_id;
         WHEN 'claim' THEN
-            SELECT to_jsonb(a) INTO answer FROM client_api.claim(epoch) a;
+            SELECT to_jsonb(a) INTO answer FROM client_api.claim(spoken) a;
         WHEN 'report' THEN
             answer := to_jsonb(client_api.report(
-                (said ->> 'lease_id')::uuid, epoch, said ->> 'outcome', (said ->> 'exit_code')::integer,
+                (said ->> 'lease_id')::uuid, spoken, said ->> 'outcome', (said ->> 'exit_code')::integer,
                 said ->> 'output', said ->> 'failure', said ->> 'kind'));
         WHEN 'cleaned' THEN
-            answer := to_jsonb(client_api.cleaned(epoch));
+            answer := to_jsonb(client_api.cleaned(spoken));
         WHEN 'unhealthy' THEN
-            answer := to_jsonb(client_api.unhealthy(epoch, said ->> 'reason'));
+            answer := to_jsonb(client_api.unhealthy(spoken, said ->> 'reason'));
         WHEN 'booted' THEN
             PERFORM client_api.booted((said ->> 'boot')::uuid, said -> 'phases');
         WHEN 'change_password' THEN
