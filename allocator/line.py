@@ -134,7 +134,7 @@ class Line:
 
 @asynccontextmanager
 async def _within(seconds: float) -> AsyncIterator[None]:
-    """What a socket does when it is closed, or not read from, is Gone. Starlette says RuntimeError for one we closed."""
+    """A socket that is closed, or not read from, raises Gone. Starlette says RuntimeError for one that we closed."""
     try:
         async with asyncio.timeout(seconds):
             yield

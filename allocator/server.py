@@ -15,7 +15,7 @@ STOP_SECONDS = 5
 
 
 class Server(uvicorn.Server):
-    """A uvicorn that first lets machines go and ends the streams of open pages: it would wait for them, and they for news."""
+    """A uvicorn that lets machines go and ends the streams of pages first: it would wait for them, they for news."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
         """Start, with sockets that send at once: those that are handed over are not told to by asyncio."""

@@ -1,4 +1,4 @@
-"""What is made of a machine's password, which never leaves the VM: its verifier for PostgreSQL, its token for the hub."""
+"""What is made of a machine's password, which never leaves the VM: its verifier for PostgreSQL, the hub's token."""
 
 import hashlib
 import hmac

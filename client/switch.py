@@ -20,7 +20,7 @@ TRY_SECONDS = 60.0
 """How long a way that did not answer is left alone, unless it is the only one."""
 
 AWAY_SECONDS = 30.0
-"""How long a way must have been silent before another is taken for it: an allocator that is restarted is back sooner."""
+"""How long a way must have been silent before another is taken for it: a restarted allocator is back sooner."""
 
 ORDER: Mapping[str, tuple[str, ...]] = {"direct": ("direct",), "hub": ("hub",), "auto": ("hub", "direct")}
 """The ways of each transport, the preferred one first."""
@@ -103,7 +103,7 @@ class Switch:
         return last, self._ways[last]()
 
     async def _cross(self, memory: Memory) -> Orders | None:
-        """Say hello over the way that is wished for, if that is another one. Its orders, or None: nothing has changed."""
+        """Say hello over the way that is wished for, if that is another one. None: nothing has changed."""
         wished = ORDER[self._wish][0]
         if wished == self._at or _now() < self._try_at:
             return None
@@ -136,7 +136,7 @@ class Switch:
 
     def _heed(self, wish: str | None) -> None:
         """Note what is wished for: it is kept once it is so, and looked for at the next hello until then."""
-        if wish in ORDER and wish != self._wish:
+        if wish is not None and wish in ORDER and wish != self._wish:
             self._wish, self._try_at = wish, 0.0
             self.wake.set()
         if self._at in ORDER[self._wish]:

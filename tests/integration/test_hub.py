@@ -46,9 +46,9 @@ async def hello_every(pool: Pool, seconds: float) -> None:
 
 
 @asynccontextmanager
-async def at_work(service: RunningService, machine: Machine, url: str = "", **options: float) -> AsyncIterator[None]:
+async def at_work(service: RunningService, machine: Machine, url: str = "") -> AsyncIterator[None]:
     """The machine serves over the hub, and has said hello there."""
-    async with machine.serving_over(hub_transport(machine, url or service.url, **options)):
+    async with machine.serving_over(hub_transport(machine, url or service.url)):
         await reached(lambda: service.service.hub.machines == 1)
         yield
 
@@ -78,7 +78,10 @@ async def test_only_the_machine_that_changed_is_woken(
     database: Database, service: RunningService, pool: Pool, machine: Machine, tmp_path: Path
 ) -> None:
     other = await hub_machine(database, tmp_path / "other", "vm-2")
-    async with talking(service.url, machine.address.password) as one, talking(service.url, other.address.password) as two:
+    async with (
+        talking(service.url, machine.address.password) as one,
+        talking(service.url, other.address.password) as two,
+    ):
         for talker in (one, two):
             await talker.say(HELLO)
             assert "answer" in await talker.hears()
@@ -115,7 +118,8 @@ async def test_machines_go_to_another_allocator_when_theirs_stops(
     database: Database, service: RunningService, pool: Pool, machine: Machine, front: Front, tmp_path: Path
 ) -> None:
     await hello_every(pool, 600)
-    async with running_service(settings_for(database, tmp_path)) as other, at_work(service, machine, front.url):
+    settings = settings_for(database, tmp_path, "pool.programs=[sh]")
+    async with running_service(settings) as other, at_work(service, machine, front.url):
         await ready(other.service)
         lease = await pool.request_job(machine.job("sleep 60"))
         await pool.settled(lease)

@@ -1,6 +1,7 @@
 """The hub's side of the rules: each call is the machine's whose token it shows, and nobody else's."""
 
 import json
+from datetime import datetime
 from typing import Any
 from uuid import UUID, uuid4
 
@@ -14,7 +15,7 @@ from tests.support.database import Database
 TOKEN, OTHER = sha256("token of vm-1"), sha256("token of vm-2")
 
 
-async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, **said: object) -> dict[str, Any]:
+async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, /, **said: object) -> dict[str, Any]:
     text = json.dumps({"verb": verb, **said})
     answer: dict[str, Any] = json.loads(await service.fetchval("SELECT hub_call($1, $2, $3)", token, verb, text))
     return answer
@@ -34,16 +35,17 @@ async def known(database: Database, hostname: str = "vm-1", token: bytes = TOKEN
     return vm
 
 
-async def seen_at(owner: asyncpg.Connection, hostname: str = "vm-1") -> object:
-    return await owner.fetchval(
-        "SELECT seen_at FROM vm_heartbeats JOIN vms ON id = vm_id WHERE hostname = $1", hostname
-    )
+async def seen_at(owner: asyncpg.Connection, hostname: str = "vm-1") -> datetime:
+    beat = "SELECT seen_at FROM vm_heartbeats JOIN vms ON id = vm_id WHERE hostname = $1"
+    seen: datetime = await owner.fetchval(beat, hostname)
+    return seen
 
 
 async def test_a_lease_is_served_by_calls_that_show_the_token(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     await known(database)
+    await service.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 600, 90, 600)")
     lease = (await ask(service, argv=["echo", "hello"]))["lease_id"]
 
     orders = (await call(service, "hello", epoch=0, lease_id=None))["answer"]
@@ -65,7 +67,7 @@ async def test_what_the_service_does_after_a_call_is_its_own_again(
     await known(database)
     await call(service, "hello", epoch=0, lease_id=None)
     lease = (await ask(service))["lease_id"]
-    assert await owner.fetchval("SELECT actor FROM events WHERE lease_id = $1 LIMIT 1", lease) == "lablink_app"
+    assert await owner.fetchval("SELECT actor FROM events WHERE lease_id = $1 LIMIT 1", lease) == "web"
 
 
 @pytest.mark.parametrize("token", [OTHER, b"", sha256("")])
@@ -131,7 +133,8 @@ async def test_hellos_that_come_together_are_answered_together(
     assert {place: answer["hostname"] for place, answer in answers.items()} == {1: "vm-2", 3: "vm-1"}
     single = (await call(service, "hello", epoch=0, lease_id=None))["answer"]
     assert answers[3] == single
-    assert all(now > then for now, then in zip([await seen_at(owner, n) for n in ("vm-1", "vm-2")], before, strict=True))
+    after = [await seen_at(owner, name) for name in ("vm-1", "vm-2")]
+    assert all(now > then for now, then in zip(after, before, strict=True))
 
 
 @pytest.mark.parametrize("what", ["lost", "booting", "ahead", "impossible", "retired", "revoked"])
@@ -142,7 +145,8 @@ async def test_a_hello_that_more_follows_from_is_left_for_itself(
     epoch = {"ahead": 5, "impossible": 10**17}.get(what, 0)
     changes = {
         "lost": "UPDATE vms SET status = 'failed', reason = 'lost'",
-        "booting": "ALTER TABLE vms DISABLE TRIGGER USER; UPDATE vms SET status = 'booting'; ALTER TABLE vms ENABLE TRIGGER USER",
+        "booting": "ALTER TABLE vms DISABLE TRIGGER USER; UPDATE vms SET status = 'booting'; "
+        "ALTER TABLE vms ENABLE TRIGGER USER",
         "retired": "UPDATE vms SET status = 'retired'",
         "revoked": "SELECT revoke_vm('vm-1')",
     }
@@ -165,7 +169,7 @@ async def test_a_heartbeat_that_somebody_keeps_locked_holds_nobody_up(
     await first.hello()
     answers = await hellos(service, (TOKEN, 0, None), (OTHER, 0, None))
     await transaction.rollback()
-    assert [answer["hostname"] for answer in answers.values()] == ["vm-1", "vm-2"]
+    assert {place: answer["hostname"] for place, answer in answers.items()} == {1: "vm-1", 2: "vm-2"}
 
 
 async def test_a_new_password_takes_the_old_token_with_it(

@@ -37,8 +37,13 @@ class Front:
         self.accepted += 1
         with suppress(OSError):
             far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.leads_to)
-            self._open |= {writer, far_writer}
-            await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            both = {writer, far_writer}
+            self._open |= both
+            try:
+                await asyncio.gather(self._pump(reader, far_writer), self._pump(far_reader, writer))
+            finally:
+                self._open -= both
+                far_writer.transport.abort()
         writer.transport.abort()
 
     async def _pump(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
@@ -49,7 +54,6 @@ class Front:
                     await writer.drain()
         if not self.stalls:
             writer.close()
-        self._open.discard(writer)
 
 
 @asynccontextmanager

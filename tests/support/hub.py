@@ -10,7 +10,7 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from client.hub import HubTransport
+from client.hub import REFUSED_PATIENCE_SECONDS, HubTransport
 from client.line import socket_url
 from client.scram import hub_sha256, hub_token
 from tests.support.database import Database
@@ -26,9 +26,9 @@ async def hub_machine(database: Database, root: Path, hostname: str = "vm-1") ->
     return machine
 
 
-def hub_transport(machine: Machine, url: str, **options: float) -> HubTransport:
+def hub_transport(machine: Machine, url: str, refused_patience: float = REFUSED_PATIENCE_SECONDS) -> HubTransport:
     """The machine's own way over the hub at this address."""
-    return HubTransport(url, machine.passwords(), **options)
+    return HubTransport(url, machine.passwords(), refused_patience=refused_patience)
 
 
 @dataclass(frozen=True, slots=True)
