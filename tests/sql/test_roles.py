@@ -7,7 +7,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
-from allocator import standing, store
+from allocator import calls, standing, store
 from tests.sql.steps import ask, machine
 from tests.support.database import Database
 
@@ -227,7 +227,7 @@ async def test_the_service_may_execute_what_it_calls_and_nothing_else(owner: asy
     functions = await owner.fetch(f"SELECT * FROM ({FUNCTIONS}) f ORDER BY name")
     given = await owner.fetch(f"{FUNCTIONS} AND has_function_privilege('lablink_app', p.oid, 'EXECUTE')")
 
-    asks = "".join(Path(str(module.__file__)).read_text() for module in (store, standing))
+    asks = "".join(Path(str(module.__file__)).read_text() for module in (calls, store, standing))
     called = set(re.findall(r"\b(\w+)\(", asks)) & {row["name"] for row in functions}
     assert {row["name"] for row in given} == called
 

@@ -136,14 +136,14 @@ END $$;
 -- Makes the pool what the configuration says.
 CREATE OR REPLACE FUNCTION ensure_pool(
     p_name text, p_desktop boolean, p_programs text[], p_lease_seconds integer, p_command_seconds integer,
-    p_queue_seconds integer) RETURNS void LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
-BEGIN ATOMIC
-    INSERT INTO public.pools (name, accepts_desktop, programs, lease_seconds, command_seconds, queue_seconds)
+    p_queue_seconds integer) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    INSERT INTO pools (name, accepts_desktop, programs, lease_seconds, command_seconds, queue_seconds)
     VALUES (p_name, p_desktop, p_programs, p_lease_seconds, p_command_seconds, p_queue_seconds)
     ON CONFLICT (name) DO UPDATE SET accepts_desktop = excluded.accepts_desktop, programs = excluded.programs,
         lease_seconds = excluded.lease_seconds, command_seconds = excluded.command_seconds,
         queue_seconds = excluded.queue_seconds;
-END;
+END $$;
 
 -- Invites one machine of that name: whoever brings the token (only its SHA-256 is kept) within the time may enrol once.
 CREATE OR REPLACE FUNCTION invite_vm(p_hostname text, p_pool text, p_token_sha256 bytea, p_ttl_seconds integer DEFAULT 3600)

@@ -1,6 +1,6 @@
 -- Who may do what. Nothing is given to PUBLIC; machines get client_api and nothing else; the service gets what
--- allocator/store.py and standing.py call. Admins are the owner. What is taken from a list here is taken from databases of earlier
--- versions as well.
+-- allocator/store.py, calls.py and standing.py call. Admins are the owner. What is taken from a list here is taken from
+-- databases of earlier versions as well.
 
 REVOKE ALL ON ALL TABLES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
 REVOKE ALL ON ALL SEQUENCES IN SCHEMA public FROM PUBLIC, lablink_app, lablink_reader, lablink_client;
