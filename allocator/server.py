@@ -8,6 +8,7 @@ from fastapi import FastAPI
 from allocator.app import create_app
 from allocator.config import Settings
 from allocator.logs import configure
+from client.network import keep_alive
 from client.protocol import HUB_MESSAGE_BYTES
 
 STOP_SECONDS = 5
@@ -18,10 +19,14 @@ class Server(uvicorn.Server):
     """A uvicorn that lets machines go and ends the streams of pages first: it would wait for them, they for news."""
 
     async def startup(self, sockets: list[socket.socket] | None = None) -> None:
-        """Start, with sockets that send at once: those that are handed over are not told to by asyncio."""
+        """Start, with sockets that send at once: those that are handed over are not told to by asyncio.
+
+        What they accept inherits that, and that the kernel gives up a peer that is gone or takes nothing any more.
+        """
         for listener in sockets or ():
+            keep_alive(listener)
             if listener.family != socket.AF_UNIX:
-                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)  # inherited by what it accepts
+                listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:

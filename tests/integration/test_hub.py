@@ -1,18 +1,22 @@
 """A command reaches its machine over the hub, and nobody there is anybody else."""
 
+import asyncio
 import json
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from pathlib import Path
+from socket import create_server
 
 import pytest
 import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
+from allocator.server import new_server
 from allocator.tokens import sha256
 from client.protocol import HUB_MESSAGE_BYTES, Memory
 from client.transport import UnknownVm, Unreachable
+from tests.support.certificates import Authority
 from tests.support.database import Database
 from tests.support.front import Front, front_of
 from tests.support.hub import hub_machine, hub_transport, talking
@@ -271,3 +275,26 @@ async def test_a_machine_enrols_and_serves_without_a_way_to_the_database(databas
             assert (lease["status"], lease["output"]) == ("active", "over the hub\n")
         finally:
             await client.kill()
+
+
+async def test_over_the_network_the_hub_is_spoken_to_over_tls_and_only_with_the_right_one(
+    database: Database, machine: Machine, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority.under(tmp_path)
+    files = tmp_path / "web.crt", tmp_path / "web.key"
+    for file, content in zip(files, authority.issue("localhost"), strict=True):
+        file.write_bytes(content)
+    told = (f"server.certificate={files[0]}", f"server.key={files[1]}", "server.public_url=https://localhost")
+    server = new_server(settings_for(database, tmp_path, *told))
+    with create_server(("127.0.0.1", 0)) as listener:
+        serving = asyncio.create_task(server.serve([listener]))
+        url = f"https://localhost:{listener.getsockname()[1]}"
+        await reached(lambda: server.started)
+        async with hub_transport(machine, url) as suspicious:
+            with pytest.raises(Unreachable, match="cannot be trusted"):
+                await suspicious.hello(NOTHING)
+        monkeypatch.setenv("SSL_CERT_FILE", str(authority.file))
+        async with hub_transport(machine, url) as transport:
+            assert (await transport.hello(NOTHING)).hostname == "vm-1"
+        server.should_exit = True
+        await serving

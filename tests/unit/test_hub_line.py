@@ -1,10 +1,12 @@
 """Where the hub is, how often a machine may speak there, and how soon a dead link is noticed."""
 
+import asyncio
+
 import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from allocator.line import BURST, VERBS_A_SECOND, Line
+from allocator.line import BURST, VERBS_A_SECOND, Gone, Line
 from client.line import PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url
 
 
@@ -28,6 +30,22 @@ async def test_a_machine_is_woken_once_until_it_looks() -> None:
     assert [line.is_to_wake(), line.is_to_wake()] == [True, False]
     line.looks()
     assert line.is_to_wake()
+
+
+async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
+    async def connects() -> Message:
+        return {"type": "websocket.connect"}
+
+    async def takes_no_text(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            await asyncio.Event().wait()
+
+    monkeypatch.setattr("allocator.line.SEND_SECONDS", 0.01)
+    socket = WebSocket({"type": "websocket"}, connects, takes_no_text)
+    await socket.accept()
+    with pytest.raises(Gone) as gone:
+        await Line(socket, b"").say("{}")
+    assert isinstance(gone.value.__cause__, TimeoutError)
 
 
 def test_a_link_that_says_nothing_is_given_up_within_seven_seconds() -> None:
