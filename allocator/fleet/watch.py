@@ -10,7 +10,7 @@ from allocator.fleet.acts import Doer, perform
 from allocator.fleet.description import Fleet
 from allocator.fleet.reconcile import settle_gone
 from allocator.fleet.record import opened, owners
-from allocator.fleet.refusals import FleetError
+from allocator.fleet.refusals import CloudRefused, FleetError
 from allocator.logins import dsn
 from allocator.operations import OperationRefused, sentence, who
 from client.network import Connection
@@ -55,12 +55,19 @@ class FleetWatch:
             await self._replace(fleet, owner, repairs["replace"])
 
     async def _reboot(self, fleet: Fleet, connection: Connection, hostname: str) -> None:
-        """Reboot it while its row is locked: nobody is given it between the decision and the reboot."""
-        async with connection.transaction():
-            instance = await record.begin_reboot(connection, hostname, self._settings.cool_down_seconds)
-            if instance is None:
-                return
-            await fleet.cloud.reboot(instance)
+        """Reboot it while its row is locked: nobody is given it between the decision and the reboot.
+
+        One that EC2 does not reboot, such as one that somebody stopped, is left to an admin and keeps no other waiting.
+        """
+        try:
+            async with connection.transaction():
+                instance = await record.begin_reboot(connection, hostname, self._settings.cool_down_seconds)
+                if instance is None:
+                    return
+                await fleet.cloud.reboot(instance)
+        except CloudRefused as refused:
+            log.warning("fleet.not_rebooted", vm=hostname, error=refused.code)
+            return
         log.info("fleet.rebooted", vm=hostname, instance=instance)
 
     async def _replace(self, fleet: Fleet, owner: str, hostnames: list[str]) -> None:

@@ -168,6 +168,23 @@ async def test_a_machine_that_failed_is_rebooted_once_however_many_allocators_lo
     assert (await row_of(owner))["status"] == "failed"
 
 
+async def test_a_machine_that_ec2_does_not_reboot_keeps_no_other_waiting(
+    database: Database, owner: asyncpg.Connection, aws: Aws, settings: Settings
+) -> None:
+    for hostname in ("vm-1", "vm-2"):
+        await database.vm(hostname)
+    await known(owner, {"vm-1": "i-0123456789abcdef0", **launch(aws, "vm-2")})
+    await owner.execute("UPDATE vms SET status = 'failed', reason = 'lost'")
+    await database.let_pass(601)
+    await owner.execute("UPDATE fleet_vms SET made_at = clock() - interval '4 minutes'")
+    repairing = settings.fleet.model_copy(update={"repair": True, "cool_down_seconds": 200.0})
+
+    await FleetWatch(settings.database, repairing).run_once()
+
+    rows = await owner.fetch("SELECT hostname, reboots FROM fleet_vms ORDER BY hostname")
+    assert [tuple(row) for row in rows] == [("vm-1", 0), ("vm-2", 1)]
+
+
 async def test_machines_drain_until_nobody_is_on_them_and_are_lent_again_when_it_is_given_up(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
