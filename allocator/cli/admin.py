@@ -7,6 +7,7 @@ from typing import Any, Literal, TypeVar
 from uuid import UUID
 
 from allocator.cli.failures import CommandFailed, NotThere
+from allocator.invitations import invite_vm
 from allocator.tokens import sha256
 from client.network import Connection
 
@@ -53,9 +54,11 @@ async def limit_lock_waits(connection: Connection, seconds: float) -> None:
     await connection.execute("SELECT set_config('lock_timeout', $1, false)", f"{seconds}s")
 
 
-async def of_fleet(connection: Connection, hostname: str) -> bool:
-    """Whether Terraform makes the machine of that name."""
-    return await _value(connection, bool, "SELECT EXISTS (SELECT FROM fleet_vms WHERE hostname = $1)", hostname)
+async def invite(connection: Connection, hostname: str, pool: str, seconds: int) -> str:
+    """A join token for a machine of that name. Raises CommandFailed for one of the fleet, and what asyncpg does."""
+    if await _value(connection, bool, "SELECT EXISTS (SELECT FROM fleet_vms WHERE hostname = $1)", hostname):
+        raise CommandFailed(f"{hostname} is of the fleet, which invites its own: lablink fleet replace {hostname}")
+    return await invite_vm(connection, hostname, pool, seconds)
 
 
 async def clock(connection: Connection) -> datetime:

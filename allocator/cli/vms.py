@@ -219,10 +219,8 @@ def invite_vm(
 
     Example: `lablink vms invite vm-9 > join-token`
     """
-    from allocator import invitations
     from allocator.cli import admin, output
     from allocator.cli.database import settings_place
-    from allocator.cli.failures import CommandFailed
     from allocator.config import load_settings
 
     if not yes:
@@ -231,9 +229,7 @@ def invite_vm(
         )
 
     async def work(connection: "Connection") -> None:
-        if await admin.of_fleet(connection, hostname):
-            raise CommandFailed(f"{hostname} is of the fleet, which invites its own: lablink fleet replace {hostname}")
-        token = await invitations.invite_vm(connection, hostname, pool, minutes * 60)
+        token = await admin.invite(connection, hostname, pool, minutes * 60)
         output.show_change({"hostname": hostname, "token": token}, token, as_json=as_json)
         if not as_json:
             output.tell(f"On the machine, as root: lablink-client install --url {where} --token-file FILE")

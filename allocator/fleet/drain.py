@@ -5,8 +5,8 @@ from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager, suppress
 
 from allocator.fleet import record
-from allocator.fleet.record import Connect, opened
-from allocator.operations import AWAY, Tell
+from allocator.fleet.record import opened
+from allocator.operations import AWAY, Connect, Tell
 from client.network import Connection
 from client.protocol import CHANNEL
 

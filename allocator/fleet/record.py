@@ -1,16 +1,16 @@
 """The fleet's record in the database: which machines are wanted, and which instances they are."""
 
 import json
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
+from collections.abc import AsyncIterator, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
 from typing import Any
 
 import asyncpg
 
+from allocator.operations import Connect
 from client.network import Connection
 
-Connect = Callable[[], Awaitable[Connection]]
 CONNECT_SECONDS = 10.0
 
 WANTED = (

@@ -10,10 +10,10 @@ from allocator.fleet import adoption, limits, record
 from allocator.fleet.description import Fleet
 from allocator.fleet.invite import invite
 from allocator.fleet.reconcile import settle_gone
-from allocator.fleet.record import Connect, opened
+from allocator.fleet.record import opened
 from allocator.fleet.refusals import FleetError, InUse, NotOfFleet
 from allocator.fleet.terraform import Change, Plan, Step, Terraform
-from allocator.operations import Operation
+from allocator.operations import Connect, Operation
 
 MACHINE = "aws_instance"
 
