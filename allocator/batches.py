@@ -1,0 +1,61 @@
+"""Who waits together is served together: who comes while a call is under way goes with the next one."""
+
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Generic, TypeVar
+
+from allocator.tasks import alongside
+
+Asked = TypeVar("Asked")
+Answer = TypeVar("Answer")
+
+
+class Batches(Generic[Asked, Answer]):
+    """Makes one call of `serve` of what was asked meanwhile, `most` at a time, first come first served.
+
+    `serve` gives an answer to each in their order; what it raises is raised to all of them.
+    """
+
+    def __init__(self, serve: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], most: int) -> None:
+        self._serve = serve
+        self._most = most
+        self._waiting: asyncio.Queue[tuple[Asked, asyncio.Future[Answer]]] = asyncio.Queue()
+
+    @asynccontextmanager
+    async def served(self, calls: int) -> AsyncIterator[None]:
+        """In the block, asking is answered, by that many calls at once at most; who waits at its end is cancelled."""
+        try:
+            async with AsyncExitStack() as under_way:
+                for _ in range(calls):
+                    await under_way.enter_async_context(alongside(self._run()))
+                yield
+        finally:
+            while not self._waiting.empty():
+                self._waiting.get_nowait()[1].cancel()
+
+    async def ask(self, asked: Asked) -> Answer:
+        """The answer. Whoever is cancelled before their turn was not asked for."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((asked, answer))
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            first = await self._waiting.get()
+            together = [first, *(self._waiting.get_nowait() for _ in range(min(self._most - 1, self._waiting.qsize())))]
+            await self._answer([each for each in together if not each[1].done()])
+
+    async def _answer(self, together: list[tuple[Asked, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._serve([asked for asked, _ in together]) if together else []
+            for (_, future), answer in zip(together, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except Exception as error:  # noqa: BLE001 - it is theirs, and the next call may go well
+            for _, future in together:
+                if not future.done():
+                    future.set_exception(error)
+        finally:
+            for _, future in together:
+                future.cancel()

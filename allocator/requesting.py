@@ -1,0 +1,50 @@
+"""Requests for a machine as the database takes them: one alone, or any number in one statement."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from allocator.tokens import sha256
+from client.command import Command, summary
+
+PARAMETERS = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
+ALONE = f"SELECT * FROM request_vm({PARAMETERS})"
+TOGETHER = f"SELECT * FROM request_vms({PARAMETERS}, '100ms')"
+
+MOST, CALLS = 250, 2
+"""How many requests go in one statement, and how many such statements at once."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmRequest:
+    """What somebody asks for, checked. `shown` is the part of the command that people may read."""
+
+    email: str
+    command: Command = field(repr=False)
+    shown: Command = field(repr=False)
+    token: str = field(repr=False)
+    token_salt: bytes = field(repr=False)
+    idempotency_sha256: bytes | None
+    request_sha256: bytes | None
+    pool: str
+
+    def row(self) -> tuple[object, ...]:
+        """The parameters of ALONE."""
+        hidden = self.command.secrets()
+        return (
+            self.email,
+            self.command.kind,
+            json.dumps(self.command.public()),
+            json.dumps(hidden) if hidden else None,
+            summary(self.shown),
+            sha256(self.token),
+            self.token_salt,
+            self.idempotency_sha256,
+            self.request_sha256,
+            self.pool,
+        )
+
+
+def columns(requests: Sequence[VmRequest]) -> list[list[object]]:
+    """The parameters of TOGETHER."""
+    return [list(column) for column in zip(*(request.row() for request in requests), strict=True)]
