@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
 from allocator.tasks import alongside
@@ -23,12 +23,10 @@ class Batches(Generic[Asked, Answer]):
         self._waiting: asyncio.Queue[tuple[Asked, asyncio.Future[Answer]]] = asyncio.Queue()
 
     @asynccontextmanager
-    async def served(self, calls: int) -> AsyncIterator[None]:
-        """In the block, asking is answered, by that many calls at once at most; who waits at its end is cancelled."""
+    async def served(self) -> AsyncIterator[None]:
+        """In the block, asking is answered; who waits at its end is cancelled."""
         try:
-            async with AsyncExitStack() as under_way:
-                for _ in range(calls):
-                    await under_way.enter_async_context(alongside(self._run()))
+            async with alongside(self._run()):
                 yield
         finally:
             while not self._waiting.empty():

@@ -11,8 +11,8 @@ PARAMETERS = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
 ALONE = f"SELECT * FROM request_vm({PARAMETERS})"
 TOGETHER = f"SELECT * FROM request_vms({PARAMETERS}, '100ms')"
 
-MOST, CALLS = 250, 2
-"""How many requests go in one statement, and how many such statements at once."""
+MOST = 250
+"""How many requests go in one statement."""
 
 
 @dataclass(frozen=True, slots=True)

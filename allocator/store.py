@@ -118,7 +118,7 @@ class Store:
         async with pool:
             own = cls(pool)
             try:
-                async with own._requests.served(requesting.CALLS):
+                async with own._requests.served():
                     yield own
             finally:
                 pool.terminate()

@@ -37,7 +37,7 @@ class Server:
 async def busy(server: Server, most: int = 100) -> AsyncIterator[Batches[int, int]]:
     """Batches of which a first call, for 0, is under way until the server may answer."""
     batches = Batches(server.serve, most)
-    async with asyncio.timeout(LIMIT_SECONDS), batches.served(calls=1):
+    async with asyncio.timeout(LIMIT_SECONDS), batches.served():
         first = asyncio.create_task(batches.ask(0))
         await server.called.wait()
         yield batches
@@ -57,7 +57,7 @@ async def test_who_comes_alone_is_served_alone_and_at_once() -> None:
     server.may.set()
     batches = Batches(server.serve, most=100)
 
-    async with batches.served(calls=1):
+    async with batches.served():
         answers = [await batches.ask(1), await batches.ask(2)]
 
     assert answers == [2, 4]
@@ -83,22 +83,6 @@ async def test_more_than_go_together_go_in_turns() -> None:
         await asyncio.gather(*others)
 
     assert server.calls == [[0], [1, 2], [3]]
-
-
-async def test_with_two_calls_at_once_nobody_waits_for_the_first() -> None:
-    server = Server()
-    batches = Batches(server.serve, most=100)
-    async with asyncio.timeout(LIMIT_SECONDS), batches.served(calls=2):
-        first = asyncio.create_task(batches.ask(1))
-        await server.called.wait()
-        server.called.clear()
-        second = asyncio.create_task(batches.ask(2))
-        await server.called.wait()
-        server.may.set()
-
-        assert [await first, await second] == [2, 4]
-
-    assert server.calls == [[1], [2]]
 
 
 async def test_whoever_gives_up_waiting_is_not_asked_for_and_nobody_else_notices() -> None:
@@ -142,7 +126,7 @@ async def test_a_call_that_fails_is_told_to_all_in_it_and_the_next_goes_on() -> 
 async def test_at_the_end_nobody_is_left_waiting() -> None:
     server = Server()
     batches = Batches(server.serve, most=1)
-    async with batches.served(calls=1):
+    async with batches.served():
         under_way, behind = await waiting(batches, 1, 2)
         await server.called.wait()
 
