@@ -1,4 +1,4 @@
-"""Requests for a machine as the database takes them: one alone, or any number in one statement."""
+"""Requests for a machine as the database takes them: one alone, or many in one statement."""
 
 import json
 from collections.abc import Sequence
@@ -6,10 +6,6 @@ from dataclasses import dataclass, field
 
 from allocator.tokens import sha256
 from client.command import Command, summary
-
-PARAMETERS = "$1, $2, $3, $4, $5, $6, $7, $8, $9, $10"
-ALONE = f"SELECT * FROM request_vm({PARAMETERS})"
-TOGETHER = f"SELECT * FROM request_vms({PARAMETERS}, '100ms')"
 
 MOST = 250
 """How many requests go in one statement."""
@@ -29,7 +25,7 @@ class VmRequest:
     pool: str
 
     def row(self) -> tuple[object, ...]:
-        """The parameters of ALONE."""
+        """The parameters of request_vm."""
         hidden = self.command.secrets()
         return (
             self.email,
@@ -46,5 +42,5 @@ class VmRequest:
 
 
 def columns(requests: Sequence[VmRequest]) -> list[list[object]]:
-    """The parameters of TOGETHER."""
+    """The parameters of request_vms."""
     return [list(column) for column in zip(*(request.row() for request in requests), strict=True)]

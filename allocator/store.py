@@ -66,6 +66,8 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
 }
 """SQLSTATE → error; the longest beginning that fits counts, and what fits none is DatabaseFailed."""
 
+ALONE = "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+TOGETHER = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '100ms')"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 
@@ -138,7 +140,7 @@ class Store:
         """
         answer = await self._requests.ask(request)
         if isinstance(answer, errors.Conflict):
-            return Accepted(**(await self._ask(requesting.ALONE, *request.row()))[0])
+            return Accepted(**(await self._ask(ALONE, *request.row()))[0])
         if isinstance(answer, errors.ServiceError):
             raise answer
         return answer
@@ -146,7 +148,7 @@ class Store:
     async def _request_vms(self, requests: Sequence[requesting.VmRequest]) -> list[Accepted | errors.ServiceError]:
         """What became of each; a Conflict when it is to be made again, alone: something was in its or another's way."""
         try:
-            rows = await self._ask_once(requesting.TOGETHER, *requesting.columns(requests))
+            rows = await self._ask_once(TOGETHER, *requesting.columns(requests))
         except (errors.Busy, errors.DatabaseFailed, errors.Refusal):
             return [errors.Conflict() for _ in requests]
         return [
