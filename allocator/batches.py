@@ -1,51 +1,59 @@
-"""Asks together what waits together: one statement and one commit for all that came while the last one ran."""
+"""Who waits together is served together: who comes while a call is under way goes with the next one."""
 
 import asyncio
-from collections.abc import Awaitable, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from typing import Generic, TypeVar
 
-Question = TypeVar("Question")
+from allocator.tasks import alongside
+
+Asked = TypeVar("Asked")
 Answer = TypeVar("Answer")
 
 
-class Batches(Generic[Question, Answer]):
-    """Questions that wait are asked together, first come first served, at most `most` at once; a lone one at once.
+class Batches(Generic[Asked, Answer]):
+    """Makes one call of `serve` of what was asked meanwhile, `most` at a time, first come first served.
 
-    `ask` answers each of its questions, in their order. What it raises, each of them is answered with.
+    `serve` gives an answer to each in their order; what it raises is raised to all of them.
     """
 
-    def __init__(self, ask: Callable[[list[Question]], Awaitable[Sequence[Answer]]], most: int) -> None:
-        self._ask = ask
+    def __init__(self, serve: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], most: int) -> None:
+        self._serve = serve
         self._most = most
-        self._waiting: list[tuple[Question, asyncio.Future[Answer]]] = []
-        self._some = asyncio.Event()
+        self._waiting: asyncio.Queue[tuple[Asked, asyncio.Future[Answer]]] = asyncio.Queue()
 
-    async def answer(self, question: Question) -> Answer:
-        """The answer to a question, once its turn has come."""
-        future: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
-        self._waiting.append((question, future))
-        self._some.set()
-        return await future
-
-    async def run(self) -> None:
-        """Ask what waits, for ever."""
-        while True:
-            await self._some.wait()
-            batch, self._waiting = self._waiting[: self._most], self._waiting[self._most :]
-            if not self._waiting:
-                self._some.clear()
-            await self._settle([(question, future) for question, future in batch if not future.done()])
-
-    async def _settle(self, batch: list[tuple[Question, "asyncio.Future[Answer]"]]) -> None:
-        if not batch:
-            return
+    @asynccontextmanager
+    async def served(self) -> AsyncIterator[None]:
+        """In the block, asking is answered; who waits at its end is cancelled."""
         try:
-            answers = await self._ask([question for question, _ in batch])
-        except Exception as error:  # noqa: BLE001 (each of those who asked hears of it)
-            for _, future in batch:
+            async with alongside(self._run()):
+                yield
+        finally:
+            while not self._waiting.empty():
+                self._waiting.get_nowait()[1].cancel()
+
+    async def ask(self, asked: Asked) -> Answer:
+        """The answer. Whoever is cancelled before their turn was not asked for."""
+        answer: asyncio.Future[Answer] = asyncio.get_running_loop().create_future()
+        self._waiting.put_nowait((asked, answer))
+        return await answer
+
+    async def _run(self) -> None:
+        while True:
+            first = await self._waiting.get()
+            together = [first, *(self._waiting.get_nowait() for _ in range(min(self._most - 1, self._waiting.qsize())))]
+            await self._answer([each for each in together if not each[1].done()])
+
+    async def _answer(self, together: list[tuple[Asked, asyncio.Future[Answer]]]) -> None:
+        try:
+            answers = await self._serve([asked for asked, _ in together]) if together else []
+            for (_, future), answer in zip(together, answers, strict=True):
+                if not future.done():
+                    future.set_result(answer)
+        except Exception as error:  # noqa: BLE001 - it is theirs, and the next call may go well
+            for _, future in together:
                 if not future.done():
                     future.set_exception(error)
-            return
-        for (_, future), answer in zip(batch, answers, strict=True):
-            if not future.done():
-                future.set_result(answer)
+        finally:
+            for _, future in together:
+                future.cancel()

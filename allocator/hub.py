@@ -7,8 +7,8 @@ kept here is who is connected, so that whatever changes a machine wakes that mac
 import asyncio
 import json
 import re
-from collections.abc import Coroutine, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import AsyncIterator, Coroutine, Iterator
+from contextlib import asynccontextmanager, contextmanager, suppress
 
 import structlog
 from starlette.responses import PlainTextResponse
@@ -54,9 +54,11 @@ class Hub:
         """How many are connected."""
         return len(self._lines)
 
-    async def run(self) -> None:
-        """Answer hellos, for ever."""
-        await self._hellos.run()
+    @asynccontextmanager
+    async def attended(self) -> AsyncIterator[None]:
+        """In the block, hellos are answered."""
+        async with self._hellos.served():
+            yield
 
     def heard(self, payload: str) -> None:
         """A notification: wake the machines that it hints at. One that cannot be read is somebody's, and wakes none."""
@@ -122,7 +124,7 @@ class Hub:
         hello = Hello(line.token_sha256, *said.memory)
         line.looks()
         with self._waking_strangers(line):
-            answer = await self._hellos.answer(hello) or await self._calls.call(line.token_sha256, "hello", said.text)
+            answer = await self._hellos.ask(hello) or await self._calls.call(line.token_sha256, "hello", said.text)
             heard = json.loads(answer)
             line.refused = heard.get("refused") in (NOT_ENROLLED, NOBODYS_TOKEN)
             if orders := heard.get("answer"):

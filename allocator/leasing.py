@@ -10,6 +10,7 @@ import structlog
 from allocator.checking import checked, checked_key
 from allocator.errors import LeaseLive, NoSuchLease
 from allocator.metrics import Metrics
+from allocator.requesting import VmRequest
 from allocator.store import Store
 from allocator.tokens import key_sha256, lease_token, new_key, new_salt, pin_of, request_sha256
 from allocator.views import Accepted, HeldLease, RequestOutcome
@@ -75,14 +76,16 @@ async def _request_vm(
     token = lease_token(secret, salt)
     with metrics.request_timer():
         accepted = await store.request_vm(
-            email,
-            with_pin(command, token),
-            shown=command,
-            token=token,
-            token_salt=salt,
-            idempotency_sha256=key_sha256(email, key) if key else None,
-            request_sha256=request_sha256(key, email.lower(), request.crd_command, request.pool) if key else None,
-            pool=request.pool,
+            VmRequest(
+                email,
+                with_pin(command, token),
+                shown=command,
+                token=token,
+                token_salt=salt,
+                idempotency_sha256=key_sha256(email, key) if key else None,
+                request_sha256=request_sha256(key, email.lower(), request.crd_command, request.pool) if key else None,
+                pool=request.pool,
+            )
         )
     return accepted, lease_token(secret, accepted.token_salt) if accepted.token_salt else token
 

@@ -122,7 +122,7 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
 async def connecting(calls: Calls) -> AsyncIterator[Hub]:
     """A hub that answers."""
     hub = Hub(calls)
-    async with alongside(hub.run()):
+    async with hub.attended():
         yield hub
 
 

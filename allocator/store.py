@@ -1,7 +1,6 @@
 """What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
-import json
 from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import fields
@@ -10,7 +9,8 @@ from uuid import UUID
 
 import asyncpg
 
-from allocator import errors, standing
+from allocator import errors, requesting, standing
+from allocator.batches import Batches
 from allocator.connection import Connect, PooledConnection, why_lost
 from allocator.logins import SecretMissing
 from allocator.tokens import sha256
@@ -28,7 +28,7 @@ from allocator.views import (
     Tally,
     VmView,
 )
-from client.command import Accepts, Command, summary
+from client.command import Accepts
 from client.network import Connection
 
 if TYPE_CHECKING:
@@ -66,6 +66,8 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
 }
 """SQLSTATE → error; the longest beginning that fits counts, and what fits none is DatabaseFailed."""
 
+ALONE = "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
+TOGETHER = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '100ms')"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
@@ -85,9 +87,13 @@ def translated() -> Iterator[None]:
         raise errors.DatabaseUnavailable(why=why_lost(error)) from error
 
 
+def _kind(state: str) -> type[errors.ServiceError]:
+    return next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), errors.DatabaseFailed)
+
+
 def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
     state = str(getattr(error, "sqlstate", None) or "")
-    kind = next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), errors.DatabaseFailed)
+    kind = _kind(state)
     if kind is errors.JoinRefused:  # why is for the machine's admin, and in words of ours
         said = error.as_dict()
         words = f"{said['message']}. {said.get('hint', '')}".strip()
@@ -100,6 +106,7 @@ class Store:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
+        self._requests = Batches(self._request_vms, requesting.MOST)
 
     @classmethod
     @asynccontextmanager
@@ -113,8 +120,10 @@ class Store:
             reset=_leave_as_it_is,
         )
         async with pool:
+            own = cls(pool)
             try:
-                yield cls(pool)
+                async with own._requests.served():
+                    yield own
             finally:
                 pool.terminate()
 
@@ -126,36 +135,27 @@ class Store:
         row = rows[0]
         return PoolRules(row["name"], Accepts(row["accepts_desktop"], tuple(row["programs"])), row["lease_seconds"])
 
-    async def request_vm(
-        self,
-        email: str,
-        command: Command,
-        *,
-        shown: Command,
-        token: str,
-        token_salt: bytes,
-        idempotency_sha256: bytes | None,
-        request_sha256: bytes | None,
-        pool: str,
-    ) -> Accepted:
-        """Open a lease, or find the one that it repeats or that this person holds. `shown` is what people may read.
+    async def request_vm(self, request: requesting.VmRequest) -> Accepted:
+        """Open a lease, or find the one that the request repeats or that this person holds.
 
         Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it changed meanwhile).
         """
-        rows = await self._ask(
-            "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
-            email,
-            command.kind,
-            json.dumps(command.public()),
-            json.dumps(hidden) if (hidden := command.secrets()) else None,
-            summary(shown),
-            sha256(token),
-            token_salt,
-            idempotency_sha256,
-            request_sha256,
-            pool,
-        )
-        return Accepted(**rows[0])
+        answer = await self._requests.ask(request)
+        if isinstance(answer, errors.Conflict):
+            return Accepted(**(await self._ask(ALONE, *request.row()))[0])
+        if isinstance(answer, errors.ServiceError):
+            raise answer
+        return answer
+
+    async def _request_vms(self, requests: Sequence[requesting.VmRequest]) -> list[Accepted | errors.ServiceError]:
+        """What became of each; a Conflict when it is to be made again, alone: something was in its or another's way."""
+        try:
+            rows = await self._ask_once(TOGETHER, *requesting.columns(requests))
+        except (errors.Busy, errors.DatabaseFailed, errors.Refusal):
+            return [errors.Conflict() for _ in requests]
+        return [
+            _kind(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:3]) for row in rows
+        ]
 
     async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
         """The lease, if one of the tokens opens it. Raises NoSuchLease: whether it is there is not told to others."""

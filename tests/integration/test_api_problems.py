@@ -8,6 +8,7 @@ import pytest
 
 from allocator.app import status_of
 from allocator.errors import CommandNotAccepted
+from allocator.requesting import VmRequest
 from client.command import JOB_BYTES, JobCommand
 from tests.support.service import DESKTOP_LINE, RunningService
 
@@ -215,14 +216,7 @@ async def test_a_pool_that_changed_while_a_command_was_checked_refuses_the_comma
 
     with pytest.raises(CommandNotAccepted) as refusal:
         await api_service.service.store.request_vm(
-            "ada@example.org",
-            command,
-            shown=command,
-            token="token",
-            token_salt=b"salt",
-            idempotency_sha256=None,
-            request_sha256=None,
-            pool="default",
+            VmRequest("ada@example.org", command, command, "token", b"salt", None, None, "default")
         )
 
     assert status_of(refusal.value) == 422

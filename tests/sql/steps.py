@@ -6,6 +6,7 @@ import json
 from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
+from typing import Any
 from uuid import UUID
 
 import asyncpg
@@ -50,22 +51,19 @@ async def is_cut_off(connection: asyncpg.Connection) -> bool:
     return True
 
 
-async def ask(
-    service: asyncpg.Connection,
+def asked(
     email: str = ADA,
     *,
     argv: list[str] | None = None,
     key: str | None = None,
     request: str = "the request",
     pool: str = "default",
-) -> asyncpg.Record:
-    """request_vm's answer to this person's desktop command, or to the job `argv`."""
-    command = {"argv": argv} if argv else {"redirect_url": REDIRECT}
-    answer = await service.fetchrow(
-        "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)",
+) -> tuple[object, ...]:
+    """What request_vm is told of this person's desktop command, or of the job `argv`."""
+    return (
         email,
         "job" if argv else "desktop",
-        json.dumps(command),
+        json.dumps({"argv": argv} if argv else {"redirect_url": REDIRECT}),
         None if argv else json.dumps({"code": CODE, "pin": PIN}),
         " ".join(argv) if argv else SUMMARY,
         token_of(email),
@@ -74,8 +72,27 @@ async def ask(
         key and sha256(request),
         pool,
     )
+
+
+async def ask(service: asyncpg.Connection, email: str = ADA, **how: Any) -> asyncpg.Record:
+    """request_vm's answer to `asked(email, …)`."""
+    answer = await service.fetchrow(
+        "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)", *asked(email, **how)
+    )
     assert answer is not None
     return answer
+
+
+async def ask_together(
+    service: asyncpg.Connection, *requests: tuple[object, ...], patience: str | None = None
+) -> list[asyncpg.Record]:
+    """request_vms' answers to requests that came together."""
+    columns = [list(column) for column in zip(*requests, strict=True)]
+    return list(
+        await service.fetch(
+            "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)", *columns, patience
+        )
+    )
 
 
 async def lease_of(owner: asyncpg.Connection, lease_id: UUID) -> asyncpg.Record:

@@ -1,82 +1,145 @@
-"""What waits together is asked together, and a lone question at once."""
+"""Who asks while a call is under way is served by the next one, together with all others who wait."""
 
 import asyncio
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
 import pytest
 
 from allocator.batches import Batches
-from allocator.tasks import alongside
+
+LIMIT_SECONDS = 10
 
 
-class Oracle:
-    """Answers with the number itself, one batch when it may, and remembers what it was asked."""
+class WentWrong(Exception):
+    """What was asked cannot be answered."""
 
-    def __init__(self) -> None:
-        self.asked: list[list[int]] = []
-        self.may = asyncio.Semaphore(0)
 
-    async def ask(self, numbers: list[int]) -> list[int]:
-        self.asked.append(numbers)
-        await self.may.acquire()
-        if 13 in numbers:
-            raise ValueError("thirteen")
-        return numbers
+@dataclass
+class Server:
+    """Answers a number with its double, once it may; a negative one is no number."""
+
+    calls: list[list[int]] = field(default_factory=list)
+    called: asyncio.Event = field(default_factory=asyncio.Event)
+    may: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def serve(self, numbers: Sequence[int]) -> list[int]:
+        self.calls.append(list(numbers))
+        self.called.set()
+        await self.may.wait()
+        if min(numbers) < 0:
+            raise WentWrong
+        return [2 * number for number in numbers]
 
 
 @asynccontextmanager
-async def batches(oracle: Oracle, most: int = 10) -> AsyncIterator[Batches[int, int]]:
-    asking = Batches(oracle.ask, most)
-    async with alongside(asking.run()):
-        yield asking
+async def busy(server: Server, most: int = 100) -> AsyncIterator[Batches[int, int]]:
+    """Batches of which a first call, for 0, is under way until the server may answer."""
+    batches = Batches(server.serve, most)
+    async with asyncio.timeout(LIMIT_SECONDS), batches.served():
+        first = asyncio.create_task(batches.ask(0))
+        await server.called.wait()
+        yield batches
+        server.may.set()
+        await asyncio.wait([first])
 
 
-async def ask(asking: Batches[int, int], *numbers: int) -> list[asyncio.Task[int]]:
-    tasks = [asyncio.create_task(asking.answer(number)) for number in numbers]
+async def waiting(batches: Batches[int, int], *numbers: int) -> list["asyncio.Task[int]"]:
+    """Those who ask, each of whom waits now."""
+    tasks = [asyncio.create_task(batches.ask(number)) for number in numbers]
     await asyncio.sleep(0)
     return tasks
 
 
-async def test_what_comes_while_the_first_is_asked_is_asked_together() -> None:
-    oracle = Oracle()
-    async with batches(oracle) as asking:
-        first = await ask(asking, 1)
-        await asyncio.sleep(0)
-        others = await ask(asking, 2, 3, 4)
-        oracle.may.release()
-        oracle.may.release()
-        assert await asyncio.gather(*first, *others) == [1, 2, 3, 4]
-    assert oracle.asked == [[1], [2, 3, 4]]
+async def test_who_comes_alone_is_served_alone_and_at_once() -> None:
+    server = Server()
+    server.may.set()
+    batches = Batches(server.serve, most=100)
+
+    async with batches.served():
+        answers = [await batches.ask(1), await batches.ask(2)]
+
+    assert answers == [2, 4]
+    assert server.calls == [[1], [2]]
 
 
-async def test_no_batch_is_larger_than_is_allowed_and_the_first_come_first() -> None:
-    oracle = Oracle()
-    oracle.may = asyncio.Semaphore(10)
-    async with batches(oracle, most=2) as asking:
-        assert await asyncio.gather(*await ask(asking, 1, 2, 3, 4, 5)) == [1, 2, 3, 4, 5]
-    assert oracle.asked == [[1, 2], [3, 4], [5]]
+async def test_those_who_come_meanwhile_go_together_in_the_order_they_came() -> None:
+    server = Server()
+    async with busy(server) as batches:
+        others = await waiting(batches, 3, 1, 2)
+        server.may.set()
+
+        assert await asyncio.gather(*others) == [6, 2, 4]
+
+    assert server.calls == [[0], [3, 1, 2]]
 
 
-async def test_a_batch_that_fails_fails_for_those_in_it_only() -> None:
-    oracle = Oracle()
-    oracle.may = asyncio.Semaphore(10)
-    async with batches(oracle, most=2) as asking:
-        tasks = await ask(asking, 12, 13, 14)
-        for task in tasks[:2]:
-            with pytest.raises(ValueError, match="thirteen"):
-                await task
-        assert await tasks[2] == 14
+async def test_more_than_go_together_go_in_turns() -> None:
+    server = Server()
+    async with busy(server, most=2) as batches:
+        others = await waiting(batches, 1, 2, 3)
+        server.may.set()
+        await asyncio.gather(*others)
+
+    assert server.calls == [[0], [1, 2], [3]]
 
 
-async def test_whoever_left_is_not_asked_for() -> None:
-    oracle = Oracle()
-    async with batches(oracle) as asking:
-        first = await ask(asking, 1)
-        await asyncio.sleep(0)
-        gone, stays = await ask(asking, 2, 3)
-        gone.cancel()
-        oracle.may.release()
-        oracle.may.release()
-        assert await asyncio.gather(*first, stays) == [1, 3]
-    assert oracle.asked == [[1], [3]]
+async def test_whoever_gives_up_waiting_is_not_asked_for_and_nobody_else_notices() -> None:
+    server = Server()
+    async with busy(server) as batches:
+        one, other = await waiting(batches, 1, 2)
+        one.cancel()
+        await asyncio.wait([one])
+        server.may.set()
+
+        assert await other == 4
+
+    assert server.calls == [[0], [2]]
+
+
+async def test_whoever_gives_up_during_the_call_takes_nobodys_answer_away() -> None:
+    server = Server()
+    async with busy(server) as batches:
+        one, other = await waiting(batches, 1, 2)
+        server.called.clear()
+        server.may.set()
+        server.may = asyncio.Event()
+        await server.called.wait()
+        one.cancel()
+        server.may.set()
+
+        assert await other == 4
+        assert one.cancelled()
+
+
+async def test_a_call_that_fails_is_told_to_all_in_it_and_the_next_goes_on() -> None:
+    server = Server()
+    async with busy(server) as batches:
+        others = await waiting(batches, 1, -1)
+        server.may.set()
+
+        assert [type(each) for each in await asyncio.gather(*others, return_exceptions=True)] == [WentWrong, WentWrong]
+        assert await batches.ask(2) == 4
+
+
+async def test_at_the_end_nobody_is_left_waiting() -> None:
+    server = Server()
+    batches = Batches(server.serve, most=1)
+    async with batches.served():
+        under_way, behind = await waiting(batches, 1, 2)
+        await server.called.wait()
+
+    await asyncio.wait([under_way, behind])
+    assert under_way.cancelled()
+    assert behind.cancelled()
+
+
+@pytest.mark.parametrize("most", [1, 7, 1000])
+async def test_everybody_gets_their_own_answer(most: int) -> None:
+    server = Server()
+    async with busy(server, most) as batches:
+        others = await waiting(batches, *range(1, 1001))
+        server.may.set()
+
+        assert await asyncio.gather(*others) == list(range(2, 2002, 2))

@@ -183,7 +183,7 @@ BEGIN
     IF TG_OP = 'UPDATE' THEN
         PERFORM close_leases(array_agg(o.lease_id) FILTER (WHERE n.lease_id IS NULL), n.status, n.reason)
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
-        GROUP BY n.status, n.reason;
+        GROUP BY n.status, n.reason HAVING bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL);
         PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL))
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id;
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)

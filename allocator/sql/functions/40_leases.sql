@@ -5,7 +5,7 @@ CREATE OR REPLACE FUNCTION guard_lease() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF NOT EXISTS (SELECT FROM lease_transitions WHERE from_status = OLD.status) THEN
+        IF NOT OLD.live THEN
             RAISE EXCEPTION 'lease % is %; it never changes again', OLD.id, OLD.status
                 USING ERRCODE = 'LL003', HINT = 'Reach those that are not over: UPDATE leases SET … WHERE live AND …';
         ELSIF NEW.status <> OLD.status AND (NEW.vm_id IS NULL AND NEW.status = 'assigned' OR NOT EXISTS (
@@ -25,7 +25,9 @@ BEGIN
         NEW.version := OLD.version + 1;
         NEW.deadline := CASE WHEN NEW.status <> 'active' THEN NEW.deadline END;
     END IF;
-    NEW.crd_command := harmless(blot_out(NEW.crd_command));
+    IF TG_OP = 'INSERT' OR NEW.crd_command IS DISTINCT FROM OLD.crd_command THEN
+        NEW.crd_command := harmless(blot_out(NEW.crd_command));
+    END IF;
     IF TG_OP = 'INSERT' OR NEW.status <> OLD.status THEN
         NEW := stamp_lease(NEW);
     END IF;
@@ -132,7 +134,9 @@ BEGIN
     IF delivered IS NOT NULL THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
     END IF;
-    PERFORM refuse_disagreement(served);
+    IF served IS NOT NULL THEN
+        PERFORM refuse_disagreement(served);
+    END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
         SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_build_object('kind', n.kind) FROM new_rows n;
@@ -143,7 +147,9 @@ BEGIN
         FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
         WHERE (n.status, n.exit_code) IS DISTINCT FROM (o.status, o.exit_code);
     END IF;
-    PERFORM take_back(over, failed);
+    IF over IS NOT NULL THEN
+        PERFORM take_back(over, failed);
+    END IF;
     RETURN NULL;
 END $$;
 
@@ -202,9 +208,6 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     odd leases;
 BEGIN
-    IF p_leases IS NULL THEN
-        RETURN;
-    END IF;
     SELECT l.* INTO odd FROM leases l LEFT JOIN vms v ON v.lease_id = l.id AND v.id = l.vm_id AND v.epoch = l.epoch
     WHERE l.id = ANY (p_leases) AND v.id IS NULL AND l.live LIMIT 1;
     IF FOUND THEN

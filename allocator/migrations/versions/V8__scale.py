@@ -1,4 +1,4 @@
-"""hub"""
+"""scale"""
 
 from allocator.migrations import run_script
 
@@ -7,8 +7,8 @@ down_revision = "7"
 
 
 def upgrade() -> None:
-    run_script("V8__hub.sql")
+    run_script("V8__scale.sql")
 
 
 def downgrade() -> None:
-    run_script("V8__hub.down.sql")
+    run_script("V8__scale.down.sql")

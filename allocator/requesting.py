@@ -1,0 +1,46 @@
+"""Requests for a machine as the database takes them: one alone, or many in one statement."""
+
+import json
+from collections.abc import Sequence
+from dataclasses import dataclass, field
+
+from allocator.tokens import sha256
+from client.command import Command, summary
+
+MOST = 250
+"""How many requests go in one statement."""
+
+
+@dataclass(frozen=True, slots=True)
+class VmRequest:
+    """What somebody asks for, checked. `shown` is the part of the command that people may read."""
+
+    email: str
+    command: Command = field(repr=False)
+    shown: Command = field(repr=False)
+    token: str = field(repr=False)
+    token_salt: bytes = field(repr=False)
+    idempotency_sha256: bytes | None
+    request_sha256: bytes | None
+    pool: str
+
+    def row(self) -> tuple[object, ...]:
+        """The parameters of request_vm."""
+        hidden = self.command.secrets()
+        return (
+            self.email,
+            self.command.kind,
+            json.dumps(self.command.public()),
+            json.dumps(hidden) if hidden else None,
+            summary(self.shown),
+            sha256(self.token),
+            self.token_salt,
+            self.idempotency_sha256,
+            self.request_sha256,
+            self.pool,
+        )
+
+
+def columns(requests: Sequence[VmRequest]) -> list[list[object]]:
+    """The parameters of request_vms."""
+    return [list(column) for column in zip(*(request.row() for request in requests), strict=True)]

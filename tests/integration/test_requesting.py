@@ -1,0 +1,144 @@
+"""Requests that reach the service together: one statement for all, and whatever is wrong with one is nobody else's."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from allocator.connection import pooled_connector
+from allocator.errors import Busy, CommandNotAccepted, DatabaseFailed, DatabaseUnavailable, NoSuchPool
+from allocator.requesting import VmRequest
+from allocator.store import Store
+from allocator.views import Accepted
+from client.command import JobCommand
+from tests.support.database import Database
+from tests.support.service import settings_for
+from tests.support.wire import Wire
+
+MANY = 100
+ECHO = "UPDATE pools SET programs = '{echo}'"
+
+
+def request(email: str, program: str = "echo", pool: str = "default") -> VmRequest:
+    """What the service asks for a person who wants to run a program."""
+    command = JobCommand((program,))
+    return VmRequest(email, command, command, f"token of {email}", b"salt", None, None, pool)
+
+
+def crowd(number: int) -> list[VmRequest]:
+    return [request(f"u{n}@example.org") for n in range(number)]
+
+
+@pytest_asyncio.fixture
+async def owner(database: Database) -> asyncpg.Connection:
+    """An admin, whose pool accepts `echo`."""
+    connection = await database.connect("lablink")
+    await connection.execute(ECHO)
+    return connection
+
+
+@pytest_asyncio.fixture
+async def store(database: Database, owner: asyncpg.Connection, wire: Wire, tmp_path: Path) -> AsyncIterator[Store]:
+    """The service's store, its database at the other end of the wire."""
+    settings = settings_for(database, tmp_path, wire=wire)
+    async with Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as own:
+        yield own
+
+
+async def all_of(store: Store, *requests: VmRequest) -> list[Accepted | BaseException]:
+    """What became of requests that came at once."""
+    async with asyncio.timeout(20):
+        return await asyncio.gather(*map(store.request_vm, requests), return_exceptions=True)
+
+
+async def test_people_who_come_together_are_served_by_one_transaction_in_the_order_they_came(
+    store: Store, owner: asyncpg.Connection
+) -> None:
+    answers = await all_of(store, *crowd(MANY))
+
+    rows = await owner.fetch("SELECT id, email, xmin::text FROM leases ORDER BY place")
+    assert [answer.lease_id for answer in answers if isinstance(answer, Accepted)] == [row["id"] for row in rows]
+    assert [row["email"] for row in rows] == [each.email for each in crowd(MANY)]
+    assert len({row["xmin"] for row in rows}) == 1
+
+
+async def test_what_is_refused_is_refused_to_one(store: Store) -> None:
+    *fine, no_command, no_pool = await all_of(
+        store, *crowd(5), request("rm@example.org", "rm"), request("gpu@example.org", pool="gpu")
+    )
+
+    assert all(isinstance(answer, Accepted) for answer in fine)
+    assert isinstance(no_command, CommandNotAccepted)
+    assert isinstance(no_pool, NoSuchPool)
+
+
+async def test_one_whom_the_database_does_not_take_at_all_is_nobody_elses_trouble(store: Store) -> None:
+    far_too_long, *others = await all_of(store, request("x" * 300 + "@example.org"), *crowd(MANY))
+
+    assert isinstance(far_too_long, DatabaseFailed)
+    assert all(isinstance(answer, Accepted) and answer.outcome == "created" for answer in others)
+
+
+async def test_nobody_waits_for_a_person_whose_lease_somebody_is_changing(
+    database: Database, store: Store, owner: asyncpg.Connection
+) -> None:
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute("INSERT INTO leases (email, kind) VALUES ('ada@example.org', 'job')")
+
+    in_the_way, *others = await all_of(store, request("ada@example.org"), *crowd(5))
+    await transaction.rollback()
+
+    assert isinstance(in_the_way, Busy)
+    assert all(isinstance(answer, Accepted) for answer in others)
+
+
+async def test_all_are_told_when_the_database_is_lost_and_served_when_it_is_back(store: Store, wire: Wire) -> None:
+    with wire.down():
+        lost = await all_of(store, *crowd(5))
+
+    found = await all_of(store, *crowd(5))
+
+    assert {type(answer) for answer in lost} == {DatabaseUnavailable}
+    assert {type(answer) for answer in found} == {Accepted}
+
+
+@pytest.mark.parametrize("what", ["request", "answer"])
+async def test_a_statement_that_is_lost_on_the_way_is_lost_for_all_and_leaves_nobody_twice(
+    store: Store, owner: asyncpg.Connection, wire: Wire, what: str
+) -> None:
+    await all_of(store, request("ada@example.org"))
+    loss = wire.lose("answer" if what == "answer" else "request", "request_vms")
+
+    lost = await all_of(store, *crowd(5))
+    found = await all_of(store, *crowd(5))
+
+    assert loss.happened.is_set()
+    assert {type(answer) for answer in lost} == {DatabaseUnavailable}
+    assert {answer.outcome for answer in found if isinstance(answer, Accepted)} == {
+        "live" if what == "answer" else "created"
+    }
+    assert await owner.fetchval("SELECT count(*) FROM leases") == 6
+
+
+async def test_people_at_two_allocators_at_once_never_share_a_machine(
+    database: Database, store: Store, owner: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await owner.execute(
+        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, 300) g"
+    )
+    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+    settings = settings_for(database, tmp_path)
+    async with Store.open(pooled_connector(settings.database, "web"), 4) as other:
+        people = [request(f"u{n}@example.org") for n in range(200)]
+        answers = await asyncio.gather(
+            *(each.request_vm(person) for person in people for each in (store, other)), return_exceptions=True
+        )
+
+    outcomes = [answer.outcome for answer in answers if isinstance(answer, Accepted)]
+    assert sorted(outcomes) == ["created"] * 200 + ["live"] * 200
+    assert await owner.fetchval("SELECT count(DISTINCT vm_id) FROM leases WHERE status = 'assigned'") == 200
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
