@@ -1,10 +1,8 @@
--- Back to version 7: machines speak to PostgreSQL, and each request comes alone. What else is of that version comes with its migrate.
+-- Back to version 7: machines speak to PostgreSQL. What else is of that version comes with its migrate.
 DROP FUNCTION hub_call(bytea, text, text), hub_hello(bytea[], bigint[], uuid[]), hub_wishes(name, text), speak_for(bytea),
     hub_change_password(text, bytea), keep_hub_token(bytea, text, bytea), ensure_transport(text, text), client_api.transport(), client_api.keep_hub_token(bytea),
     client_api.change_password(text);
-DROP FUNCTION request_vms(text[], text[], jsonb[], jsonb[], text[], bytea[], bytea[], bytea[], bytea[], text[], text),
-    open_requests(uuid[], text[], text[], text[], jsonb[], text[], bytea[], bytea[], bytea[], bytea[]),
-    request_before(text, bytea, bytea), refused_requests(text[], text[], jsonb[]), refuse_request(text, text);
 
+DROP TRIGGER pool_odd_transport_trigger ON pools;
 ALTER TABLE vm_roles DROP COLUMN hub_sha256;
 ALTER TABLE pools DROP COLUMN transport;

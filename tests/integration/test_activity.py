@@ -66,7 +66,7 @@ async def test_kill_idle_ends_who_is_idle_and_says_whose_it_was(database: Databa
     some = await lablink(database, "db", "kill-idle", "--older", "0s")
 
     assert "Ended forgotten (lablink, process" in some.stdout
-    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, OSError)):
+    with pytest.raises((asyncpg.PostgresError, asyncpg.InterfaceError, asyncpg.InternalClientError, OSError)):
         await idle.execute("SELECT 1")
 
 

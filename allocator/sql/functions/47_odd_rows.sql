@@ -23,6 +23,9 @@ CREATE OR REPLACE TRIGGER pool_odd_name_trigger BEFORE INSERT OR UPDATE ON pools
 CREATE OR REPLACE TRIGGER pool_odd_queue_trigger BEFORE INSERT OR UPDATE ON pools
     FOR EACH ROW WHEN (NEW.queue_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_queue_seconds_check',
     'queue_seconds is more than 0', 'It is how long a person may wait for a machine: SET queue_seconds = 86400 for a day');
+CREATE OR REPLACE TRIGGER pool_odd_transport_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.transport NOT IN ('direct', 'hub', 'auto')) EXECUTE FUNCTION refuse_row('pools_transport_is_one',
+    'that is no way for machines to speak', 'SET transport = ''direct'' (to PostgreSQL), ''hub'', or ''auto'' (whichever answers)');
 
 CREATE OR REPLACE TRIGGER vm_odd_name_trigger BEFORE INSERT ON vms
     FOR EACH ROW WHEN (NEW.hostname !~ '^[A-Za-z0-9._-]{1,255}$') EXECUTE FUNCTION refuse_row('vms_hostname_is_a_name',
