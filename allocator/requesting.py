@@ -10,6 +10,9 @@ from client.command import Command, summary
 MOST = 250
 """How many requests go in one statement."""
 
+PATIENCE = "100ms"
+"""How long they wait for what somebody else is changing; then each is asked alone."""
+
 
 @dataclass(frozen=True, slots=True)
 class VmRequest:
@@ -25,7 +28,7 @@ class VmRequest:
     pool: str
 
     def row(self) -> tuple[object, ...]:
-        """The parameters of request_vm."""
+        """What request_vms is told of it."""
         hidden = self.command.secrets()
         return (
             self.email,
@@ -42,5 +45,5 @@ class VmRequest:
 
 
 def columns(requests: Sequence[VmRequest]) -> list[list[object]]:
-    """The parameters of request_vms."""
+    """What request_vms is told of all of them."""
     return [list(column) for column in zip(*(request.row() for request in requests), strict=True)]

@@ -1,10 +1,10 @@
 """What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Iterable, Iterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
 from contextlib import asynccontextmanager, contextmanager, suppress
 from dataclasses import fields
-from typing import TYPE_CHECKING, Self
+from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
 
 import asyncpg
@@ -66,12 +66,13 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
 }
 """SQLSTATE → error; the longest beginning that fits counts, and what fits none is DatabaseFailed."""
 
-ALONE = "SELECT * FROM request_vm($1, $2, $3, $4, $5, $6, $7, $8, $9, $10)"
-TOGETHER = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, '100ms')"
+REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
 ENROL_INSTANCE = "SELECT e.* FROM enrol_instance($1, $2, $4, $5) e, LATERAL keep_hub_token($1, e.role, $3)"
+
+Answer = TypeVar("Answer")
 
 _LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, SecretMissing)
 
@@ -106,7 +107,7 @@ class Store:
 
     def __init__(self, pool: Pool) -> None:
         self._pool = pool
-        self._requests = Batches(self._request_vms, requesting.MOST)
+        self._requests = Batches(self._request_together, requesting.MOST)
 
     @classmethod
     @asynccontextmanager
@@ -142,19 +143,30 @@ class Store:
         """
         answer = await self._requests.ask(request)
         if isinstance(answer, errors.Conflict):
-            return Accepted(**(await self._ask(ALONE, *request.row()))[0])
+            return await _again(lambda: self._request_alone(request))
         if isinstance(answer, errors.ServiceError):
             raise answer
         return answer
 
-    async def _request_vms(self, requests: Sequence[requesting.VmRequest]) -> list[Accepted | errors.ServiceError]:
+    async def _request_alone(self, request: requesting.VmRequest) -> Accepted:
+        [answer] = await self._request_vms([request], patience=None)
+        if isinstance(answer, errors.ServiceError):
+            raise answer
+        return answer
+
+    async def _request_together(self, requests: Sequence[requesting.VmRequest]) -> list[Accepted | errors.ServiceError]:
         """What became of each; a Conflict when it is to be made again, alone: something was in its or another's way."""
         try:
-            rows = await self._ask_once(TOGETHER, *requesting.columns(requests))
+            return await self._request_vms(requests, requesting.PATIENCE)
         except (errors.Busy, errors.DatabaseFailed, errors.Refusal):
             return [errors.Conflict() for _ in requests]
+
+    async def _request_vms(
+        self, requests: Sequence[requesting.VmRequest], patience: str | None
+    ) -> list[Accepted | errors.ServiceError]:
+        rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience)
         return [
-            _kind(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:3]) for row in rows
+            _kind(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
         ]
 
     async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
@@ -258,10 +270,7 @@ class Store:
         await self._ask("SELECT FROM pools LIMIT 1")
 
     async def _ask(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        for _ in range(RETRIES):
-            with suppress(errors.Conflict):
-                return await self._ask_once(query, *arguments)
-        return await self._ask_once(query, *arguments)
+        return await _again(lambda: self._ask_once(query, *arguments))
 
     async def _ask_once(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         async with self._connection() as connection:
@@ -291,6 +300,14 @@ class Store:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise  # a new one could have been opened, but nobody answered
             raise errors.Busy from None
+
+
+async def _again(call: Callable[[], Awaitable[Answer]]) -> Answer:
+    """What the call gives, which is made again when two changes met."""
+    for _ in range(RETRIES):
+        with suppress(errors.Conflict):
+            return await call()
+    return await call()
 
 
 async def _leave_as_it_is(_connection: Connection) -> None:

@@ -68,11 +68,16 @@ class HeldLease:
 
 @dataclass(frozen=True, slots=True)
 class Accepted:
-    """What request_vm made of a request: the lease and the salt of its token (none when it is somebody's live one)."""
+    """What request_vms made of a request: the lease and the salt of its token (none when it is somebody's live one).
+
+    `vm_id` and `epoch` are of the machine that a new lease got at once.
+    """
 
     lease_id: UUID
     outcome: RequestOutcome
     token_salt: bytes | None
+    vm_id: int | None
+    epoch: int | None
 
 
 @dataclass(frozen=True, slots=True)

@@ -43,7 +43,10 @@ async def test_all_get_machines_in_the_order_they_came(
         ("created", SALT, None)
     ] * 3
     assert await holders(owner) == {CYD: "vm-1", ADA: "vm-2", BOB: None}
-    assert [(await lease_of(owner, answer["lease_id"]))["email"] for answer in answers] == [CYD, ADA, BOB]
+    leases = [await lease_of(owner, answer["lease_id"]) for answer in answers]
+    assert [lease["email"] for lease in leases] == [CYD, ADA, BOB]
+    assert [(each["vm_id"], each["epoch"]) for each in answers] == [(each["vm_id"], each["epoch"]) for each in leases]
+    assert [answer["epoch"] for answer in answers] == [1, 1, None]
 
 
 async def test_they_do_not_overtake_the_queue(

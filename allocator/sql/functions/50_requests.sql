@@ -1,6 +1,7 @@
 -- What a person may do: ask for a machine, and hand it back.
 
 -- Accepts a request, or finds the one it repeats. outcome: created | repeated | live (this e-mail holds a lease already).
+-- Allocators of the version before call this one; this version's ask request_vms, also for one.
 -- p_command has no secret in it; p_secrets ({code, pin}) lives in lease_secrets until it is delivered.
 CREATE OR REPLACE FUNCTION request_vm(
     p_email text, p_kind text, p_command jsonb, p_secrets jsonb, p_summary text, p_token_sha256 bytea, p_token_salt bytea,
@@ -21,11 +22,12 @@ END $$;
 
 -- The same for requests that came together, first come first served: row by row what request_vm would have answered, had
 -- each come alone. A refusal is its SQLSTATE in `refused`, and nobody else's. p_patience limits for how long all of them wait
--- for what somebody else is changing: then the whole call fails with 55P03, to be asked one by one.
+-- for what somebody else is changing: then the whole call fails with 55P03, to be asked one by one. vm_id and epoch are of the
+-- machine that a new lease got at once.
 CREATE OR REPLACE FUNCTION request_vms(
     p_emails text[], p_kinds text[], p_commands jsonb[], p_secrets jsonb[], p_summaries text[], p_tokens_sha256 bytea[],
     p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[], p_pools text[], p_patience text DEFAULT NULL)
-RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, refused text) LANGUAGE plpgsql SECURITY DEFINER
+RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, vm_id integer, epoch bigint, refused text) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
@@ -44,9 +46,10 @@ BEGIN
     RETURN QUERY SELECT answer.*
     FROM unnest(ids, refusals, p_emails, p_token_salts, p_idempotency_sha256, p_requests_sha256)
          WITH ORDINALITY AS r (id, refusal, email, salt, key, request, number),
-    LATERAL (SELECT r.id, 'created', r.salt, NULL WHERE r.id IS NOT NULL
-             UNION ALL SELECT NULL, NULL, NULL, r.refusal WHERE r.refusal IS NOT NULL
-             UNION ALL SELECT b.* FROM request_before(r.email, r.key, r.request) b WHERE r.id IS NULL AND r.refusal IS NULL)
+    LATERAL (SELECT l.id, 'created', r.salt, l.vm_id, l.epoch, NULL FROM leases l WHERE l.id = r.id
+             UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, r.refusal WHERE r.refusal IS NOT NULL
+             UNION ALL SELECT b.lease_id, b.outcome, b.token_salt, NULL, NULL, b.refused
+             FROM request_before(r.email, r.key, r.request) b WHERE r.id IS NULL AND r.refusal IS NULL)
          AS answer ORDER BY r.number;
 END $$;
 
