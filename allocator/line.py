@@ -4,12 +4,10 @@ import asyncio
 import json
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from typing import Any
-from uuid import UUID
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
+from allocator.said import Said
 from client.protocol import HUB_CLOSED
 
 FIRST_WORD_SECONDS = 10.0
@@ -22,45 +20,11 @@ VERBS_A_SECOND = 10.0
 BURST = 20
 """How many verbs one machine may say at once; it then waits its turn. A lease takes five."""
 
-HIGHEST = 2**63 - 1
 WAKE = json.dumps({"wake": True})
 
 
 class Gone(Exception):
     """Nobody is at the other end, or nobody who reads."""
-
-
-class Unreadable(Exception):
-    """That was no verb."""
-
-
-@dataclass(frozen=True, slots=True)
-class Said:
-    """What a machine said: a verb, and the JSON that its arguments are in."""
-
-    verb: str
-    text: str
-    arguments: dict[str, Any]
-
-    @classmethod
-    def of(cls, text: str | None) -> "Said":
-        """Read a message, whose text is None if it is bytes. Raises Unreadable."""
-        try:
-            arguments = json.loads(text or "")
-            return cls(str(arguments["verb"]), text or "", arguments)
-        except (ValueError, TypeError, KeyError, RecursionError):
-            raise Unreadable from None
-
-    @property
-    def memory(self) -> tuple[int, UUID | None]:
-        """The epoch and lease of a hello. Raises Unreadable."""
-        epoch, lease = self.arguments.get("epoch"), self.arguments.get("lease_id")
-        try:
-            if type(epoch) is int and 0 <= epoch <= HIGHEST:
-                return epoch, None if lease is None else UUID(lease)
-        except (ValueError, TypeError, AttributeError):
-            pass
-        raise Unreadable
 
 
 class Line:
@@ -69,7 +33,7 @@ class Line:
     It is heard when it has read its last answer, so whoever does not read cannot ask.
     """
 
-    __slots__ = ("_due", "_left", "_period", "_socket", "_woken", "busy", "refused", "token_sha256", "vm_id")
+    __slots__ = ("_due", "_left", "_period", "_socket", "busy", "is_woken", "refused", "token_sha256", "told", "vm_id")
 
     def __init__(self, socket: WebSocket, token_sha256: bytes) -> None:
         self._socket = socket
@@ -79,7 +43,10 @@ class Line:
         """While it waits for an answer."""
         self.refused = False
         """Whether the token is no machine's that is in service."""
-        self._woken = False
+        self.told: tuple[int, str] | None = None
+        """The epoch and status that it was told last."""
+        self.is_woken = False
+        """Whether it is to look, and has not come yet."""
         self._left = False
         self._period = 0.0
         self._due = 0.0
@@ -90,7 +57,8 @@ class Line:
 
     async def hear(self) -> Said:
         """The next verb. Raises Unreadable, and Gone also of who is silent too long."""
-        await asyncio.sleep(self.pause())
+        if pause := self.pause():
+            await asyncio.sleep(pause)
         async with _within(FIRST_WORD_SECONDS if self.vm_id is None else 2 * self._period + 15):
             message = await self._socket.receive()
         if message["type"] != "websocket.receive":
@@ -100,23 +68,22 @@ class Line:
 
     async def say(self, answer: str) -> None:
         """Answer it. Raises Gone, also of who does not read."""
-        async with _within(SEND_SECONDS):
-            await self._socket.send_text(answer)
+        await self.tell(answer)
         self.busy = False
 
     def is_to_wake(self) -> bool:
         """Whether it is to be woken now: not again before it has come to look."""
-        due, self._woken = not (self._woken or self._left), True
+        due, self.is_woken = not (self.is_woken or self._left), True
         return due
 
-    async def wake(self) -> None:
-        """Tell it that there may be something new. Raises Gone."""
+    async def tell(self, news: str) -> None:
+        """Tell it what it has not asked for. Raises Gone, also of who does not read."""
         async with _within(SEND_SECONDS):
-            await self._socket.send_text(WAKE)
+            await self._socket.send_text(news)
 
     def looks(self) -> None:
         """It is about to be told what is; what changes from now on is news again."""
-        self._woken = False
+        self.is_woken = False
 
     async def leave(self, code: int = HUB_CLOSED, reason: str = "") -> None:
         """Close it, once. The machine comes again by itself. Raises Gone."""

@@ -1,8 +1,11 @@
 """Requests for a machine as the database takes them: one alone, or many in one statement."""
 
 import json
-from collections.abc import Sequence
+from collections.abc import Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, contextmanager
 from dataclasses import dataclass, field
+from typing import Any
+from uuid import UUID
 
 from allocator.tokens import sha256
 from client.command import Command, summary
@@ -44,6 +47,35 @@ class VmRequest:
         )
 
 
+@dataclass(frozen=True, slots=True)
+class Lent:
+    """A machine that is lent from now on: the lease that it serves, of this kind, at this epoch."""
+
+    vm_id: int
+    epoch: int
+    lease_id: UUID
+    kind: str
+
+
+Lending = Callable[[], AbstractContextManager[Callable[[Iterable[Lent]], object]]]
+"""Makes the block that a request is asked in; what was lent there is said to the function that the block gets."""
+
+
+@contextmanager
+def untold() -> Iterator[Callable[[Iterable[Lent]], object]]:
+    """Nobody waits to hear of what is lent."""
+    yield lambda lent: None
+
+
 def columns(requests: Sequence[VmRequest]) -> list[list[object]]:
     """What request_vms is told of all of them."""
     return [list(column) for column in zip(*(request.row() for request in requests), strict=True)]
+
+
+def lent(requests: Sequence[VmRequest], answers: Sequence[Any]) -> list[Lent]:
+    """Which machines were lent, as the rows of request_vms' answer to these requests say."""
+    return [
+        Lent(answer["vm_id"], answer["epoch"], answer["lease_id"], request.command.kind)
+        for request, answer in zip(requests, answers, strict=True)
+        if answer["outcome"] == "created" and answer["vm_id"] is not None
+    ]

@@ -101,9 +101,9 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         metrics,
     )
     async with (
-        Store.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
         Calls.open(pooled_connector(settings.database, "hub"), HUB_CONNECTIONS) as calls,
-        connecting(calls) as hub,
+        calls.attended(),
+        storing(settings, hub := Hub(calls)) as store,
         following(settings, store, hub) as feed,
         alongside(sweeper.run()),
         alongside(BackupSchedule(settings.database, settings.backup).run()),
@@ -119,11 +119,11 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
 
 
 @asynccontextmanager
-async def connecting(calls: Calls) -> AsyncIterator[Hub]:
-    """A hub that answers."""
-    hub = Hub(calls)
-    async with hub.attended():
-        yield hub
+async def storing(settings: Settings, hub: Hub) -> AsyncIterator[Store]:
+    """A store that tells the hub of machines that it has lent, before anybody else hears of it."""
+    connect = pooled_connector(settings.database, "web")
+    async with Store.open(connect, settings.database.connections, hub.telling.lending) as store:
+        yield store
 
 
 @asynccontextmanager
@@ -134,9 +134,9 @@ async def following(settings: Settings, store: Store, hub: Hub) -> AsyncIterator
     def heard(pid: int, channel: str, payload: str) -> None:
         floods.heard(pid, payload)
         if channel == CHANNEL:
-            hub.heard(payload)
+            hub.telling.heard(payload)
 
-    feed = Feed(connector(settings.database, "feed"), settings.pool.name, heard, missed=hub.missed)
+    feed = Feed(connector(settings.database, "feed"), settings.pool.name, heard, missed=hub.telling.missed)
     async with alongside(floods.run()), alongside(feed.run()):
         yield feed
 

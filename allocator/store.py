@@ -105,13 +105,16 @@ def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
 class Store:
     """Answers questions on a pool of connections that it opens when they are needed."""
 
-    def __init__(self, pool: Pool) -> None:
+    def __init__(self, pool: Pool, lending: requesting.Lending = requesting.untold) -> None:
         self._pool = pool
+        self._lending = lending
         self._requests = Batches(self._request_together, requesting.MOST)
 
     @classmethod
     @asynccontextmanager
-    async def open(cls, connect: Connect, connections: int) -> AsyncIterator[Self]:
+    async def open(
+        cls, connect: Connect, connections: int, lending: requesting.Lending = requesting.untold
+    ) -> AsyncIterator[Self]:
         """A store with at most that many connections; none is opened yet, so the database may come later."""
         pool: Pool = asyncpg.create_pool(
             connect=connect,
@@ -121,7 +124,7 @@ class Store:
             reset=_leave_as_it_is,
         )
         async with pool:
-            own = cls(pool)
+            own = cls(pool, lending)
             try:
                 async with own._requests.served():
                     yield own
@@ -164,7 +167,9 @@ class Store:
     async def _request_vms(
         self, requests: Sequence[requesting.VmRequest], patience: str | None
     ) -> list[Accepted | errors.ServiceError]:
-        rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience)
+        with self._lending() as tell:
+            rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience)
+            tell(requesting.lent(requests, rows))
         return [
             _kind(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
         ]

@@ -1,7 +1,7 @@
 """The transport of a large fleet, and of one that no database port is open to: a WebSocket to an allocator.
 
 What the machine says is one JSON object, with the verb and its arguments; it says the next when that was answered. In
-between, the allocator says when there may be something new.
+between, the allocator says when there may be something new, or what that is.
 """
 
 import asyncio
@@ -9,6 +9,7 @@ import json
 import random
 import ssl
 from contextlib import suppress
+from dataclasses import asdict
 from types import TracebackType
 from typing import Any, Self
 from uuid import UUID
@@ -19,7 +20,7 @@ from client.line import LOST, Line, dial, socket_url, words
 from client.protocol import NOBODYS_TOKEN, NOT_ENROLLED, STALE_EPOCH, Assignment, Memory, Orders, Report
 from client.rotation import Passwords
 from client.scram import hub_sha256, hub_token
-from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable, storable
+from client.transport import Backoff, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable, storable
 
 REFUSED_PATIENCE_SECONDS = 180.0
 """How long a refused token may be the database's trouble (a restore, a fail-over) before it is taken as the answer."""
@@ -44,7 +45,9 @@ class HubTransport:
         self._passwords = passwords
         self._untried = passwords.to_try()
         self._backoff = Backoff()
-        self._pace = Pace(self.wake)
+        self._last: Orders | None = None
+        self._due = 0.0
+        self._told: dict[str, Any] | None = None
         self._line: Line | None = None
         self._refused_patience = refused_patience
         self._refused_since: float | None = None
@@ -55,12 +58,14 @@ class HubTransport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        self._pace.cancel()
         if self._line is not None:
             await self._line.close()
             self._line = None
 
     async def hello(self, memory: Memory) -> Orders:
+        return self._take_told(memory) or await self._say_hello(memory)
+
+    async def _say_hello(self, memory: Memory) -> Orders:
         try:
             answer = await self._ask("hello", epoch=memory.epoch, lease_id=_text(memory.lease_id))
         except _TokenRefused as error:
@@ -72,6 +77,9 @@ class HubTransport:
         orders = _orders(answer)
         self._backoff.reset()
         self._backoff.ceiling = min(60.0, max(30.0, orders.period_seconds))
+        self._last, self._due = orders, _now() + orders.period_seconds
+        if self._told and self._told["epoch"] <= orders.epoch:
+            self._told = None
         return orders
 
     async def claim(self, epoch: int) -> Assignment:
@@ -116,6 +124,19 @@ class HubTransport:
         if not self._is_open:
             await asyncio.sleep(self._pause())
 
+    def _hear(self, told: dict[str, Any] | None) -> None:
+        """The allocator says something by itself, or nothing more. Orders hold until there may be something newer."""
+        self._told = told.get("orders") if told else None
+        self.wake.set()
+
+    def _take_told(self, memory: Memory) -> Orders | None:
+        """The orders that came by themselves, unless they are no news. They do not put off the next hello."""
+        told, self._told = self._told, None
+        last = self._last
+        if told is None or last is None or told["vm_id"] != last.vm_id or told["epoch"] <= memory.epoch:
+            return None
+        return _orders(asdict(last) | told | {"period_seconds": max(0.0, self._due - _now())})
+
     @property
     def _is_open(self) -> bool:
         return self._line is not None and not self._line.ended
@@ -149,7 +170,7 @@ class HubTransport:
         if self._line is None or self._line.ended:
             self._drop()
             try:
-                self._line = Line(await dial(self._url, self._tls, hub_token(self._untried[0])), self._pace, self.wake)
+                self._line = Line(await dial(self._url, self._tls, hub_token(self._untried[0])), self._hear)
             except LOST as error:
                 raise Unreachable(words(error)) from error
         return self._line
@@ -165,7 +186,7 @@ class HubTransport:
         self._drop()
         if len(self._untried) > 1:
             del self._untried[0]
-            return await self.hello(memory)
+            return await self._say_hello(memory)
         self._untried = self._passwords.to_try()
         self._refused_since = self._refused_since or _now()
         patient = _now() - self._refused_since < self._refused_patience

@@ -3,6 +3,7 @@
 import asyncio
 import json
 import ssl
+from collections.abc import Callable
 from contextlib import suppress
 from typing import Any
 from urllib.parse import urlsplit
@@ -13,7 +14,6 @@ from websockets.exceptions import ConnectionClosed, InvalidHandshake, InvalidSta
 from client.network import is_loopback, keep_alive
 from client.protocol import HUB_CLOSED, HUB_MESSAGE_BYTES, HUB_PATH
 from client.settings import SettingsError
-from client.transport import Pace
 
 CONNECT_LIMIT_SECONDS = 10.0
 VERB_LIMIT_SECONDS = 10.0
@@ -33,12 +33,14 @@ class InsecureHub(SettingsError):
 
 
 class Line:
-    """An open WebSocket, and the task that reads it."""
+    """An open WebSocket, and the task that reads it.
 
-    def __init__(self, socket: ClientConnection, pace: Pace, wake: asyncio.Event) -> None:
+    `hear` is told what comes without being asked for, and None at the end.
+    """
+
+    def __init__(self, socket: ClientConnection, hear: Callable[[dict[str, Any] | None], None]) -> None:
         self._socket = socket
-        self._pace = pace
-        self._wake = wake
+        self._hear = hear
         self._answers: asyncio.Queue[dict[str, Any]] = asyncio.Queue()
         self._reading = asyncio.create_task(self._read())
 
@@ -84,14 +86,14 @@ class Line:
         try:
             async for message in self._socket:
                 told = json.loads(message)
-                if "wake" in told:
-                    self._pace.hint(0)
+                if "wake" in told or "orders" in told:
+                    self._hear(told)
                 else:
                     self._answers.put_nowait(told)
         except (ConnectionClosed, ValueError):
             pass
         finally:
-            self._wake.set()
+            self._hear(None)
 
 
 async def dial(url: str, tls: ssl.SSLContext | None, token: str) -> ClientConnection:

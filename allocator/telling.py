@@ -1,0 +1,146 @@
+"""Who is connected, and what of all that changes concerns them: each is told once, and nobody is told of others.
+
+What this allocator lends itself it tells straight from the answer of the database; of everything else it hears by
+notification. An epoch has each status once, so whoever was told of both together has been told.
+"""
+
+import asyncio
+import json
+from collections import defaultdict
+from collections.abc import Callable, Coroutine, Iterable, Iterator
+from contextlib import contextmanager, suppress
+
+from allocator.line import WAKE, Gone, Line
+from allocator.requesting import Lent
+from client.protocol import Hint, parse_hints
+
+HOLD_SECONDS = 0.02
+"""How long a notification of a machine that was lent may wait for the answer that says what to do there."""
+
+STRANGERS = 20_000
+"""Of how many machines it is noted what was hinted at while others arrive; after more, whoever arrives is to look."""
+
+News = tuple[int, str]
+"""An epoch and a status."""
+
+
+class Telling:
+    """The lines of machines whose first hello was answered."""
+
+    def __init__(self) -> None:
+        self.lines: dict[int, Line] = {}
+        self._arriving = 0
+        self._hinted: defaultdict[int, set[News]] = defaultdict(set)
+        self._gaps = 0
+        self._lending = 0
+        self._held: list[Hint] = []
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def heard(self, payload: str) -> None:
+        """A notification: wake the machines that it hints at. One that cannot be read is somebody's, and wakes none."""
+        if self.lines or self._arriving:
+            for hint in parse_hints(payload) or ():
+                self._note_for_strangers(hint)
+                if self._lending and hint.status == "in-use":
+                    self._hold(hint)
+                else:
+                    self._hint(hint)
+
+    def missed(self) -> None:
+        """Notifications may have been missed: every machine is to look."""
+        self._gaps += 1
+        for line in self.lines.values():
+            self._wake(line)
+
+    @contextmanager
+    def lending(self) -> Iterator[Callable[[Iterable[Lent]], None]]:
+        """In the block machines may be lent; the function that it gets is told which, before notifications count."""
+        self._lending += 1
+        try:
+            yield self._lend
+        finally:
+            self._lending -= 1
+            self._let_in_held()
+
+    @contextmanager
+    def arriving(self, line: Line) -> Iterator[None]:
+        """In the block it turns out whose line it is; what was hinted at meanwhile is told then."""
+        arrives, gaps = line.vm_id is None, self._gaps
+        self._arriving += arrives
+        try:
+            yield
+            if arrives and line.vm_id is not None:
+                missed = self._hinted.get(line.vm_id, set()) - {line.told} if gaps == self._gaps else True
+                if missed:
+                    self._wake(line)
+        finally:
+            self._arriving -= arrives
+            if not self._arriving:
+                self._hinted.clear()
+
+    def enter(self, line: Line, vm_id: int) -> Line | None:
+        """It is this machine's from now on. Returns the older one that it has lost, which may not know that yet."""
+        older, self.lines[vm_id] = self.lines.get(vm_id), line
+        return None if older is line else older
+
+    def leave(self, line: Line) -> None:
+        """It is no more."""
+        if line.vm_id is not None and self.lines.get(line.vm_id) is line:
+            del self.lines[line.vm_id]
+
+    def begin(self, telling: Coroutine[None, None, None]) -> None:
+        """Tell somebody something while the others go on."""
+        task = asyncio.create_task(if_there(telling))
+        self._tasks.add(task)
+        task.add_done_callback(self._tasks.discard)
+
+    def _lend(self, lent: Iterable[Lent]) -> None:
+        for each in lent:
+            line, news = self.lines.get(each.vm_id), (each.epoch, "in-use")
+            if line is not None and not line.is_woken and line.told != news:
+                line.told = news
+                self.begin(line.tell(json.dumps({"orders": _orders(each)})))
+
+    def _note_for_strangers(self, hint: Hint) -> None:
+        if self._arriving:
+            if len(self._hinted) >= STRANGERS:
+                self._gaps += 1
+                self._hinted.clear()
+            self._hinted[hint.id].add((hint.epoch, hint.status))
+
+    def _hold(self, hint: Hint) -> None:
+        if not self._held:
+            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_in_held)
+        self._held.append(hint)
+
+    def _let_in_held(self) -> None:
+        held, self._held = self._held, []
+        for hint in held:
+            self._hint(hint)
+
+    def _hint(self, hint: Hint) -> None:
+        line = self.lines.get(hint.id)
+        if line is not None and line.told != (hint.epoch, hint.status):
+            self._wake(line)
+
+    def _wake(self, line: Line) -> None:
+        if line.is_to_wake():
+            self.begin(line.tell(WAKE))
+
+
+def _orders(lent: Lent) -> dict[str, object]:
+    """What a hello would be answered in this moment, as far as it is not as it was at the last one."""
+    return {
+        "vm_id": lent.vm_id,
+        "status": "in-use",
+        "epoch": lent.epoch,
+        "lease_id": str(lent.lease_id),
+        "lease_status": "assigned",
+        "kind": lent.kind,
+    }
+
+
+async def if_there(telling: Coroutine[None, None, None]) -> None:
+    """Tell it, if somebody is there who reads."""
+    with suppress(Gone):
+        await telling
