@@ -1,9 +1,9 @@
-"""`python -m tests.bench`: measures, shows a table, and writes the same as JSON."""
+"""`python -m tests.bench`: measures, shows a table, and writes the same as JSON and as a picture."""
 
 import asyncio
 import signal
 import sys
-from collections.abc import Awaitable, Callable
+from collections.abc import Mapping, Sequence
 from dataclasses import replace
 from functools import partial
 from pathlib import Path
@@ -14,78 +14,100 @@ from rich.console import Console
 from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from allocator.local import UpFailed
-from tests.bench import claim, delivery, machines, upkeep
+from tests.bench.compare import compare
 from tests.bench.figures import Section
-from tests.bench.ground import Ground, ground
+from tests.bench.ground import ground
 from tests.bench.machines import MachinesFailed
 from tests.bench.options import MACHINES_BOUND_SECONDS, Options
-from tests.bench.show import Facts, facts, show, write
+from tests.bench.plot import plot
+from tests.bench.scenarios import SCENARIOS, TERRAFORM, Measure
+from tests.bench.show import Facts, document, facts, show, write
 from tests.bench.workers import WorkerFailed
 
-Measure = Callable[[Ground, Options, Progress], Awaitable[list[Section]]]
+File = Path | None
 
 
 def main(
+    names: Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help=", ".join(SCENARIOS))] = None,
     quick: Annotated[bool, typer.Option("--quick", help="At most a minute, and less sure.")] = False,
-    json: Annotated[Path | None, typer.Option("--json", metavar="FILE", help="Write the figures there too.")] = None,
-    clients: Annotated[int, typer.Option(min=1, max=200, help="Machines on each side.")] = 100,
-    rate: Annotated[float, typer.Option(min=0.1, max=500, help="Requests a second.")] = 20.0,
+    json: Annotated[File, typer.Option("--json", metavar="FILE", help="Write the figures there too.")] = None,
+    picture: Annotated[File, typer.Option("--plot", metavar="FILE", help="Draw them there, as SVG or PNG.")] = None,
+    old: Annotated[
+        File, typer.Option("--compare", metavar="OLD", exists=True, help="Beside those of an earlier --json.")
+    ] = None,
+    vms: Annotated[int, typer.Option(min=10, max=10_000, help="Machines of the largest fleet.")] = 1_000,
+    clients: Annotated[int, typer.Option(min=1, max=200, help="Machines that run commands, on each side.")] = 100,
+    rate: Annotated[float, typer.Option(min=0.1, max=500, help="Requests a second for those.")] = 20.0,
     seconds: Annotated[float, typer.Option(min=1, max=60, help="How long each side is under load.")] = 15.0,
-    size: Annotated[list[int] | None, typer.Option(min=1, help="VMs of a fleet to time claims in; repeat it.")] = None,
+    size: Annotated[list[int] | None, typer.Option(min=1, help="VMs of a database to claim in; repeat it.")] = None,
     postgres: Annotated[int | None, typer.Option(metavar="VERSION", help="PostgreSQL's major version.")] = None,
     terraform: Annotated[bool, typer.Option("--terraform", help="Time machines in the cloud instead.")] = False,
     fleet: Annotated[int, typer.Option("--machines", min=1, max=1000, help="How many of those.")] = 100,
 ) -> None:
-    """Measure LabLink beside the naive way: how fast a request becomes a running command, and what a claim costs.
+    """Measure LabLink beside the naive way, beside bare PostgreSQL, and beside what it aims at.
 
-    With --terraform: how long lablink fleet takes beside plain terraform.
+    Without a name, all scenarios are measured. With --terraform: how long lablink fleet takes beside plain terraform.
     """
-    options = Options(clients=clients, rate=rate, seconds=seconds, postgres=postgres, machines=fleet)
+    options = Options(vms=vms, clients=clients, rate=rate, seconds=seconds, postgres=postgres, machines=fleet)
     if size:
         options = replace(options, sizes=tuple(size), kept=max(size))
     if quick:
         options = options.quick()
     if terraform:
         options = replace(options, bound_seconds=MACHINES_BOUND_SECONDS)
+    about, sections = facts(options), list[Section]()
     try:
-        about, sections = asyncio.run(_bounded(options, _machines if terraform else _leases))
+        asyncio.run(_bounded(options, TERRAFORM if terraform else _chosen(names), about, sections))
     except TimeoutError:
-        sys.exit(f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick.")
-    except (WorkerFailed, UpFailed, MachinesFailed) as failure:
-        sys.exit(str(failure))
+        failure = f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick."
+    except (WorkerFailed, UpFailed, MachinesFailed) as failed:
+        failure = str(failed)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    show(Console(), about, sections)
-    if json:
-        write(json, about, sections)
+    else:
+        failure = ""
+    _tell(about, sections, json, picture, old)
+    sys.exit(failure or 0)
 
 
-async def _bounded(options: Options, measure: Measure) -> tuple[Facts, list[Section]]:
+def _chosen(names: Sequence[str] | None) -> dict[str, tuple[Measure, ...]]:
+    """The scenarios of these names, in their own order; all without a name."""
+    for name in names or ():
+        if name not in SCENARIOS:
+            raise typer.BadParameter(f"There is no scenario {name!r}: there are {', '.join(SCENARIOS)}.")
+    return {name: measures for name, measures in SCENARIOS.items() if not names or name in names}
+
+
+async def _bounded(
+    options: Options, scenarios: Mapping[str, Sequence[Measure]], about: Facts, sections: list[Section]
+) -> None:
+    """Measure; what is measured when the time is over stands in `sections`."""
     this = asyncio.current_task()
     assert this
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C does
     async with asyncio.timeout(options.bound_seconds):
-        about = facts()
         with _progress() as bar:
             server = bar.add_task("PostgreSQL", total=1)
-            async with ground(options.clients, options.postgres) as own:
+            tasks = {name: bar.add_task(name.capitalize(), total=len(scenarios[name])) for name in scenarios}
+            async with ground(options) as own:
+                about["postgresql"] = await own.version()
                 bar.update(server, completed=1)
-                sections = await measure(own, options, bar)
-                return {"postgresql": await own.version()} | about, sections
+                for name, measures in scenarios.items():
+                    bar.reset(tasks[name])
+                    for measure in measures:
+                        sections += await measure(own, options, partial(bar.advance, tasks[name]))
+                    bar.stop_task(tasks[name])
 
 
-async def _leases(own: Ground, options: Options, bar: Progress) -> list[Section]:
-    claims, deliveries = bar.add_task("Claims", total=1), bar.add_task("Delivery", total=1)
-    database = bar.add_task("Database", total=1)
-    claimed = await claim.measure(own, options, partial(bar.advance, claims))
-    delivered = await delivery.measure(own, options, partial(bar.advance, deliveries))
-    kept = await upkeep.measure(own, options, partial(bar.advance, database))
-    return [*delivered, claimed, kept]
-
-
-async def _machines(own: Ground, options: Options, bar: Progress) -> list[Section]:
-    task = bar.add_task("Terraform", total=1)
-    return [await machines.measure(own, options.machines, partial(bar.advance, task))]
+def _tell(about: Facts, sections: list[Section], json: File, picture: File, old: File) -> None:
+    console = Console()
+    show(console, about, sections)
+    if old:
+        compare(console, old, document(about, sections))
+    if json:
+        write(json, about, sections)
+    if picture:
+        plot(picture, sections)
 
 
 def _progress() -> Progress:

@@ -10,7 +10,7 @@ from dataclasses import dataclass, field
 from itertools import count
 
 from client.network import Connection
-from tests.bench.figures import Count, Row, Section, figure
+from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.options import Options
 
@@ -57,8 +57,8 @@ class Subject:
         await self.undo(claimed)
 
 
-async def measure(own: Ground, options: Options, progress: Progress) -> Section:
-    """The section about claims. The fleets' sizes take turns, so that whatever disturbs the machine disturbs all alike.
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
+    """The section about a claim. The sizes take turns, so that whatever disturbs the machine disturbs all alike.
 
     The two ways do not: the naive one reads so much that it empties the processor's caches for whoever is next.
     """
@@ -68,7 +68,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> Section:
             fleets = {(way, size): await opened.enter_async_context(make(own, size)) for size in options.sizes}
             await _take_turns(list(fleets.values()), options.rounds, progress)
             subjects |= fleets
-    return _section(subjects, options)
+    return [_section(subjects, options)]
 
 
 async def _take_turns(subjects: list[Subject], rounds: int, progress: Progress) -> None:
@@ -133,12 +133,11 @@ def _section(subjects: dict[tuple[str, int], Subject], options: Options) -> Sect
         section.rows.append(Row(f"{size:,} VMs: with commit", figure(ours.committed), figure(naive.committed)))
     small, large = min(options.sizes), max(options.sizes)
     growth = {way: _growth(subjects[way, small], subjects[way, large]) for way in ("ours", "naive")}
-    section.counts.append(
-        Count(f"the statement at {large:,} VMs : at {small:,}", growth["ours"], growth["naive"], f"≤ {AIM}×")
-    )
+    what = f"the statement at {large:,} VMs : at {small:,}"
+    section.values.append(Value(what, growth["ours"], growth["naive"], "×", AIM))
     return section
 
 
-def _growth(small: Subject, large: Subject) -> str:
+def _growth(small: Subject, large: Subject) -> float | None:
     before, after = figure(small.statement), figure(large.statement)
-    return f"{after.p50 / before.p50:.2f}×" if before and after else "–"
+    return round(after.p50 / before.p50, 3) if before and after else None

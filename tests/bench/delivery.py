@@ -8,7 +8,7 @@ from typing import TypeVar
 from allocator.bootstrap import DATABASE
 from tests.bench import flood
 from tests.bench.cores import Usage
-from tests.bench.figures import Count, Row, Section, figure
+from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import Asked, Side, come, poisson
 from tests.bench.naive import Naive, naive
@@ -49,7 +49,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
         broken = await system.broken_rules()
         trips = await system.trips(asked[0] + beside), await both.trips(asked[1])
     steady = _steady(options, *_only(trips, STEADY, BURST))
-    steady.counts += [Count("invariants broken", broken, "–", "0"), _cost(used, trips)]
+    steady.values += [Value("invariants broken", broken, aim=0), _cost(used, trips)]
     steady.remarks += _remarks(used, trips)
     return [steady, _burst(options, *_only(trips, BURST, flood.FIRST)), flood.section(trips[0], forged)]
 
@@ -86,7 +86,7 @@ def _steady(options: Options, mine: list[Trip], theirs: list[Trip]) -> Section:
     section.rows.append(_row("POST → answer", mine, theirs, "sent", "answered"))
     section.rows.append(_row("POST → command started", mine, theirs, "sent", "started", AIM))
     section.rows += [_row(f"  … {name}", mine, [], begin, end) for name, begin, end in STAGES]
-    section.counts += _counts(mine, theirs)
+    section.values += _values(mine, theirs)
     return section
 
 
@@ -103,7 +103,7 @@ def _burst(options: Options, mine: list[Trip], theirs: list[Trip]) -> Section:
     section = Section(f"{options.burst} people at the same moment")
     section.rows.append(_row("POST → answer", mine, theirs, "sent", "answered"))
     section.rows.append(_row("POST → command started", mine, theirs, "sent", "started"))
-    section.counts += _counts(mine, theirs)
+    section.values += _values(mine, theirs)
     return section
 
 
@@ -111,26 +111,25 @@ def _row(what: str, mine: list[Trip], theirs: list[Trip], begin: str, end: str, 
     return Row(what, figure(spans(mine, begin, end)), figure(spans(theirs, begin, end)), aim)
 
 
-def _counts(mine: list[Trip], theirs: list[Trip]) -> list[Count]:
+def _values(mine: list[Trip], theirs: list[Trip]) -> list[Value]:
     return [
-        Count("requests", len(mine), len(theirs)),
-        Count("not accepted", str(refused(mine) or 0), str(refused(theirs) or 0), "0"),
-        Count("machines given to two people", double_bookings(mine), double_bookings(theirs), "0"),
-        Count("commands lost", lost(mine), lost(theirs), "0"),
-        Count("commands run twice", repeated(mine), repeated(theirs), "0"),
+        Value("requests", len(mine), len(theirs)),
+        Value("not accepted", refused(mine), refused(theirs), aim=0),
+        Value("machines given to two people", double_bookings(mine), double_bookings(theirs), aim=0),
+        Value("commands lost", lost(mine), lost(theirs), aim=0),
+        Value("commands run twice", repeated(mine), repeated(theirs), aim=0),
     ]
 
 
-def _cost(used: list[Usage], trips: Both[list[Trip]]) -> Count:
-    mine, theirs = (f"{1000 * side.own / max(1, len(asked)):.0f}" for side, asked in zip(used, trips, strict=True))
-    return Count("processor time a request (ms)", mine, theirs)
+def _cost(used: list[Usage], trips: Both[list[Trip]]) -> Value:
+    mine, theirs = (1000 * side.own / max(1, len(asked)) for side, asked in zip(used, trips, strict=True))
+    return Value("processor time a request", mine, theirs, "ms")
 
 
 def _remarks(used: list[Usage], trips: Both[list[Trip]]) -> list[str]:
     late = figure([trip.asked.late for side in trips for trip in side])
     others = (used[0] + used[1]).others
     return [
-        f"Aim on two idle cores: POST → command started p50 ≤ {AIM[0]:g} ms, p99 ≤ {AIM[1]:g} ms.",
         "The naive side has no journal, history or queue, and cleans no machine; it is fast because it does less.",
         f"{MACHINES_A_PROCESS} machines share a process, all the cores with the people; each has served before.",
         "PostgreSQL times its commits (before the flush), commands time themselves (date).",

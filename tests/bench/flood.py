@@ -12,7 +12,7 @@ import asyncpg
 
 from client.network import Connection
 from client.scram import new_password, verifier
-from tests.bench.figures import Count, Row, Section, figure
+from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import Asked, Side, come, poisson
 from tests.bench.options import Options
@@ -68,13 +68,13 @@ def section(trips: list[Trip], flood: Flood) -> Section:
             figure(spans([t for t in trips if _in_flood(t) is which], "sent", end)) for which in (False, True)
         )
         made.rows += [Row(what, calm, None), Row("  … meanwhile", stormy, None)]
-        ratio = f"{stormy.p50 / calm.p50:.2f}×" if calm and stormy else "–"
-        made.counts.append(Count(f"{what}: times slower", ratio, "", f"< {AIM:g}×"))
+        slower = stormy.p50 / calm.p50 if calm and stormy else None
+        made.values.append(Value(f"{what}: slower meanwhile", slower, None, "×", AIM))
     made.remarks.append(
         "Machines share the cores here: what all of them hear delays the commands of all, and no answer."
     )
-    made.counts.append(Count("forged before it was cut off", f"{flood.forged / flood.times:,.0f}", ""))
-    made.counts.append(Count("seconds until then", f"{flood.seconds / flood.times:.2f}", ""))
+    made.values.append(Value("forged before it was cut off", flood.forged / flood.times))
+    made.values.append(Value("and how long that takes", flood.seconds / flood.times, None, "s"))
     return made
 
 

@@ -13,9 +13,13 @@ from allocator import bootstrap, migrate
 from allocator.local.installation import ROLES
 from allocator.local.postgres import Server, kept_secret, running_server
 from client.network import Connection
+from tests.bench.options import Options
 
 HERE = Path(__file__).parent
 TEMPLATE = "bench_template"
+MOST_DIRECT = 550
+"""How many machines may hold a connection of their own."""
+
 SETTINGS = {"track_commit_timestamp": "on"}  # so that the moment of a commit can be asked for afterwards
 
 
@@ -82,12 +86,13 @@ class Ground:
 
 
 @asynccontextmanager
-async def ground(clients: int, version: int | None) -> AsyncIterator[Ground]:
-    """A server with room for `clients` machines on each side, gone with its data at the end of the block."""
+async def ground(options: Options) -> AsyncIterator[Ground]:
+    """A server with room for the machines of both sides, gone with its data at the end of the block."""
+    clients = max(2 * options.clients, MOST_DIRECT)
     with tempfile.TemporaryDirectory(prefix="lablink-bench-") as name:
         directory = Path(name)
         directory.chmod(0o755)
-        async with running_server(directory, clients=2 * clients, version=version, settings=SETTINGS) as server:
+        async with running_server(directory, clients=clients, version=options.postgres, settings=SETTINGS) as server:
             passwords = {role: kept_secret(directory, role) for role in ROLES}
             own = Ground(directory, server, passwords)
             await bootstrap.prepare(server.dsn(), passwords, TEMPLATE)

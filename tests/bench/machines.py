@@ -12,8 +12,9 @@ from pathlib import Path
 
 from allocator.fleet.description import root_directory
 from allocator.fleet.terraform import NOT_COPIED
-from tests.bench.figures import Count, Section
+from tests.bench.figures import Section, Value
 from tests.bench.ground import Ground
+from tests.bench.options import Options
 from tests.support.admin import place
 from tests.support.cloud import Aws, fresh, moto_server
 from tests.support.terraform import environment_in
@@ -41,12 +42,13 @@ class Side:
     environment: dict[str, str]
 
 
-async def measure(own: Ground, machines: int, progress: Progress) -> Section:
-    """The section about that many machines."""
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
+    """The section about machines made and removed."""
+    machines = options.machines
     section = Section(f"Terraform: {machines} machines on a stand-in for AWS", beside="terraform")
     if shutil.which("terraform") is None:
         section.remarks.append(MISSING)
-        return section
+        return [section]
     await own.clone(DATABASE)
     with tempfile.TemporaryDirectory(prefix="lablink-bench-machines-") as name, moto_server() as moto:
         directory, aws = Path(name), fresh(moto, Path(name))
@@ -55,9 +57,10 @@ async def measure(own: Ground, machines: int, progress: Progress) -> Section:
         aws = fresh(moto, directory)
         plain = await _taken(_plain(aws, directory, environment, machines), aws, machines, progress)
     for what, mine, theirs in zip((f"{machines} machines made", "all of them removed"), ours, plain, strict=True):
-        section.counts.append(Count(f"{what}, {mine / theirs:.2f}×", f"{mine:.1f} s", f"{theirs:.1f} s", f"{AIM}×"))
+        section.values.append(Value(what, mine, theirs, "s"))
+        section.values.append(Value(f"{what}: as long as terraform takes", mine / theirs, None, "×", AIM))
     section.remarks.append("LabLink: fleet grow, fleet destroy. terraform: init and apply, destroy, of the same root.")
-    return section
+    return [section]
 
 
 def _ours(own: Ground, aws: Aws, directory: Path, environment: dict[str, str], machines: int) -> Side:

@@ -1,83 +1,168 @@
-"""Shows a run to a person and to a program: a table, and the same as JSON."""
+"""Shows a run to a person and to a program: tables, what of its aims is reached, and the same as JSON."""
 
 import json
 import os
 import platform
+from collections.abc import Sequence
+from dataclasses import dataclass
 from pathlib import Path
+from typing import Any
 
 from rich.box import SIMPLE_HEAD
 from rich.console import Console
 from rich.table import Table
 from rich.text import Text
 
-from tests.bench.figures import Count, Figure, Row, Section
+from tests.bench.figures import Figure, Row, Section, Value
+from tests.bench.options import Options
 
 Facts = dict[str, str | int | float]
+LEAST_MARGIN, MOST_MARGIN = 0.01, 100.0
 
 
-def facts() -> Facts:
+@dataclass(frozen=True, slots=True)
+class Aim:
+    """Something promised, and what came of it; `margin` is how many times better than promised it is."""
+
+    what: str
+    promised: str
+    measured: str
+    margin: float
+    met: bool
+
+
+def facts(options: Options) -> Facts:
     """What the figures depend on, before the run makes the machine busy."""
     return {
         "python": platform.python_version(),
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         "load_average_before": round(os.getloadavg()[0], 2),
+        "largest_fleet": options.vms,
     }
 
 
-def show(console: Console, about: Facts, sections: list[Section]) -> None:
-    """Print every section; 80 columns are enough."""
+def show(console: Console, about: Facts, sections: Sequence[Section]) -> None:
+    """Print every section, then the aims; 80 columns are enough."""
     console.print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()), style="dim")
     for section in sections:
         console.print()
         console.print(section.title, style="bold")
         if section.rows:
-            console.print(_times(section.rows))
-        if section.counts:
-            console.print(_counts(section.counts, section.beside))
+            console.print(_times(section.rows, section.beside))
+        if section.values:
+            console.print(_values(section.values, section.beside))
         for remark in section.remarks:
             console.print(remark, style="dim")
+    if wanted := aims(sections):
+        console.print("\nAims, for two idle cores; ratios hold anywhere", style="bold")
+        console.print(_aims(wanted))
 
 
-def write(path: Path, about: Facts, sections: list[Section]) -> None:
-    """Write every section as JSON; times are milliseconds."""
-    document = {"about": about, "unit": "ms", "sections": [section.as_json() for section in sections]}
-    path.write_text(json.dumps(document, indent=2, ensure_ascii=False) + "\n")
+def document(about: Facts, sections: Sequence[Section]) -> dict[str, Any]:
+    """A run as it is kept; times are milliseconds."""
+    return {"about": about, "unit": "ms", "sections": [section.as_json() for section in sections]}
 
 
-def _times(rows: list[Row]) -> Table:
+def write(path: Path, about: Facts, sections: Sequence[Section]) -> None:
+    """Keep a run as JSON."""
+    path.write_text(json.dumps(document(about, sections), indent=2, ensure_ascii=False) + "\n")
+
+
+def aims(sections: Sequence[Section]) -> list[Aim]:
+    """Every aim of a run."""
+    found = []
+    for section in sections:
+        found += [_aim_of_row(section, row) for row in section.rows if row.aim]
+        found += [_aim_of_value(section, value) for value in section.values if value.aim is not None]
+    return found
+
+
+def _aim_of_row(section: Section, row: Row) -> Aim:
+    assert row.aim
+    promised, ours = f"p50 ≤ {row.aim[0]:g}, p99 ≤ {row.aim[1]:g} ms", row.ours
+    measured = f"{_number(ours.p50)} / {_number(ours.p99)} ms" if ours else "–"
+    margin = min(row.aim[0] / max(ours.p50, 1e-3), row.aim[1] / max(ours.p99, 1e-3)) if ours else LEAST_MARGIN
+    return Aim(f"{section.title}: {row.what.strip()}", promised, measured, _kept(margin), bool(row.met))
+
+
+def _aim_of_value(section: Section, value: Value) -> Aim:
+    assert value.aim is not None
+    reached = value.ours or 0.0
+    one, other = (reached, value.aim) if value.more else (value.aim, reached)
+    margin = one / other if other else MOST_MARGIN if one else 1.0
+    what = f"{section.title}: {value.what}"
+    return Aim(what, _promise(value), _with_unit(value.ours, value.unit), _kept(margin), bool(value.met))
+
+
+def _kept(margin: float) -> float:
+    return min(max(margin, LEAST_MARGIN), MOST_MARGIN)
+
+
+def _times(rows: Sequence[Row], beside: str) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("\nms", no_wrap=True)
-    for side in ("LabLink", "naive"):
+    table.add_column("\nms")
+    others = [beside] if any(row.beside for row in rows) else []
+    for side in ("LabLink", *others):
         for number, name in enumerate(("p50", "p99", "max")):
-            table.add_column(f"{'' if number else side}\n{name}", justify="right", min_width=5)
-    table.add_column("naive :\nLabLink", justify="right", no_wrap=True)
+            table.add_column(f"{'' if number else side}\n{name}", justify="right", min_width=5, no_wrap=True)
+    if others:
+        table.add_column("times\nas long", justify="right", no_wrap=True)
     for row in rows:
-        ratio = f"{row.ratio:.1f}×" if row.ratio else ""
-        table.add_row(row.what, *_cells(row.ours, row.aim), *_cells(row.naive), ratio)
+        cells = [*_cells(row.ours, row.aim), *(_cells(row.beside) if others else ())]
+        table.add_row(row.what, *cells, *([f"{row.ratio:.1f}×" if row.ratio else ""] if others else ()))
     return table
 
 
-def _counts(counts: list[Count], beside: str) -> Table:
+def _values(values: Sequence[Value], beside: str) -> Table:
     table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
-    table.add_column("counted", min_width=39)
-    for name in ("LabLink", beside, "aim"):
-        table.add_column(name, justify="right", min_width=8)
-    for count in counts:
-        table.add_row(count.what, str(count.ours), str(count.naive), count.aim)
+    table.add_column("", min_width=39)
+    others = any(value.beside is not None for value in values)
+    for name in ("LabLink", *([beside] if others else ()), "aim"):
+        table.add_column(name, justify="right", min_width=8, no_wrap=True)
+    for value in values:
+        ours = Text(_with_unit(value.ours, value.unit), style=_colour(value.met))
+        theirs = [_with_unit(value.beside, value.unit)] if others else []
+        table.add_row(value.what, ours, *theirs, _promise(value))
     return table
+
+
+def _aims(wanted: Sequence[Aim]) -> Table:
+    table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
+    table.add_column("what")
+    for name in ("promised", "measured", ""):
+        table.add_column(name, justify="right", no_wrap=True)
+    for aim in wanted:
+        table.add_row(aim.what, aim.promised, aim.measured, Text("met" if aim.met else "missed", _colour(aim.met)))
+    return table
+
+
+def _promise(value: Value) -> str:
+    return "" if value.aim is None else f"{'≥' if value.more else '≤'} {_with_unit(value.aim, value.unit)}"
+
+
+def _with_unit(number: float | None, unit: str) -> str:
+    if number is None:
+        return "–"
+    return _number(number) + (unit if unit in ("×", "") else f" {unit}")
 
 
 def _cells(figure: Figure | None, aim: tuple[float, float] | None = None) -> tuple[Text, Text, Text]:
     """The numbers, coloured by whether they reach the aim."""
     if figure is None:
         return (Text(), Text(), Text())
-    limits = (*aim, None) if aim else (None, None, None)
+    met = (figure.p50 <= aim[0], figure.p99 <= aim[1], None) if aim else (None, None, None)
     p50, p99, most = (
-        Text(_ms(value), style="" if limit is None else "green" if value <= limit else "red")
-        for value, limit in zip((figure.p50, figure.p99, figure.max), limits, strict=True)
+        Text(_number(value), style=_colour(well))
+        for value, well in zip((figure.p50, figure.p99, figure.max), met, strict=True)
     )
     return p50, p99, most
 
 
-def _ms(value: float) -> str:
-    return f"{value:.2f}" if value < 10 else f"{value:.0f}"
+def _colour(well: bool | None) -> str:
+    return "" if well is None else "green" if well else "red"
+
+
+def _number(value: float) -> str:
+    if value == int(value) or abs(value) >= 10:
+        return f"{value:,.0f}"
+    return f"{value:.2f}" if abs(value) >= 0.01 else f"{value:.4f}"

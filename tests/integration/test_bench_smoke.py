@@ -8,19 +8,19 @@ from pathlib import Path
 SMALL = ("--quick", "--clients=4", "--rate=10", "--seconds=1", "--size=20", "--size=200")
 
 
-def test_a_short_run_delivers_every_command_once_and_writes_its_figures(tmp_path: Path) -> None:
-    written = tmp_path / "figures.json"
+def test_a_short_run_delivers_every_command_once_and_keeps_its_figures(tmp_path: Path) -> None:
+    written, picture = tmp_path / "figures.json", tmp_path / "figures.svg"
 
-    ran = subprocess.run(
-        [sys.executable, "-m", "tests.bench", *SMALL, f"--json={written}"], capture_output=True, text=True, timeout=90
-    )
+    command = [sys.executable, "-m", "tests.bench", *SMALL, f"--json={written}", f"--plot={picture}"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=90)
 
     assert ran.returncode == 0, ran.stderr
-    steady, burst, flooded, claims, kept = json.loads(written.read_text())["sections"]
+    sections = json.loads(written.read_text())["sections"]
+    steady, burst, flooded = sections[1:4]
     for section in (steady, burst):
-        counted = {count["what"]: count["ours"] for count in section["counts"]}
+        counted = {value["what"]: value["ours"] for value in section["values"]}
         assert counted["requests"] > 0
         assert counted["commands lost"] == counted["commands run twice"] == counted["machines given to two people"] == 0
     assert all(row["ours"] for row in flooded["rows"])
-    assert all(row["ours"] and row["naive"] for row in claims["rows"])
-    assert [count["what"].partition(" ")[0] for count in kept["counts"]] == ["backup", "backup", "UPDATE", "restore,"]
+    assert all(row["ours"] and row["beside"] for row in sections[0]["rows"])
+    assert "</svg>" in picture.read_text()

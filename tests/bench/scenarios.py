@@ -1,0 +1,22 @@
+"""What the bench can measure, by name. Each has modules with a `measure` that gives sections."""
+
+from collections.abc import Awaitable, Callable
+
+from tests.bench import claim, delivery, machines, upkeep
+from tests.bench.figures import Section
+from tests.bench.ground import Ground
+from tests.bench.options import Options
+
+Progress = Callable[[float], None]
+"""Told of each share of a measurement that is done; all of them make 1."""
+
+Measure = Callable[[Ground, Options, Progress], Awaitable[list[Section]]]
+
+SCENARIOS: dict[str, tuple[Measure, ...]] = {
+    "claim": (claim.measure,),
+    "delivery": (delivery.measure,),
+    "bulk": (upkeep.measure,),
+}
+"""In the order in which they are measured."""
+
+TERRAFORM: dict[str, tuple[Measure, ...]] = {"terraform": (machines.measure,)}
