@@ -203,10 +203,10 @@ async def follow_operation(found: Found, service: Here) -> AsyncIterator[ServerS
 
 
 @router.delete("/operations/{number:int}", status_code=202, tags=["fleet"], responses=responses(404, 409, 422))
-async def cancel_operation(found: Found, service: Here) -> Operation:
-    """End an operation that runs in this allocator. What Terraform is at it finishes; the rest can be done later."""
-    service.desk.cancel(found.id)
-    return Operation.model_validate(found)
+async def cancel_operation(found: Found, admin: Admin, service: Here) -> Operation:
+    """End an operation on the fleet, wherever it runs. What Terraform is at it finishes; the rest can be done later."""
+    await service.desk.cancel(found.id, admin)
+    return Operation.model_validate(await service.store.operation(found.id))
 
 
 @router.get("/fleet", tags=["fleet"])

@@ -24,7 +24,9 @@ ServiceError
 │   ├── DatabaseUnavailable the database does not answer
 │   ├── Busy                the database is there, but its answer took too long
 │   │   └── Conflict            two changes met; the same again is likely to work
-│   ├── NotMigrated         the database is not at this version of LabLink
+│   ├── NotMigrated         the database is older than this program
+│   ├── Outdated            this program is older than the database allows
+│   ├── Stopping            this allocator is about to stop
 │   ├── TooManyTokens       wrong tokens came from there, one after the other
 │   └── CloudAway           AWS does not answer
 └── DatabaseFailed      the database said something that nobody expected
@@ -226,11 +228,27 @@ class CloudAway(Unavailable):
 
 
 class NotMigrated(Unavailable):
-    """The database is not at this version of LabLink."""
+    """The database is older than this program."""
 
     title = "The database is not at this version of LabLink"
     message = "An admin has to run: lablink db migrate"
     retry_after = 10
+
+
+class Outdated(Unavailable):
+    """This program is older than the database allows: by more than one version."""
+
+    title = "This allocator is too old for the database"
+    message = "An admin has to start one of the database's version."
+    retry_after = 10
+
+
+class Stopping(Unavailable):
+    """This allocator is about to stop."""
+
+    title = "This allocator stops"
+    message = "Another one will answer."
+    retry_after = 1
 
 
 class TooManyTokens(Unavailable):

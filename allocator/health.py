@@ -6,7 +6,7 @@ from typing import Literal
 from fastapi import APIRouter, Response
 from pydantic import BaseModel
 
-from allocator.errors import DatabaseUnavailable, Unavailable
+from allocator.errors import DatabaseUnavailable, Stopping, Unavailable
 from allocator.metrics import CONTENT_TYPE
 from allocator.problems import responses
 from allocator.service import Here
@@ -30,7 +30,9 @@ async def livez() -> Health:
 
 @router.get("/readyz", responses=responses(503))
 async def readyz(service: Here) -> Health:
-    """Whether requests can be served: the database answers, changes in it are heard, the pool is set up."""
+    """Whether requests are to come here: the database answers, changes in it are heard, nobody has asked us to stop."""
+    if service.draining.is_set():
+        raise Stopping
     try:
         async with asyncio.timeout(READY_SECONDS):
             await service.store.check()

@@ -21,6 +21,9 @@ Tell = Callable[[int, int | None, str], Coroutine[Any, Any, None]]
 INTERRUPTED = "interrupted"
 NOT_WANTED = "Somebody else did it a moment ago."
 SECONDS_BETWEEN_UPDATES = 0.5
+LOOK_SECONDS = 0.5
+"""Between two looks whether somebody wants an operation to end."""
+
 AWAY = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 """What is raised while the database is away."""
 
@@ -51,6 +54,7 @@ END = """
            finished_at = clock(), error = $2, result = $3
     WHERE id = $1 AND status IN ('waiting', 'running')
 """
+CANCELLED_BY = "SELECT to_jsonb(operations) ->> 'cancelled_by' FROM operations WHERE id = $1"
 RUNNING = """
     SELECT kind, started_by, to_char(started_at AT TIME ZONE 'UTC', 'YYYY-MM-DD HH24:MI') AS since,
            ' (' || (to_jsonb(operations) ->> 'step') || coalesce(', ' || done || ' of ' || total, '') || ')' AS at
@@ -107,6 +111,19 @@ class Operation:
             self.lock = await self.connect()
         await self.lock.execute(TURN_COMES)
         await self._write(AGAIN)
+
+    async def unwanted(self) -> str:
+        """Return when somebody wants it to end: who that is. A database that is away is waited for."""
+        while True:
+            with suppress(*AWAY):
+                connection = await self.connect()
+                try:
+                    while not (by := await connection.fetchval(CANCELLED_BY, self.id)):  # noqa: ASYNC110
+                        await asyncio.sleep(LOOK_SECONDS)
+                    return str(by)
+                finally:
+                    connection.terminate()
+            await asyncio.sleep(LOOK_SECONDS)
 
     async def leave(self) -> None:
         """Close its connections, because the database is about to be replaced by another that knows of the run."""

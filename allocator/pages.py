@@ -1,5 +1,6 @@
 """The pages that people see: the form, a lease that follows itself, and what changes them."""
 
+import random
 import re
 from collections.abc import AsyncIterator
 from contextlib import suppress
@@ -28,8 +29,8 @@ from allocator.wording import NOTHING_NEW, pool_words, words
 from client.command import redact
 
 SEE_OTHER = 303
-BEAT = ServerSentEvent(event="beat", raw_data="beat")
-"""Ends each look at the news, whether there were any: a page that hears none knows that it is not connected."""
+RETRY_MILLISECONDS = (100, 1000)
+"""How long a browser waits before it opens a stream again: spread, for an allocator that is gone leaves many pages."""
 
 SAID_NOTHING_NEW = "nothing-new"
 
@@ -92,7 +93,7 @@ async def follow_pool(service: Here) -> AsyncIterator[ServerSentEvent]:
             if html != shown:
                 shown = html
                 yield ServerSentEvent(event="pool", raw_data=html)
-            yield BEAT
+            yield _beat()
 
 
 async def held_lease(lease_id: UUID, request: Request, service: Here) -> HeldLease:
@@ -180,6 +181,11 @@ def _may_hold_a_secret(line: str) -> bool:
     return redact(line, None) != line or re.search(r"code|pin|4/|start.?host", line, re.IGNORECASE) is not None
 
 
+def _beat() -> ServerSentEvent:
+    """Ends each look at the news, whether there were any: a page that hears none knows that it is not connected."""
+    return ServerSentEvent(event="beat", raw_data="beat", retry=random.randint(*RETRY_MILLISECONDS))
+
+
 async def _lease_events(service: Service, token: str, subscription: Subscription) -> AsyncIterator[ServerSentEvent]:
     shown: dict[str, str] = {}
     async for news in subscription:
@@ -188,7 +194,7 @@ async def _lease_events(service: Service, token: str, subscription: Subscription
             if shown.get(name) != html:
                 yield ServerSentEvent(event=name, raw_data=html)
         shown |= told
-        yield BEAT
+        yield _beat()
         if isinstance(news, LeaseView) and not news.live:
             yield ServerSentEvent(event="over", raw_data="over")
             return

@@ -1,5 +1,6 @@
 """Runs the service under uvicorn, and lets open pages go when it is told to stop."""
 
+import asyncio
 import socket
 
 import uvicorn
@@ -8,9 +9,11 @@ from fastapi import FastAPI
 from allocator.app import create_app
 from allocator.config import Settings
 from allocator.logs import configure
+from allocator.service import Service
 from client.network import keep_alive
 from client.protocol import HUB_MESSAGE_BYTES
 
+LOOK_SECONDS = 0.1
 STOP_SECONDS = 5
 """How long requests under way may take to end."""
 
@@ -30,11 +33,21 @@ class Server(uvicorn.Server):
         await super().startup(sockets)
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
-        """Let machines go and end the streams, then stop as usual."""
+        """Let load balancers notice, machines go and streams end, then stop as usual."""
         assert isinstance(self.config.app, FastAPI)
         if self.started:
-            await self.config.app.state.service.hand_over()
+            service: Service = self.config.app.state.service
+            await self._drain(service)
+            await service.hand_over()
         await super().shutdown(sockets)
+
+    async def _drain(self, service: Service) -> None:
+        """Serve on for a while, with /readyz saying no. A second Ctrl-C ends that."""
+        service.draining.set()
+        now = asyncio.get_running_loop().time
+        until = now() + service.settings.server.drain_seconds
+        while now() < until and not self.force_exit:  # noqa: ASYNC110  # which is all that a signal sets
+            await asyncio.sleep(LOOK_SECONDS)
 
 
 def new_server(settings: Settings) -> Server:

@@ -42,6 +42,9 @@ WAIT_SECONDS = 2.0
 RETRIES = 3
 """How often a statement is run again when PostgreSQL asks for that."""
 
+VERSION = 8
+"""The version of the database that this program was made for, the newest in allocator/sql."""
+
 SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "LL002": errors.IllegalChange,
     "LL003": errors.IllegalChange,
@@ -50,6 +53,7 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "LL006": errors.JoinRefused,
     "LL007": errors.KeyReused,
     "LL009": errors.CommandNotAccepted,
+    "LL011": errors.Outdated,
     "08": errors.DatabaseUnavailable,  # the connection broke
     "28": errors.DatabaseUnavailable,  # it does not let us in
     "3D000": errors.DatabaseUnavailable,  # it is not there (any more, yet)
@@ -271,8 +275,8 @@ class Store:
         return Tally(_by_status(vms), _by_status(leases), oldest)
 
     async def check(self) -> None:
-        """Raises Unavailable unless the database answers and has LabLink's tables."""
-        await self._ask("SELECT FROM pools LIMIT 1")
+        """Raises Unavailable unless the database answers and is of a version that we may serve."""
+        await self._ask("SELECT check_version($1)", VERSION)
 
     async def _ask(self, query: str, *arguments: object) -> list[asyncpg.Record]:
         return await _again(lambda: self._ask_once(query, *arguments))

@@ -100,6 +100,8 @@ class HeadersMiddleware:
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 headers.update(self._headers)
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith(STATIC) else "no-store"
+                if scope["app"].state.service.draining.is_set():  # a balancer may keep none that it would use again
+                    headers["Connection"] = "close"
             await send(message)
 
         return await self.app(scope, receive, send_with_headers)

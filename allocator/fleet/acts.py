@@ -1,6 +1,8 @@
 """What may be done with a fleet, one function each; and how: as an operation, after a wait for people where wanted."""
 
-from collections.abc import Awaitable, Callable, Sequence
+import asyncio
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict, dataclass
 from typing import Generic, TypeVar
 
@@ -8,9 +10,10 @@ from allocator.fleet import record
 from allocator.fleet.description import Fleet
 from allocator.fleet.drain import drained
 from allocator.fleet.record import opened, owners
-from allocator.fleet.refusals import FleetError, InUse, TooMuch
+from allocator.fleet.refusals import Ended, FleetError, InUse, TooMuch
 from allocator.fleet.runs import Changes, Run
-from allocator.operations import Tell, running
+from allocator.operations import Operation, Tell, running
+from allocator.tasks import alongside
 from allocator.upkeep.reach import connect as without_limits
 from client.network import Connection
 
@@ -115,7 +118,11 @@ async def perform(
     `begun` is told the operation's id. Raises OperationRefused, FleetError and what asyncpg does.
     """
     connect = owners(doer.dsn, doer.actor)
-    async with running(lambda: without_limits(doer.dsn), act.kind, doer.started_by, tell=tell) as operation:
+    async with (
+        _until_unwanted() as end,
+        running(lambda: without_limits(doer.dsn), act.kind, doer.started_by, tell=tell) as operation,
+        alongside(end.when(operation)),
+    ):
         begun(operation.id)
         run = Run(fleet, connect, operation)
         try:
@@ -123,6 +130,32 @@ async def perform(
         except FleetError as error:
             operation.problem = str(error)
             raise
+
+
+@dataclass(slots=True)
+class _End:
+    """The end of a block of code, which comes when an admin wants it: see allocator/sql/functions/66_admins.sql."""
+
+    limit: asyncio.Timeout
+    wanted_by: str = ""
+
+    async def when(self, operation: Operation) -> None:
+        """Cancel the block, once, when its operation is to end."""
+        self.wanted_by = await operation.unwanted()
+        self.limit.reschedule(asyncio.get_running_loop().time())
+
+
+@asynccontextmanager
+async def _until_unwanted() -> AsyncIterator[_End]:
+    """A block that is cancelled when its end is wanted, which is raised as Ended."""
+    end = _End(asyncio.timeout(None))
+    try:
+        async with end.limit:
+            yield end
+    except TimeoutError as error:
+        if end.limit.expired():
+            raise Ended(end.wanted_by) from error
+        raise
 
 
 async def _when_free(act: Act[T], run: Run, in_the_way: Callable[[Sequence[str]], object]) -> T:

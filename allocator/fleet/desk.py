@@ -11,6 +11,7 @@ from allocator import config
 from allocator.errors import FleetMissing, IllegalChange, OperationUnderWay
 from allocator.fleet.acts import Act, Doer, perform
 from allocator.fleet.description import Fleet
+from allocator.fleet.record import opened, owners
 from allocator.fleet.refusals import NoFleet
 from allocator.logins import dsn
 from allocator.operations import OperationRefused
@@ -18,9 +19,7 @@ from allocator.store import translated
 
 log = structlog.get_logger()
 
-NOT_HERE = (
-    "It is over, or at work elsewhere: in a terminal Ctrl-C ends it, in another allocator that one is to be asked."
-)
+NOT_OURS = "It is over, or no operation on the fleet: others are ended in the terminal where they run, with Ctrl-C."
 
 
 class Desk:
@@ -30,8 +29,7 @@ class Desk:
         self._database = database
         self._settings = fleet
         self._tasks = tasks
-        self._at_work: dict[asyncio.Task[None], int | None] = {}
-        """Each with its operation, once that has begun."""
+        self._at_work: set[asyncio.Task[None]] = set()
 
     @classmethod
     @asynccontextmanager
@@ -59,27 +57,25 @@ class Desk:
             doer = Doer(await dsn(self._database, self._database.owner), who, who)
             begun: asyncio.Future[int] = asyncio.get_running_loop().create_future()
             task = self._tasks.create_task(self._perform(act, fleet, doer, drain, begun))
-            self._at_work[task] = None
-            task.add_done_callback(self._at_work.pop)
+            self._at_work.add(task)
+            task.add_done_callback(self._at_work.discard)
             try:
                 return await begun
             except OperationRefused as refused:
                 raise OperationUnderWay(str(refused)) from refused
 
-    def cancel(self, operation: int) -> None:
-        """End it as Ctrl-C in a terminal does. Raises IllegalChange where it is not at work here."""
-        for task, at_work in self._at_work.items():
-            if at_work == operation:
-                return _cancel(task)
-        raise IllegalChange(NOT_HERE)
+    async def cancel(self, operation: int, admin: str) -> None:
+        """Have it end as Ctrl-C in a terminal would, wherever it is at work. Raises IllegalChange, Unavailable."""
+        who = f"admin:{admin}"
+        with translated():
+            async with opened(owners(await dsn(self._database, self._database.owner), who)) as connection:
+                if not await connection.fetchval("SELECT cancel_operation($1, $2)", operation, who):
+                    raise IllegalChange(NOT_OURS)
 
     async def _perform(self, act: Act[Any], fleet: Fleet, doer: Doer, drain: bool, begun: asyncio.Future[int]) -> None:
         """Run it to its end, which its operation keeps; until that has begun, `begun` is told what goes wrong."""
 
         def note(operation: int) -> None:
-            task = asyncio.current_task()
-            assert task is not None
-            self._at_work[task] = operation
             log.info("operation.begun", operation=operation, kind=act.kind, actor=doer.actor)
             if not begun.done():
                 begun.set_result(operation)

@@ -4,6 +4,7 @@ FleetError
 ├── NoFleet             no machines in the cloud are configured
 ├── InUse               people are on machines that would go
 ├── NotOfFleet          the fleet has no such machine
+├── Ended               an admin wanted it to end
 ├── TooMuch             AWS does not have, or does not allow, what is wanted
 ├── CloudRefused        AWS said no, or nothing
 ├── TerraformMissing
@@ -37,6 +38,13 @@ class NotOfFleet(FleetError):
 
     def __init__(self, hostname: str) -> None:
         super().__init__(f"The fleet has no machine {hostname}. See which there are: lablink fleet status")
+
+
+class Ended(FleetError):
+    """An admin wanted the operation to end."""
+
+    def __init__(self, by: str) -> None:
+        super().__init__(f"{by} ended it over the HTTP API. The same again goes on where it was.")
 
 
 class TooMuch(FleetError):

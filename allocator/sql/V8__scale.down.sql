@@ -2,7 +2,9 @@
 DROP FUNCTION hub_call(bytea, text, text), hub_hello(bytea[], bigint[], uuid[]), hub_wishes(name, text), speak_for(bytea),
     hub_change_password(text, bytea), keep_hub_token(bytea, text, bytea), ensure_transport(text, text), client_api.transport(), client_api.keep_hub_token(bytea),
     client_api.change_password(text);
+DROP FUNCTION check_version(integer), cancel_operation(bigint, text);
 
 DROP TRIGGER pool_odd_transport_trigger ON pools;
+ALTER TABLE operations DROP COLUMN cancelled_by;
 ALTER TABLE vm_roles DROP COLUMN hub_sha256;
 ALTER TABLE pools DROP COLUMN transport;

@@ -13,6 +13,9 @@ COMMENT ON COLUMN pools.transport IS 'How its machines are to speak: direct (to 
 -- squawk-ignore constraint-missing-not-valid
 ALTER TABLE pools ADD CONSTRAINT pools_transport_is_one CHECK (transport IN ('direct', 'hub', 'auto'));
 
+ALTER TABLE operations ADD COLUMN cancelled_by text;
+COMMENT ON COLUMN operations.cancelled_by IS 'Who wants it to end: whoever is at it, in whichever allocator, sees that within a second.';
+
 -- Requests that come together are one statement: what looked at each alone is no more. Only request_vm called these.
 -- squawk-ignore ban-drop-function
 DROP FUNCTION IF EXISTS check_acceptance(text, text, jsonb);

@@ -142,6 +142,45 @@ async def test_an_operation_waits_for_people_while_others_run_and_is_ended_by_it
     assert drained == "admin:ada"
 
 
+async def test_an_operation_is_ended_at_any_allocator(
+    with_fleet: RunningService, ada: httpx.AsyncClient, owner: asyncpg.Connection, in_use: asyncpg.Connection
+) -> None:
+    place = (await ada.post(OPERATIONS, json=SHRINK)).headers["Location"]
+
+    async with (
+        running_service(with_fleet.service.settings) as other,
+        other.client(headers=ada.headers) as there,
+        streaming(there, f"{place}/events") as events,
+    ):
+        assert (await there.delete(place)).status_code == 202
+        over = json.loads(await events.next("end"))
+
+    assert (over["status"], over["error"]) == ("failed", "interrupted")
+    assert await owner.fetchval("SELECT cancelled_by FROM operations ORDER BY id DESC LIMIT 1") == "admin:ada"
+    assert (await row_of(owner))["draining"] is False
+
+
+@pytest.mark.parametrize("status", ["running", "waiting"])
+async def test_an_operation_whose_allocator_was_killed_is_closed_when_an_admin_ends_it(
+    ada: httpx.AsyncClient, owner: asyncpg.Connection, status: str
+) -> None:
+    dead = "INSERT INTO operations (kind, status) VALUES ('fleet apply', $1) RETURNING id"
+    number = await owner.fetchval(dead, status)
+
+    over = (await ada.delete(f"{OPERATIONS}/{number}")).json()
+
+    assert (over["status"], over["error"]) == ("failed", "interrupted")
+
+
+async def test_what_is_no_operation_on_the_fleet_is_not_ended_over_http(
+    ada: httpx.AsyncClient, database: Database
+) -> None:
+    async with running(lambda: connect(database.dsn("lablink")), "backup", "grace") as backup:
+        refused = await ada.delete(f"{OPERATIONS}/{backup.id}")
+
+    assert (refused.status_code, refused.json()["type"]) == (409, "urn:lablink:illegal-change")
+
+
 async def test_an_operation_goes_on_when_the_people_are_gone(
     ada: httpx.AsyncClient, owner: asyncpg.Connection, in_use: asyncpg.Connection
 ) -> None:

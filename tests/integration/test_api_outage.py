@@ -78,6 +78,22 @@ async def test_a_service_that_starts_before_its_database_becomes_ready_with_it(
         assert (await client.get("/readyz")).status_code == 200
 
 
+async def test_a_database_of_another_version_is_named_with_what_to_do(
+    database: Database, service: RunningService, client: httpx.AsyncClient
+) -> None:
+    owner = await database.connect("lablink")
+    refusing = "CREATE OR REPLACE FUNCTION check_version(p_version integer) RETURNS void LANGUAGE plpgsql"
+    await owner.execute(f"{refusing} AS $$ BEGIN RAISE EXCEPTION 'too old' USING ERRCODE = 'LL011'; END $$")
+    newer = await client.get("/readyz")
+
+    await owner.execute("DROP FUNCTION check_version(integer)")
+    older = await client.get("/readyz")
+
+    assert (newer.status_code, older.status_code) == (503, 503)
+    assert newer.json()["title"] == "This allocator is too old for the database"
+    assert "lablink db migrate" in older.json()["detail"]
+
+
 async def test_a_database_that_does_not_answer_is_not_waited_for_long(wired: RunningService, wire: Wire) -> None:
     async with wired.client() as client:
         await client.get("/readyz")

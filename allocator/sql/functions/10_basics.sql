@@ -6,6 +6,20 @@
 --   LL003  the state machine has no such change                   LL008  nothing was claimed, or is there to claim
 --   LL004  no such lease                                          LL009  the pool does not accept this command
 --   LL005  no such pool                                          LL010  the hub's token is no machine's
+--                                                                LL011  the allocator is older than the database allows
+
+-- Whether an allocator that was made for version p_version may serve this database: of this version, of the one before, which
+-- goes on while allocators are replaced one by one, and of any that is not there yet.
+CREATE OR REPLACE FUNCTION check_version(p_version integer) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    this CONSTANT integer := 8;
+BEGIN
+    IF p_version < this - 1 THEN
+        RAISE EXCEPTION 'the database is at version %, and this LabLink was made for version %', this, p_version
+            USING ERRCODE = 'LL011', HINT = 'Start an allocator of the database''s version.';
+    END IF;
+END $$;
 
 -- Whom a database role stands for: the machine it was made for, by the name that outlives the role; else itself.
 CREATE OR REPLACE FUNCTION known_as(p_role name) RETURNS text LANGUAGE sql STABLE

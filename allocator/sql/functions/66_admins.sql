@@ -35,6 +35,27 @@ BEGIN
     RETURN found_as;
 END $$;
 
+-- Has an operation on the fleet end, as Ctrl-C at its terminal would: whoever is at it sees the wish. Says whether there is
+-- something to end. One whose process was killed is closed at once: who runs has alembic_version locked, and who waits what
+-- STEP_ASIDE of allocator/operations.py locks.
+CREATE OR REPLACE FUNCTION cancel_operation(p_operation bigint, p_by text) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    nobody_runs boolean;
+BEGIN
+    UPDATE operations SET cancelled_by = coalesce(cancelled_by, p_by)
+    WHERE id = p_operation AND kind LIKE 'fleet %' AND status IN ('waiting', 'running');
+    IF NOT FOUND THEN
+        RETURN false;
+    END IF;
+    PERFORM FROM alembic_version FOR UPDATE SKIP LOCKED;
+    nobody_runs := FOUND;
+    UPDATE operations SET status = 'failed', finished_at = clock(), error = 'interrupted', step = NULL
+    WHERE id = p_operation AND CASE status WHEN 'running' THEN nobody_runs
+                                           ELSE pg_try_advisory_xact_lock(54162, (id % 2147483648)::integer) END;
+    RETURN true;
+END $$;
+
 -- The history says who became an admin and who is none any more.
 CREATE OR REPLACE FUNCTION record_admin() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
