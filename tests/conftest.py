@@ -14,7 +14,7 @@ from tests.support.database import WORKER, Database, cloned_database, migrated_t
 from tests.support.pooler import pooler_before
 from tests.support.server import TestServer, found_server
 
-SLOW = {"images", "terraform"}
+SLOW = {"images", "replicas", "terraform"}
 
 _numbers = count()
 

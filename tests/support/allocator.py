@@ -2,22 +2,39 @@
 
 import asyncio
 import os
+import re
+import sys
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass
+from pathlib import Path
 
 import httpx
 
 from tests.support.admin import place
 from tests.support.database import PASSWORDS, Database
-from tests.support.up import LABLINK, LIMIT_SECONDS, LOOK_EVERY
+from tests.support.service import NO_TLS
+from tests.support.up import LIMIT_SECONDS, LOOK_EVERY, free_port
+
+ROOT = Path(__file__).parents[2]
+LABLINK = (sys.executable, "-c", "from allocator.cli import main; main()")
+"""The command `lablink` of the code in the directory that it is started in."""
+
+SERVICE = ("pool.programs=[sh]", "sweeps.period_seconds=0.2", "log.level=error")
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class Allocator:
-    """Where it listens, whichever database it is on."""
+    """Where it listens, whichever database it is on. `code` is the checkout that it runs."""
 
     port: int
+    code: Path = ROOT
+    process: asyncio.subprocess.Process | None = None
+
+    @classmethod
+    def somewhere(cls, code: Path = ROOT) -> "Allocator":
+        """One at a free port."""
+        return cls(free_port(), code)
 
     @property
     def url(self) -> str:
@@ -25,30 +42,52 @@ class Allocator:
         return f"http://127.0.0.1:{self.port}"
 
     @asynccontextmanager
-    async def serving(self, database: Database) -> AsyncIterator[None]:
+    async def serving(self, database: Database, *settings: str) -> AsyncIterator[None]:
         """It runs on that database; ready when the block begins, and has ended when the block has."""
-        settings = [f"server.port={self.port}", "pool.programs=[sh]", "sweeps.period_seconds=0.2", "log.level=error"]
-        process = await asyncio.create_subprocess_exec(
-            LABLINK,
-            "serve",
-            *place(database.dsn()),
-            *settings,
-            env={**os.environ, "OWNER": PASSWORDS["lablink"], "SERVICE": PASSWORDS["lablink_app"]},
-        )
+        own = [f"server.port={self.port}", *SERVICE, *settings]
+        self.process = await lablink(self.code, "serve", *place(database.dsn()), *own)
         try:
             await self.is_ready()
             yield
         finally:
-            process.terminate()
-            await process.wait()
+            await self.stop()
+
+    async def stop(self) -> int:
+        """Tell it to stop, unless it has ended, and wait. Returns its exit code, less than 0 when it was killed."""
+        assert self.process
+        with suppress(ProcessLookupError):
+            self.process.terminate()
+        async with asyncio.timeout(LIMIT_SECONDS):
+            return await self.process.wait()
+
+    async def kill(self) -> None:
+        """Kill it with -9."""
+        assert self.process
+        self.process.kill()
+        await self.process.wait()
 
     async def is_ready(self) -> None:
         """Return once it says that requests can be served."""
-        async with asyncio.timeout(LIMIT_SECONDS), httpx.AsyncClient(timeout=LIMIT_SECONDS) as client:
-            while not await self._answers(client):  # noqa: ASYNC110
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while await self.readiness() != httpx.codes.OK:
                 await asyncio.sleep(LOOK_EVERY)
 
-    async def _answers(self, client: httpx.AsyncClient) -> bool:
-        with suppress(httpx.TransportError):
-            return (await client.get(f"{self.url}/readyz")).is_success
-        return False
+    async def readiness(self) -> int:
+        """The status of its /readyz; 0 when nobody answers within a second."""
+        async with httpx.AsyncClient(timeout=1, verify=NO_TLS) as client:
+            with suppress(httpx.TransportError):
+                return (await client.get(f"{self.url}/readyz")).status_code
+        return 0
+
+    async def figure(self, name: str) -> float:
+        """One of its metrics that has no labels."""
+        async with httpx.AsyncClient(timeout=LIMIT_SECONDS, verify=NO_TLS) as client:
+            found = re.search(rf"^{name} (\S+)$", (await client.get(f"{self.url}/metrics")).text, re.MULTILINE)
+        assert found, f"there is no {name}"
+        return float(found[1])
+
+
+async def lablink(code: Path, *arguments: str) -> asyncio.subprocess.Process:
+    """A `lablink` command of the code in this directory, under way."""
+    passwords = {"OWNER": PASSWORDS["lablink"], "SERVICE": PASSWORDS["lablink_app"]}
+    return await asyncio.create_subprocess_exec(*LABLINK, *arguments, cwd=code, env={**os.environ, **passwords})

@@ -32,11 +32,15 @@ class Front:
         for writer in self._open:
             writer.transport.abort()
 
+    async def reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to whoever takes the next one. Raises OSError when nobody does."""
+        return await asyncio.open_connection("127.0.0.1", self.leads_to)
+
     async def accept(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> None:
         """Carry one connection until either side ends it."""
         self.accepted += 1
         with suppress(OSError):
-            far_reader, far_writer = await asyncio.open_connection("127.0.0.1", self.leads_to)
+            far_reader, far_writer = await self.reach()
             both = {writer, far_writer}
             self._open |= both
             try:
@@ -60,9 +64,16 @@ class Front:
 async def front_of(url: str) -> AsyncIterator[Front]:
     """A front that leads to the allocator at this address."""
     front = Front(urlsplit(url).port or 0)
+    async with listening(front):
+        yield front
+
+
+@asynccontextmanager
+async def listening(front: Front) -> AsyncIterator[None]:
+    """In the block it takes connections."""
     async with await asyncio.start_server(front.accept, "127.0.0.1", 0) as listener:
         front.port = int(listener.sockets[0].getsockname()[1])
         try:
-            yield front
+            yield
         finally:
             front.cut()

@@ -1,0 +1,80 @@
+"""Three allocators on one database, a load balancer before them, machines that speak over the hub, and a browser."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass
+from pathlib import Path
+
+import pytest_asyncio
+from playwright.async_api import Browser
+
+from tests.support.allocator import Allocator
+from tests.support.balancer import Balancer, balancing
+from tests.support.browser import chromium
+from tests.support.database import Database
+from tests.support.hub import hub_machine, hub_transport
+from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+
+REPLICAS = 3
+MACHINES = 6
+
+
+@dataclass(slots=True)
+class Replicas:
+    """The allocators, and what stands before and behind them."""
+
+    balancer: Balancer
+    allocators: list[Allocator]
+    machines: list[Machine]
+    pool: Pool
+
+    @property
+    def url(self) -> str:
+        """Where people and machines find them."""
+        return self.balancer.url
+
+    async def connected(self, among: list[Allocator]) -> int:
+        """How many machines are connected to these."""
+        return int(sum([await each.figure("lablink_hub_machines") for each in among]))
+
+    async def all_connected(self, among: list[Allocator]) -> None:
+        """Return once every machine is connected to one of these."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while await self.connected(among) < len(self.machines):
+                pass
+
+    async def with_the_page(self) -> Allocator:
+        """The allocator that has the only open page, once that is open."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while True:
+                for each in self.allocators:
+                    if await each.figure("lablink_open_pages"):
+                        return each
+
+    def others(self, one: Allocator) -> list[Allocator]:
+        """All but one."""
+        return [each for each in self.allocators if each is not one]
+
+
+@pytest_asyncio.fixture
+async def replicas(database: Database, tmp_path: Path) -> AsyncIterator[Replicas]:
+    """Three that are ready, and six machines that are connected to them and free."""
+    allocators = [Allocator.somewhere() for _ in range(REPLICAS)]
+    machines = [await hub_machine(database, tmp_path / f"vm-{n}", f"vm-{n}") for n in range(MACHINES)]
+    async with AsyncExitStack() as opened:
+        starts = [opened.enter_async_context(each.serving(database, "server.drain_seconds=1")) for each in allocators]
+        await asyncio.gather(*starts)
+        balancer = await opened.enter_async_context(balancing(*allocators))
+        for machine in machines:
+            await opened.enter_async_context(machine.serving_over(hub_transport(machine, balancer.url)))
+        own = Replicas(balancer, allocators, machines, await Pool.of(database))
+        await own.all_connected(allocators)
+        yield own
+
+
+@pytest_asyncio.fixture
+async def browser() -> AsyncIterator[Browser]:
+    """A browser of this test's own."""
+    async with chromium() as browser:
+        yield browser

@@ -1,0 +1,43 @@
+"""An allocator is told to stop: nobody is refused, whether they come, follow a page or are machines."""
+
+import asyncio
+import signal
+from pathlib import Path
+
+import httpx
+from playwright.async_api import Browser
+
+from tests.replicas.conftest import Replicas
+from tests.support.browser import new_tab
+from tests.support.crowd import Crowd, coming
+from tests.support.machine import LIMIT_SECONDS
+from tests.support.service import NO_TLS
+
+
+async def test_people_machines_and_pages_go_on_at_another_and_nobody_is_refused(
+    replicas: Replicas, browser: Browser, tmp_path: Path
+) -> None:
+    tab = await new_tab(browser)
+    await tab.ask(replicas.url, f"sh -c 'while [ ! -e {tmp_path}/go ]; do sleep 0.02; done'")
+    await tab.shows("Your command is running")
+    leaves = await replicas.with_the_page()
+    async with httpx.AsyncClient(base_url=replicas.url, timeout=LIMIT_SECONDS, verify=NO_TLS) as client:
+        crowd = Crowd(client, lambda number: f"sh -c 'echo {number}'")
+        async with coming(crowd):
+            await crowd.accepts(20)
+            stopped = asyncio.create_task(leaves.stop())
+            async with asyncio.timeout(LIMIT_SECONDS):
+                while await leaves.readiness() != 503:
+                    pass
+            async with httpx.AsyncClient(base_url=leaves.url, verify=NO_TLS) as late:  # a balancer that asks seldom
+                answer = await late.get("/api/v1/vms")
+            assert await stopped == -signal.SIGTERM  # which uvicorn ends by, once all is done
+            await crowd.accepts(20)
+        await crowd.leave()
+
+    assert (answer.status_code, answer.headers["Connection"]) == (200, "close")
+    assert (list(crowd.refused), crowd.unanswered) == ([], 0)
+    (tmp_path / "go").touch()
+    await tab.shows("Your command is done")
+    await replicas.all_connected(replicas.others(leaves))
+    assert await replicas.pool.owner.fetch("SELECT * FROM broken_invariants()") == []

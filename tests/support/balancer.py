@@ -1,0 +1,52 @@
+"""A load balancer in front of several allocators, as HAProxy or one of AWS's: round robin, by what /readyz says."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass, field
+
+from allocator.tasks import alongside
+from tests.support.allocator import Allocator
+from tests.support.front import Front, listening
+from tests.support.machine import reached
+
+CHECK_SECONDS = 0.2
+
+
+@dataclass(slots=True)
+class Balancer(Front):
+    """Leads each connection to the next allocator that is up; one that does not take it is passed over."""
+
+    allocators: list[Allocator] = field(default_factory=list)
+    up: list[Allocator] = field(default_factory=list)
+    """Those that said last that they are ready, the one whose turn it is first."""
+
+    async def reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+        """A connection to the next one that takes it. Raises ConnectionRefusedError when nobody does."""
+        for allocator in list(self.up):
+            self._is_up(allocator)  # its turn comes again after the others'
+            with suppress(OSError):
+                return await asyncio.open_connection("127.0.0.1", allocator.port)
+        raise ConnectionRefusedError
+
+    async def look(self) -> None:
+        """Ask each allocator how it is, for ever."""
+        while True:
+            for allocator in list(self.allocators):
+                if await allocator.readiness() != 200:
+                    self.up = [each for each in self.up if each is not allocator]
+                elif allocator not in self.up:
+                    self._is_up(allocator)
+            await asyncio.sleep(CHECK_SECONDS)
+
+    def _is_up(self, allocator: Allocator) -> None:
+        self.up = [*(each for each in self.up if each is not allocator), allocator]
+
+
+@asynccontextmanager
+async def balancing(*allocators: Allocator) -> AsyncIterator[Balancer]:
+    """A balancer before these allocators, all of which are up."""
+    balancer = Balancer(0, allocators=list(allocators))
+    async with listening(balancer), alongside(balancer.look()):
+        await reached(lambda: len(balancer.up) == len(allocators))
+        yield balancer
