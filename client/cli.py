@@ -150,7 +150,7 @@ def _transport(state: StateDir, settings: Settings, credential: Credential) -> T
     wake, passwords = asyncio.Event(), Passwords(state, credential)
     ways: dict[str, Callable[[], Way]] = {
         "direct": lambda: DirectTransport(credential.database, passwords, wake),
-        "hub": lambda: _hub(credential.allocator_url or settings.allocator_url, passwords, wake),
+        "hub": lambda: _hub(settings.allocator_url or credential.allocator_url, passwords, wake),
     }
     return Switch(cast(TransportName, credential.transport), ways, wake, passwords.keep_transport)
 
@@ -162,7 +162,10 @@ def _hub(url: str | None, passwords: Passwords, wake: asyncio.Event) -> Way:
     try:
         from client.hub import HubTransport
     except ImportError as error:
-        raise SettingsError("To speak over the hub a machine needs more: pip install 'lablink[hub]'") from error
+        raise SettingsError(
+            f"What the hub needs is not installed on this machine: {sys.executable} -m pip install 'lablink[hub]'. "
+            "Until then it can only speak to PostgreSQL (transport=direct, or auto)."
+        ) from error
     return HubTransport(url, passwords, wake)
 
 

@@ -92,7 +92,7 @@ class Credential:
     transport: str
     database: DatabaseLogin
     allocator_url: str | None = None
-    """Where it enrolled, and where the hub is; None in what an earlier client kept."""
+    """Where it enrolled: the hub is there, unless the settings name another place. None in an earlier client's."""
 
 
 def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Settings:

@@ -24,6 +24,12 @@ locals {
   }
   fleet_backend = { bucket = var.bucket, key = "fleet/terraform.tfstate", region = var.region }
 
+  # Machines that speak over the hub have no way to the database.
+  database_clients = merge(
+    { allocator = module.allocator.security_group_id },
+    var.transport == "hub" ? {} : { fleet = module.network.vms_security_group_id },
+  )
+
   ubuntu = one(data.aws_ami.ubuntu[*].id)
 }
 
@@ -67,6 +73,7 @@ module "allocator" {
   images                 = var.allocator.images
   database               = one(module.database[*])
   settings               = var.settings
+  transport              = var.transport
   fleet                  = { backend = local.fleet_backend, variables = { region = var.region, settings = local.fleet_settings } }
   bucket                 = var.bucket
   topic_arn              = var.topic_arn
@@ -78,7 +85,7 @@ module "database" {
   name                = var.name
   vpc_id              = module.network.vpc_id
   subnet_ids          = module.network.private_subnet_ids
-  clients             = { allocator = module.allocator.security_group_id, fleet = module.network.vms_security_group_id }
+  clients             = local.database_clients
   engine_version      = var.database.engine_version
   instance_class      = var.database.instance_class
   max_connections     = var.database.max_connections

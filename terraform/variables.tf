@@ -100,6 +100,16 @@ variable "settings" {
   default     = []
 }
 
+variable "transport" {
+  description = "How machines speak: direct to PostgreSQL, over the hub (then no database port is open to them), or auto: the hub, and PostgreSQL while that is away."
+  type        = string
+  default     = "direct"
+  validation {
+    condition     = contains(["direct", "hub", "auto"], var.transport)
+    error_message = "transport is direct, hub or auto."
+  }
+}
+
 variable "machines" {
   description = "What all machines are that say nothing else; how many there are, `lablink fleet` says."
   type = object({

@@ -135,7 +135,8 @@ async def _listeners(connection: Connection) -> Lines:
     found = await activity.listeners(connection)
     feeds = [each for each in found.sessions if each.application == "lablink feed"]
     if feeds:
-        yield Line("listeners", True, f"allocators: {len(feeds)}, machines: {len(found.sessions) - len(feeds)}")
+        machines = f"machines: {len(found.sessions) - len(feeds)} here, {found.over_hub} over the hub"
+        yield Line("listeners", True, f"allocators: {len(feeds)}, {machines}")
     else:
         yield Line(
             "listeners", False, "no allocator listens: pages do not follow, and queues move slowly", "lablink serve"

@@ -31,6 +31,7 @@ COLUMNS = {
 FACTS = COLUMNS | {
     "lease_status": "Lease status",
     "pool": "Pool",
+    "transport": "Transport",
     "epoch": "Epoch",
     "created_at": "Created",
     "boot": "Boot",

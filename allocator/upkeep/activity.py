@@ -42,8 +42,9 @@ STATEMENTS = """
     ORDER BY total_exec_time DESC LIMIT 20
 """
 
-UNHEARD = """
-    SELECT v.hostname::text FROM vms v
+NOT_LOGGED_IN = """
+    SELECT v.hostname::text, p.transport <> 'direct' AND coalesce(h.seen_at > clock() - fresh_for(), false) AS over_hub
+    FROM vms v JOIN pools p ON p.name = v.pool LEFT JOIN vm_heartbeats h ON h.vm_id = v.id
     WHERE v.status NOT IN ('retired', 'failed') AND NOT EXISTS (
         SELECT FROM pg_stat_activity a WHERE a.usename = v.role AND a.datname = current_database())
     ORDER BY length(v.hostname), v.hostname
@@ -117,6 +118,8 @@ class Listeners:
     """Who listens as far as one can tell, which machines are not connected, and how full the queue is (0 to 1)."""
 
     sessions: list[Session]
+    over_hub: int
+    """Machines that were heard lately and are not logged in here."""
     unheard: list[str]
     queue_usage: float
 
@@ -178,8 +181,11 @@ async def listeners(connection: Connection) -> Listeners:
         for each in await sessions(connection)
         if each.application in LISTENING or each.query.lower().startswith("listen ")
     ]
-    unheard = [row["hostname"] for row in await connection.fetch(UNHEARD)]
-    return Listeners(found, unheard, await connection.fetchval("SELECT pg_notification_queue_usage()"))
+    others = await connection.fetch(NOT_LOGGED_IN)
+    unheard = [row["hostname"] for row in others if not row["over_hub"]]
+    return Listeners(
+        found, len(others) - len(unheard), unheard, await connection.fetchval("SELECT pg_notification_queue_usage()")
+    )
 
 
 def without_literals(query: str) -> str:

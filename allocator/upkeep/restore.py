@@ -20,15 +20,21 @@ from client.network import Connection
 
 IN_USE = """
     SELECT (SELECT count(*) FROM leases WHERE live) AS leases,
-           (SELECT count(DISTINCT a.usename) FROM pg_stat_activity a JOIN vm_roles r ON r.role = a.usename
-            WHERE a.datname = current_database()) AS machines
+           (SELECT count(*) FROM vms v JOIN pools p ON p.name = v.pool LEFT JOIN vm_heartbeats h ON h.vm_id = v.id
+            WHERE v.role IN (SELECT usename FROM pg_stat_activity WHERE datname = current_database())
+               OR to_jsonb(p) ->> 'transport' <> 'direct' AND h.seen_at > clock() - fresh_for()) AS machines
 """
+"""Machines that are logged in, and those that are heard over the hub, which a database before version 8 has not."""
 REPLACED = """
     SELECT (SELECT coalesce(max(epoch), 0) FROM vms) AS floor,
-           (SELECT coalesce(array_agg(role), '{}') FROM vm_roles) AS roles
+           (SELECT coalesce(array_agg(role ORDER BY role), '{}') FROM vm_roles) AS roles,
+           (SELECT coalesce(array_agg((to_jsonb(r) ->> 'hub_sha256')::bytea ORDER BY role), '{}')
+            FROM vm_roles r) AS tokens
 """
+"""A database before version 8 has no tokens."""
 MACHINES_MAY_WRITE = "SELECT has_function_privilege('lablink_client', 'pg_catalog.lo_creat(integer)', 'EXECUTE')"
 SETTLE = "SELECT * FROM settle_restored($1, $2, $3)"
+KEEP_TOKENS = "SELECT keep_present_hub_tokens($1, $2)"
 RUN = "SELECT started_by, started_at FROM operations WHERE id = $1"
 CLOSE_THAT_OF_THE_BACKUP = """
     UPDATE operations SET status = CASE kind WHEN 'backup' THEN 'done' ELSE 'failed' END, finished_at = clock(),
@@ -100,12 +106,13 @@ async def _refuse_if_incomplete(successor: str, backup: Backup) -> None:
 async def _settle(successor: str, backup: Backup, kept: str, pause: Connection, operation: Operation) -> Restored:
     """Bring the restored data to this version and to the present, and check it."""
     version = await migrate.upgrade(successor)
-    floor, roles = await _replaced(pause)
+    floor, roles, tokens = await _replaced(pause)
     run = await operation.rows.fetchrow(RUN, operation.id)
     assert run
     async with connected(successor) as connection, connection.transaction():
         cost = await connection.fetchrow(SETTLE, backup.name, floor, roles)
         assert cost
+        await connection.execute(KEEP_TOKENS, roles, tokens)
         more_rights = await connection.fetchval(MACHINES_MAY_WRITE) and not await pause.fetchval(MACHINES_MAY_WRITE)
         restored = Restored(backup.name, backup.taken_at, version, kept, **cost, deploy_again=more_rights)
         await connection.execute(CLOSE_THAT_OF_THE_BACKUP)
@@ -117,11 +124,11 @@ async def _settle(successor: str, backup: Backup, kept: str, pause: Connection, 
     return restored
 
 
-async def _replaced(pause: Connection) -> tuple[int, list[str]]:
-    """The highest epoch and the machines' roles of the database that is replaced."""
+async def _replaced(pause: Connection) -> tuple[int, list[str], list[bytes | None]]:
+    """The highest epoch of the database that is replaced, its machines' roles, and each one's token for the hub."""
     try:
         row = await pause.fetchrow(REPLACED)
     except asyncpg.UndefinedTableError:
-        return 0, []
+        return 0, [], []
     assert row
-    return row["floor"], row["roles"]
+    return row["floor"], row["roles"], row["tokens"]

@@ -11,6 +11,9 @@ KB, MB, GB = 1 << 10, 1 << 20, 1 << 30
 UNITS = {"B": 1, "kB": KB, "8kB": 8 * KB, "MB": MB, "GB": GB}
 LEAST_RAM = 256 * MB
 
+MACHINES = """
+    SELECT count(*) FROM vms v JOIN pools p ON p.name = v.pool WHERE v.status <> 'retired' AND p.transport <> 'hub'
+"""
 PRESENT = "SELECT name, setting, unit, context, pending_restart FROM pg_settings WHERE name = ANY ($1)"
 
 
@@ -45,8 +48,8 @@ class Applied:
 
 
 async def machines(connection: Connection) -> int:
-    """How many machines there are, each of which may connect."""
-    return int(await connection.fetchval("SELECT count(*) FROM vms WHERE status <> 'retired'"))
+    """How many machines there are that may connect, which those that are to speak over the hub do not."""
+    return int(await connection.fetchval(MACHINES))
 
 
 async def max_connections(connection: Connection) -> int:

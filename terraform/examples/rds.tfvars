@@ -1,4 +1,5 @@
-# For a department: RDS with a standby, a certificate of the university's, people from its network only.
+# For a department: RDS with a standby, which machines have no way to; a certificate of the university's, people from its
+# network only.
 name     = "lablink-prod"
 region   = "eu-central-1"
 zones    = ["a", "b", "c"]
@@ -12,6 +13,7 @@ ssh_key                = "ada"
 topic_arn              = "arn:aws:sns:eu-central-1:123456789012:lablink-alarms"
 interface_endpoints    = ["secretsmanager"]
 
+transport = "hub"
 database = {
   instance_class = "db.t4g.medium"
   multi_az       = true

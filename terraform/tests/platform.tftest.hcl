@@ -40,8 +40,23 @@ run "rds" {
     error_message = "the allocator is configured for RDS"
   }
   assert {
+    condition     = keys(local.database_clients) == ["allocator", "fleet"]
+    error_message = "machines speak to it"
+  }
+  assert {
     condition     = output.database.master_secret_arn == "arn:aws:secretsmanager:eu-central-1:123456789012:secret:rds"
     error_message = "one is told which secret the master password is in"
+  }
+}
+
+run "over_the_hub_rds_takes_the_allocator_alone" {
+  variables {
+    database  = {}
+    transport = "hub"
+  }
+  assert {
+    condition     = keys(local.database_clients) == ["allocator"] && contains(output.settings, "transport=hub")
+    error_message = "no database port is open to machines"
   }
 }
 
@@ -90,6 +105,14 @@ run "odd_regions_are_refused" {
     zones  = ["eu-central-1a"]
   }
   expect_failures = [var.region, var.zones]
+}
+
+run "ways_to_speak_that_are_none_are_refused" {
+  command = plan
+  variables {
+    transport = "pigeon"
+  }
+  expect_failures = [var.transport]
 }
 
 run "machines_without_a_client_are_refused" {

@@ -14,7 +14,7 @@ from tests.support.admin import answer, lablink
 from tests.support.database import Database
 from tests.support.doors import version_with_tls
 from tests.support.server import UNSAFE_AND_FAST
-from tests.support.service import running_service, settings_for
+from tests.support.service import ready, running_service, settings_for
 from tests.support.upkeep import ignore
 
 
@@ -99,7 +99,8 @@ async def test_kill_idle_with_a_length_of_time_that_is_none(database: Database, 
 
 async def test_an_allocator_that_was_cut_listens_again_by_itself(database: Database, tmp_path: Path) -> None:
     owner = await database.connect()
-    async with running_service(settings_for(database, tmp_path)):
+    async with running_service(settings_for(database, tmp_path)) as running:
+        await ready(running.service)
         before = {each.pid for each in (await activity.listeners(owner)).sessions}
         assert before
         await activity.cut_idle(owner, 0)

@@ -126,9 +126,11 @@ def show_listeners(as_json: Json = False, data_dir: DataDir = None, settings: Se
     async def work(connection: "Connection") -> None:
         found = await activity.listeners(connection)
         if as_json:
-            parts = {"sessions": _plain(found.sessions), "unheard": found.unheard, "queue_usage": found.queue_usage}
-            return output.print_json(parts)
+            others = {name: getattr(found, name) for name in ("over_hub", "unheard", "queue_usage")}
+            return output.print_json({"sessions": _plain(found.sessions)} | others)
         await _show(connection, _plain(found.sessions), SESSIONS, "Nobody listens: lablink doctor", as_json)
+        if found.over_hub:
+            output.say(f"Machines that speak over the hub, and so do not listen here: {found.over_hub}.")
         for hostname in found.unheard:
             output.say(f"{hostname} is not connected. Its client's log says why; lablink vms show {hostname}")
         output.say(f"The queue of notifications is {found.queue_usage:.1%} full.")

@@ -9,6 +9,10 @@ run "applied" {
     error_message = "the database is RDS"
   }
   assert {
+    condition     = keys(local.database_clients) == ["allocator"] && contains(output.settings, "transport=hub")
+    error_message = "machines speak over the hub, and no database port is open to them"
+  }
+  assert {
     condition     = length(output.fleet_settings.subnet_ids) == 3 && output.fleet_settings.defaults.instance_type == "m7i.xlarge"
     error_message = "machines are in three zones"
   }

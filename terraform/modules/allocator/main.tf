@@ -2,6 +2,7 @@
 
 locals {
   container = var.database == null
+  direct    = var.transport != "hub"
   database  = coalesce(var.database, { host = var.hostname, port = 5432, master_secret_arn = null, kms_key_arn = null, log_group = null })
 
   settings = concat([
@@ -12,6 +13,7 @@ locals {
     "database.owner.password=file:/run/secrets/owner-password",
     "database.service.password=file:/run/secrets/app-password",
     "server.public_url=https://${var.hostname}",
+    "transport=${var.transport}",
     "backup=s3",
     "backup.to=s3://${var.bucket}/backups",
     "fleet=aws",
@@ -40,7 +42,7 @@ locals {
     }) }
     "/usr/local/lib/lablink/boot" = { permissions = "0755", content = templatefile("${path.module}/boot.sh.tftpl", {
       hostname    = var.hostname
-      cidr        = var.cidr
+      cidr        = local.direct ? var.cidr : null
       region      = data.aws_region.current.name
       volume      = replace(aws_ebs_volume.this.id, "-", "")
       container   = local.container
@@ -190,7 +192,7 @@ resource "aws_vpc_security_group_ingress_rule" "admins" {
 }
 
 resource "aws_vpc_security_group_ingress_rule" "vms" {
-  for_each                     = merge({ https = 443 }, local.container ? { postgresql = 5432 } : {})
+  for_each                     = merge({ https = 443 }, local.container && local.direct ? { postgresql = 5432 } : {})
   security_group_id            = aws_security_group.this.id
   description                  = "Machines, ${each.key}"
   referenced_security_group_id = var.vms_security_group_id

@@ -161,6 +161,16 @@ variable "database" {
   default     = null
 }
 
+variable "transport" {
+  description = "How machines speak: direct to PostgreSQL, over the hub (then no database port is open to them), or auto: the hub, and PostgreSQL while that is away."
+  type        = string
+  default     = "direct"
+  validation {
+    condition     = contains(["direct", "hub", "auto"], var.transport)
+    error_message = "transport is direct, hub or auto."
+  }
+}
+
 variable "settings" {
   description = "Settings that differ from conf/, beside what Terraform knows itself, such as pool.programs=[python3]."
   type        = list(string)
@@ -168,6 +178,10 @@ variable "settings" {
   validation {
     condition     = alltrue([for line in var.settings : can(regex("^[a-z_]+([.][a-z_]+)*=[^\n]*$", line))])
     error_message = "A setting is KEY=VALUE on one line, such as pool.lease_seconds=14400."
+  }
+  validation {
+    condition     = !anytrue([for line in var.settings : can(regex("^transport(|[.]mode)=", line))])
+    error_message = "How machines speak is the variable transport, for their way to the database is opened or closed with it."
   }
 }
 

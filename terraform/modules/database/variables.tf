@@ -22,11 +22,11 @@ variable "subnet_ids" {
 }
 
 variable "clients" {
-  description = "Security groups that may connect, by what they are: the allocator's and, in direct mode, the fleet's."
+  description = "Security groups that may connect, by what they are: the allocator's and, unless they speak over the hub, the fleet's."
   type        = map(string)
   validation {
     condition     = length(var.clients) >= 1 && alltrue([for name in keys(var.clients) : contains(["allocator", "fleet"], name)])
-    error_message = "clients has the key allocator and, in direct mode, fleet."
+    error_message = "clients has the key allocator and, unless machines speak over the hub, fleet."
   }
 }
 

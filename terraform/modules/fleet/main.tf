@@ -1,6 +1,9 @@
 # Machines that are lent: keyed by name, in private subnets, reached by nobody, each able to read its own join token and no more.
 
 locals {
+  # With what the hub needs, so that machines can be moved there and back while they serve.
+  package = var.client_package == null ? null : startswith(var.client_package, "https:") ? "lablink[hub] @ ${var.client_package}" : replace(var.client_package, "lablink", "lablink[hub]")
+
   order = { for index, hostname in sort(keys(var.vms)) : hostname => index }
 
   tags = {
@@ -17,7 +20,7 @@ locals {
       hostname       = hostname
       url            = var.allocator_url
       secret         = "${var.name}/join/${hostname}"
-      package        = var.client_package
+      package        = local.package
       image          = var.image
       startup_script = base64encode(var.startup_script)
     })

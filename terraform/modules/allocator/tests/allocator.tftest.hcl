@@ -48,6 +48,30 @@ run "people_come_to_the_page_and_nobody_else_to_anything" {
   }
 }
 
+run "over_the_hub_machines_do_not_come_to_postgresql" {
+  variables {
+    transport = "hub"
+  }
+  assert {
+    condition     = keys(aws_vpc_security_group_ingress_rule.vms) == ["https"] && !strcontains(local.files["/usr/local/lib/lablink/boot"].content, "--cidr")
+    error_message = "no database port is open to machines, and PostgreSQL would let none in"
+  }
+  assert {
+    condition     = contains(output.settings, "transport=hub")
+    error_message = "the allocator tells them so"
+  }
+}
+
+run "with_auto_both_ways_are_open" {
+  variables {
+    transport = "auto"
+  }
+  assert {
+    condition     = keys(aws_vpc_security_group_ingress_rule.vms) == ["https", "postgresql"] && contains(output.settings, "transport=auto")
+    error_message = "machines come to PostgreSQL while the hub is away"
+  }
+}
+
 run "nobody_logs_in_unless_asked" {
   assert {
     condition     = length(aws_vpc_security_group_ingress_rule.admins) == 0

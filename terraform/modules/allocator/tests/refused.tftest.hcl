@@ -88,6 +88,22 @@ run "settings_that_are_none_are_refused" {
   expect_failures = [var.settings]
 }
 
+run "ways_to_speak_that_are_none_are_refused" {
+  command = plan
+  variables {
+    transport = "websocket"
+  }
+  expect_failures = [var.transport]
+}
+
+run "a_way_to_speak_that_no_port_follows_is_refused" {
+  command = plan
+  variables {
+    settings = ["transport=hub"]
+  }
+  expect_failures = [var.settings]
+}
+
 run "no_people_are_refused" {
   command = plan
   variables {

@@ -103,8 +103,8 @@ run "as_said_or_as_the_defaults" {
 
 run "boot_installs_the_client" {
   assert {
-    condition     = strcontains(local.boot["vm-1"], "pip install -q --no-input --disable-pip-version-check 'lablink==1.0'")
-    error_message = "the client comes from client_package"
+    condition     = strcontains(local.boot["vm-1"], "pip install -q --no-input --disable-pip-version-check 'lablink[hub]==1.0'")
+    error_message = "the client comes from client_package, with what the hub needs"
   }
   assert {
     condition     = strcontains(local.boot["vm-1"], "lablink-client install --url 'https://lablink.example.org' --join-secret 'lablink-test/join/vm-1'")
@@ -117,6 +117,16 @@ run "boot_installs_the_client" {
   assert {
     condition     = aws_instance.this["vm-1"].user_data_base64 == base64gzip(local.boot["vm-1"])
     error_message = "and this is what the machine is given"
+  }
+}
+
+run "a_wheel_is_installed_with_what_the_hub_needs" {
+  variables {
+    client_package = "https://files.example.org/lablink-1.0-py3-none-any.whl#sha256=${sha256("")}"
+  }
+  assert {
+    condition     = strcontains(local.boot["vm-1"], "'lablink[hub] @ ${var.client_package}'")
+    error_message = "and its checksum is still looked at"
   }
 }
 
