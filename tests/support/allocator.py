@@ -69,7 +69,7 @@ class Allocator:
     async def is_ready(self) -> None:
         """Return once it says that requests can be served."""
         async with asyncio.timeout(LIMIT_SECONDS):
-            while await self.readiness() != httpx.codes.OK:
+            while await self.readiness() != httpx.codes.OK:  # noqa: ASYNC110
                 await asyncio.sleep(LOOK_EVERY)
 
     async def readiness(self) -> int:
