@@ -41,6 +41,9 @@ def main(
     seconds: Annotated[float, typer.Option(min=1, max=60, help="How long each side is under load.")] = 15.0,
     size: Annotated[list[int] | None, typer.Option(min=1, help="VMs of a database to claim in; repeat it.")] = None,
     postgres: Annotated[int | None, typer.Option(metavar="VERSION", help="PostgreSQL's major version.")] = None,
+    data: Annotated[
+        File, typer.Option("--data", metavar="DIR", exists=True, help="Where PostgreSQL's data lies; else in memory.")
+    ] = None,
     terraform: Annotated[bool, typer.Option("--terraform", help="Time machines in the cloud instead.")] = False,
     fleet: Annotated[int, typer.Option("--machines", min=1, max=1000, help="How many of those.")] = 100,
 ) -> None:
@@ -48,7 +51,9 @@ def main(
 
     Without a name, all scenarios are measured. With --terraform: how long lablink fleet takes beside plain terraform.
     """
-    options = Options(vms=vms, clients=clients, rate=rate, seconds=seconds, postgres=postgres, machines=fleet)
+    options = Options(
+        vms=vms, clients=clients, rate=rate, seconds=seconds, postgres=postgres, data=data, machines=fleet
+    )
     if size:
         options = replace(options, sizes=tuple(size), kept=max(size))
     if quick:

@@ -30,6 +30,10 @@ GIVE_BACK = """
     UPDATE vms SET status = 'available', email = NULL, crd_command = NULL, updated_at = now() WHERE hostname = $1
 """
 
+GIVE_BACK_ALL = """
+    UPDATE vms SET status = 'available', email = NULL, crd_command = NULL WHERE status <> 'available'
+"""
+
 Progress = Callable[[float], None]
 _people = count()
 

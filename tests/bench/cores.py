@@ -2,6 +2,7 @@
 
 import os
 from collections.abc import Iterator
+from contextlib import suppress
 from dataclasses import dataclass
 from pathlib import Path
 from typing import Self
@@ -37,6 +38,16 @@ class Usage:
     def others(self) -> float:
         """The share of the processors that other programs used."""
         return max(0.0, self.all - self.own) / self.available if self.available else 0.0
+
+
+def server_seconds(postmaster: int) -> float:
+    """Seconds of processor time of PostgreSQL's running processes; those that have ended are not counted."""
+    pids = [pid for pid, parent, _ in _processes() if postmaster in (pid, parent)]
+    total = 0
+    for pid in pids:
+        with suppress(OSError):  # it ended meanwhile
+            total += int(Path(f"/proc/{pid}/schedstat").read_text().split()[0])
+    return total / 1e9
 
 
 def _own() -> int:

@@ -98,14 +98,22 @@ class Value:
         return self.ours is not None and (self.ours >= self.aim if self.more else self.ours <= self.aim)
 
 
-def typical(what: str, ours: Sequence[float], beside: Sequence[float] = (), **rest: object) -> Value:
+def typical(
+    what: str,
+    ours: Sequence[float],
+    beside: Sequence[float] = (),
+    unit: str = "",
+    aim: float | None = None,
+    *,
+    more: bool = False,
+) -> Value:
     """A number that was measured several times: the medians, and by how much LabLink's differ."""
     spread = max(ours) / min(ours) - 1 if ours and min(ours) > 0 else NOISE
     mine, theirs = (median(each) if each else None for each in (ours, beside))
-    return Value(what, mine, theirs, noise=round(max(NOISE, spread), 3), **rest)  # type: ignore[arg-type]
+    return Value(what, mine, theirs, unit, aim, more, round(max(NOISE, spread), 3))
 
 
-def times(what: str, one: Figure | None, other: Figure | None, aim: tuple[float, float]) -> list[Value]:
+def times(what: str, one: Figure | None, other: Figure | None, aim: tuple[float | None, float | None]) -> list[Value]:
     """How many times as long as another thing of the same run something takes: in p50 and in p99."""
     if not one or not other:
         return []
@@ -115,10 +123,11 @@ def times(what: str, one: Figure | None, other: Figure | None, aim: tuple[float,
 
 @dataclass(slots=True)
 class Section:
-    """What belongs together in a scenario; `beside` is what LabLink is measured beside."""
+    """What belongs together in a scenario; `beside` is what `ours` is measured beside."""
 
     title: str
     beside: str = "naive"
+    ours: str = "LabLink"
     rows: list[Row] = field(default_factory=list)
     values: list[Value] = field(default_factory=list)
     remarks: list[str] = field(default_factory=list)

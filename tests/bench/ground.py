@@ -1,5 +1,6 @@
-"""The server of a run: PostgreSQL of our own in a temporary directory, safe as in production, and its databases."""
+"""The server of a run: PostgreSQL of our own, with every promise that it keeps in production, and its databases."""
 
+import shutil
 import signal
 import tempfile
 from collections.abc import AsyncIterator
@@ -17,6 +18,8 @@ from tests.bench.options import Options
 
 HERE = Path(__file__).parent
 TEMPLATE = "bench_template"
+MEMORY, ROOM = Path("/dev/shm"), 4 << 30
+FLUSH_MS = 1
 MOST_DIRECT = 550
 """How many machines may hold a connection of their own."""
 
@@ -39,14 +42,27 @@ class Ground:
         """A connection; whoever asks closes it."""
         return await asyncpg.connect(self.dsn(role, database))
 
+    async def make(self, database: str, template: str = "template1") -> None:
+        """A fresh database of that name, in place of one that another scenario left."""
+        await self._execute(f"DROP DATABASE IF EXISTS {database} WITH (FORCE)")
+        await self._execute(f"CREATE DATABASE {database} OWNER lablink TEMPLATE {template}")
+
     async def clone(self, database: str) -> None:
         """A fresh LabLink database of that name."""
-        await self._make(f"CREATE DATABASE {database} OWNER lablink TEMPLATE {TEMPLATE}")
-        await self._make(bootstrap.access_to(database))
+        await self.make(database, TEMPLATE)
+        await self._execute(bootstrap.access_to(database))
+
+    async def slow_flush(self, database: str) -> None:
+        """From now on whoever connects to that database flushes as if the disk were across a network.
+
+        PostgreSQL's own commit_delay: who flushes waits first, holding the lock that all others' flushes wait for.
+        """
+        for setting in (f"commit_delay = {1000 * FLUSH_MS}", "commit_siblings = 0"):
+            await self._execute(f"ALTER DATABASE {database} SET {setting}")
 
     async def naive(self, database: str, hosts: int) -> None:
         """The guide's database, with that many available machines."""
-        await self._make(f"CREATE DATABASE {database} OWNER lablink")
+        await self.make(database)
         owner = await self.connect("lablink", database)
         try:
             await owner.execute((HERE / "naive.sql").read_text())
@@ -77,7 +93,7 @@ class Ground:
         finally:
             await superuser.close()
 
-    async def _make(self, statements: str) -> None:
+    async def _execute(self, statements: str) -> None:
         superuser = await self.connect("postgres", "postgres")
         try:
             await superuser.execute(statements)
@@ -85,11 +101,16 @@ class Ground:
             await superuser.close()
 
 
+def in_memory() -> Path | None:
+    """A directory in memory, so that a flush takes as long as it is told to; None where there is no room."""
+    return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
+
+
 @asynccontextmanager
 async def ground(options: Options) -> AsyncIterator[Ground]:
     """A server with room for the machines of both sides, gone with its data at the end of the block."""
     clients = max(2 * options.clients, MOST_DIRECT)
-    with tempfile.TemporaryDirectory(prefix="lablink-bench-") as name:
+    with tempfile.TemporaryDirectory(prefix="lablink-bench-", dir=options.data or in_memory()) as name:
         directory = Path(name)
         directory.chmod(0o755)
         async with running_server(directory, clients=clients, version=options.postgres, settings=SETTINGS) as server:

@@ -1,6 +1,7 @@
 """What one run of the bench does, and how large it is."""
 
 from dataclasses import dataclass, replace
+from pathlib import Path
 
 BOUND_SECONDS = 900.0
 QUICK_BOUND_SECONDS = 59.0
@@ -24,12 +25,17 @@ class Options:
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     """VMs in the databases in which claims are timed."""
     rounds: int = 300
+    crowds: int = 5
+    """How often a crowd comes to claim."""
+    crowd_seconds: float = 1.0
     kept: int = 100_000
     """VMs of the database that is backed up; it has ten times as many events."""
     machines: int = 100
     """How many machines Terraform makes, where that is what is timed."""
     bound_seconds: float = BOUND_SECONDS
     postgres: int | None = None
+    data: Path | None = None
+    """Where PostgreSQL keeps its data: in memory if nothing is said."""
 
     @property
     def burst(self) -> int:
@@ -46,6 +52,8 @@ class Options:
             floods=1,
             sizes=tuple(size for size in self.sizes if size <= 10_000),
             rounds=60,
+            crowds=2,
+            crowd_seconds=0.4,
             kept=min(self.kept, 5_000),
             machines=min(self.machines, 3),
             bound_seconds=QUICK_BOUND_SECONDS,

@@ -39,7 +39,9 @@ def _times(axes: Axes, section: Section) -> None:
         _stay(axes, number + 0.13, row.beside, BESIDE)
         if row.aim:
             axes.plot([row.aim[1]], [number - 0.13], marker="|", color=MISSED, markersize=12)
-    _labelled(axes, [row.what for row in section.rows], f"ms, p50 to p99: LabLink{_other(section.rows, section)}")
+    _labelled(
+        axes, [row.what for row in section.rows], f"ms, p50 to p99: {section.ours}{_other(section.rows, section)}"
+    )
 
 
 def _other(rows: Sequence[Row], section: Section) -> str:

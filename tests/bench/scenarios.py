@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from tests.bench import claim, delivery, machines, upkeep
+from tests.bench import ceilings, claim, crowd, delivery, effort, machines, upkeep
 from tests.bench.figures import Section
 from tests.bench.ground import Ground
 from tests.bench.options import Options
@@ -13,7 +13,7 @@ Progress = Callable[[float], None]
 Measure = Callable[[Ground, Options, Progress], Awaitable[list[Section]]]
 
 SCENARIOS: dict[str, tuple[Measure, ...]] = {
-    "claim": (claim.measure,),
+    "claim": (ceilings.measure, crowd.measure, effort.measure, claim.measure),
     "delivery": (delivery.measure,),
     "bulk": (upkeep.measure,),
 }

@@ -5,6 +5,7 @@ import os
 import platform
 from collections.abc import Sequence
 from dataclasses import dataclass
+from math import isfinite
 from pathlib import Path
 from typing import Any
 
@@ -14,6 +15,7 @@ from rich.table import Table
 from rich.text import Text
 
 from tests.bench.figures import Figure, Row, Section, Value
+from tests.bench.ground import in_memory
 from tests.bench.options import Options
 
 Facts = dict[str, str | int | float]
@@ -38,6 +40,7 @@ def facts(options: Options) -> Facts:
         "cores": len(os.sched_getaffinity(0)) if hasattr(os, "sched_getaffinity") else os.cpu_count() or 0,
         "load_average_before": round(os.getloadavg()[0], 2),
         "largest_fleet": options.vms,
+        "data": str(options.data or in_memory() or "on disk"),
     }
 
 
@@ -48,9 +51,9 @@ def show(console: Console, about: Facts, sections: Sequence[Section]) -> None:
         console.print()
         console.print(section.title, style="bold")
         if section.rows:
-            console.print(_times(section.rows, section.beside))
+            console.print(_times(section))
         if section.values:
-            console.print(_values(section.values, section.beside))
+            console.print(_values(section))
         for remark in section.remarks:
             console.print(remark, style="dim")
     if wanted := aims(sections):
@@ -79,7 +82,8 @@ def aims(sections: Sequence[Section]) -> list[Aim]:
 
 def _aim_of_row(section: Section, row: Row) -> Aim:
     assert row.aim
-    promised, ours = f"p50 ≤ {row.aim[0]:g}, p99 ≤ {row.aim[1]:g} ms", row.ours
+    limits, ours = zip(("p50", "p99"), row.aim, strict=True), row.ours
+    promised = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits if isfinite(limit)) + " ms"
     measured = f"{_number(ours.p50)} / {_number(ours.p99)} ms" if ours else "–"
     margin = min(row.aim[0] / max(ours.p50, 1e-3), row.aim[1] / max(ours.p99, 1e-3)) if ours else LEAST_MARGIN
     return Aim(f"{section.title}: {row.what.strip()}", promised, measured, _kept(margin), bool(row.met))
@@ -98,11 +102,12 @@ def _kept(margin: float) -> float:
     return min(max(margin, LEAST_MARGIN), MOST_MARGIN)
 
 
-def _times(rows: Sequence[Row], beside: str) -> Table:
+def _times(section: Section) -> Table:
+    rows = section.rows
     table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("\nms")
-    others = [beside] if any(row.beside for row in rows) else []
-    for side in ("LabLink", *others):
+    others = [section.beside] if any(row.beside for row in rows) else []
+    for side in (section.ours, *others):
         for number, name in enumerate(("p50", "p99", "max")):
             table.add_column(f"{'' if number else side}\n{name}", justify="right", min_width=5, no_wrap=True)
     if others:
@@ -113,11 +118,12 @@ def _times(rows: Sequence[Row], beside: str) -> Table:
     return table
 
 
-def _values(values: Sequence[Value], beside: str) -> Table:
+def _values(section: Section) -> Table:
+    values = section.values
     table = Table(box=SIMPLE_HEAD, header_style="dim", padding=(0, 1, 0, 0), pad_edge=False)
     table.add_column("", min_width=39)
     others = any(value.beside is not None for value in values)
-    for name in ("LabLink", *([beside] if others else ()), "aim"):
+    for name in (section.ours, *([section.beside] if others else ()), "aim"):
         table.add_column(name, justify="right", min_width=8, no_wrap=True)
     for value in values:
         ours = Text(_with_unit(value.ours, value.unit), style=_colour(value.met))
