@@ -1,11 +1,10 @@
 """What the hub asks of the database: each call for the machine whose token it shows, and only for that."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager
-from dataclasses import dataclass
-from uuid import UUID
+from collections.abc import AsyncIterator, Mapping, Sequence
+from contextlib import AsyncExitStack, asynccontextmanager
 
+from allocator import errors
 from allocator.batches import Batches
 from allocator.config import HUB_CONNECTIONS
 from allocator.requesting import Lending, untold
@@ -15,14 +14,11 @@ from allocator.store import Pool, Store
 AT_ONCE = 500
 """So many hellos take a few milliseconds."""
 
+TOGETHER: Mapping[str, Sequence[str]] = {"hello": ("epoch", "lease_id"), "claim": ("epoch",)}
+"""What machines say so often that who waits together is answered by one statement, and what is read of it for that."""
 
-@dataclass(frozen=True, slots=True)
-class Hello:
-    """A hello of the machine that has this token. `lease_id` and `epoch` are what it remembers."""
-
-    token_sha256: bytes
-    epoch: int
-    lease_id: UUID | None
+Call = tuple[object, ...]
+"""The token, and what was read."""
 
 
 class Calls(Store):
@@ -30,19 +26,21 @@ class Calls(Store):
 
     def __init__(self, pool: Pool, lending: Lending = untold) -> None:
         super().__init__(pool, lending)
-        self._hellos: Batches[Hello, str | None] = Batches(self._answer_hellos, AT_ONCE)
-        self._room = asyncio.Semaphore(HUB_CONNECTIONS - 1)  # the last one is for hellos
+        self._together = {verb: self._batches(verb, 1 + len(fields)) for verb, fields in TOGETHER.items()}
+        self._room = asyncio.Semaphore(HUB_CONNECTIONS - len(TOGETHER))
 
     @asynccontextmanager
     async def attended(self) -> AsyncIterator[None]:
         """In the block, what is said together is answered."""
-        async with self._hellos.served():
+        async with AsyncExitStack() as stack:
+            for batches in self._together.values():
+                await stack.enter_async_context(batches.served())
             yield
 
     async def answer(self, token_sha256: bytes, said: Said) -> str:
         """Do what the machine of this token said. Raises Unreadable, ServiceError."""
-        if said.verb == "hello":
-            together = await self._hellos.ask(Hello(token_sha256, said.epoch, said.lease_id))
+        if batches := self._together.get(said.verb):
+            together = await batches.ask((token_sha256, *(getattr(said, field) for field in TOGETHER[said.verb])))
             if together is not None:
                 return together
         return await self._answer_alone(token_sha256, said)
@@ -53,13 +51,17 @@ class Calls(Store):
             rows = await self._ask("SELECT hub_call($1, $2, $3) AS answer", token_sha256, said.verb, said.text)
         return str(rows[0]["answer"])
 
-    async def _answer_hellos(self, hellos: Sequence[Hello]) -> list[str | None]:
-        """Answer hellos in one statement; None: that one is to be made by itself, because more follows from it."""
-        rows = await self._ask(
-            "SELECT place, answer FROM hub_hello($1, $2, $3)",
-            [each.token_sha256 for each in hellos],
-            [each.epoch for each in hellos],
-            [each.lease_id for each in hellos],
-        )
-        answers = {row["place"]: str(row["answer"]) for row in rows}
-        return [answers.get(place) for place in range(1, len(hellos) + 1)]
+    def _batches(self, verb: str, columns: int) -> Batches[Call, str | None]:
+        """Answers such calls together; None: that one is to be made alone, because more follows from it."""
+        places = ", ".join(f"${column}" for column in range(1, columns + 1))
+        question = f"SELECT place, answer FROM hub_{verb}({places})"
+
+        async def answer(calls: Sequence[Call]) -> list[str | None]:
+            try:
+                rows = await self._ask(question, *map(list, zip(*calls, strict=True)))
+            except (errors.Busy, errors.DatabaseFailed, errors.Refusal):  # one of them is in the others' way
+                return [None] * len(calls)
+            answers = {row["place"]: str(row["answer"]) for row in rows}
+            return [answers.get(place) for place in range(1, len(calls) + 1)]
+
+        return Batches(answer, AT_ONCE)

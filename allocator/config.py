@@ -26,7 +26,7 @@ __all__ = ["ConfigError", "Settings", "load_settings"]
 
 DAY = 86_400
 
-HUB_CONNECTIONS = 4  # of their own, so that machines that come all at once keep nobody's page waiting
+HUB_CONNECTIONS = 5  # of their own, so that machines that come all at once keep nobody's page waiting
 LEAST_BODY = 3 * JOB_BYTES + 8192
 """Bytes of the longest command that is accepted, each escaped as in a form (%27), and what is sent beside it."""
 

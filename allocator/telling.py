@@ -9,6 +9,8 @@ import json
 from collections import defaultdict
 from collections.abc import Callable, Coroutine, Iterable, Iterator
 from contextlib import contextmanager, suppress
+from dataclasses import dataclass
+from itertools import count
 
 from allocator.line import WAKE, Gone, Line
 from allocator.requesting import Lent
@@ -24,6 +26,14 @@ News = tuple[int, str]
 """An epoch and a status."""
 
 
+@dataclass(eq=False, slots=True)
+class _Held:
+    """Hints that wait for all blocks up to this one to end."""
+
+    block: int
+    hints: list[Hint]
+
+
 class Telling:
     """The lines of machines whose first hello was answered."""
 
@@ -32,19 +42,25 @@ class Telling:
         self._arriving = 0
         self._hinted: defaultdict[int, set[News]] = defaultdict(set)
         self._gaps = 0
-        self._lending = 0
-        self._held: list[Hint] = []
+        self._blocks = count()
+        self._newest = 0
+        self._lending: set[int] = set()
+        self._held: list[_Held] = []
         self._tasks: set[asyncio.Task[None]] = set()
 
     def heard(self, payload: str) -> None:
         """A notification: wake the machines that it hints at. One that cannot be read is somebody's, and wakes none."""
         if self.lines or self._arriving:
-            for hint in parse_hints(payload) or ():
-                self._note_for_strangers(hint)
+            hints = parse_hints(payload) or ()
+            self._note_for_strangers(hints)
+            held: list[Hint] = []
+            for hint in hints:
                 if self._lending and hint.status == "in-use":
-                    self._hold(hint)
+                    held.append(hint)
                 else:
                     self._hint(hint)
+            if held:
+                self._hold(_Held(self._newest, held))
 
     def missed(self) -> None:
         """Notifications may have been missed: every machine is to look."""
@@ -55,12 +71,14 @@ class Telling:
     @contextmanager
     def lending(self) -> Iterator[Callable[[Iterable[Lent]], None]]:
         """In the block machines may be lent; the function that it gets is told which, before notifications count."""
-        self._lending += 1
+        self._newest = own = next(self._blocks)
+        self._lending.add(own)
         try:
             yield self._lend
         finally:
-            self._lending -= 1
-            self._let_in_held()
+            self._lending.remove(own)
+            oldest = min(self._lending, default=self._newest + 1)
+            self._let_in([held for held in self._held if held.block < oldest])
 
     @contextmanager
     def arriving(self, line: Line) -> Iterator[None]:
@@ -101,22 +119,25 @@ class Telling:
                 line.told = news
                 self.begin(line.tell(json.dumps({"orders": _orders(each)})))
 
-    def _note_for_strangers(self, hint: Hint) -> None:
+    def _note_for_strangers(self, hints: Iterable[Hint]) -> None:
         if self._arriving:
-            if len(self._hinted) >= STRANGERS:
+            for hint in hints:
+                self._hinted[hint.id].add((hint.epoch, hint.status))
+            if len(self._hinted) > STRANGERS:
                 self._gaps += 1
                 self._hinted.clear()
-            self._hinted[hint.id].add((hint.epoch, hint.status))
 
-    def _hold(self, hint: Hint) -> None:
-        if not self._held:
-            asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_in_held)
-        self._held.append(hint)
+    def _hold(self, held: "_Held") -> None:
+        """Until the blocks that are open now have ended: each of them may be what it tells of."""
+        self._held.append(held)
+        asyncio.get_running_loop().call_later(HOLD_SECONDS, self._let_in, [held])
 
-    def _let_in_held(self) -> None:
-        held, self._held = self._held, []
-        for hint in held:
-            self._hint(hint)
+    def _let_in(self, those: Iterable["_Held"]) -> None:
+        for held in those:
+            if held in self._held:
+                self._held.remove(held)
+                for hint in held.hints:
+                    self._hint(hint)
 
     def _hint(self, hint: Hint) -> None:
         line = self.lines.get(hint.id)

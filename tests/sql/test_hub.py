@@ -1,44 +1,14 @@
 """The hub's side of the rules: each call is the machine's whose token it shows, and nobody else's."""
 
-import json
-from datetime import datetime
-from typing import Any
-from uuid import UUID, uuid4
+from uuid import uuid4
 
 import asyncpg
 import pytest
 
 from client.scram import verifier
-from tests.sql.steps import Machine, ask, lease_of, machine, row_of, sha256
+from tests.sql.speaking import OTHER, TOKEN, call, claims, hellos, known
+from tests.sql.steps import ask, lease_of, row_of, sha256
 from tests.support.database import Database
-
-TOKEN, OTHER = sha256("token of vm-1"), sha256("token of vm-2")
-
-
-async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, /, **said: object) -> dict[str, Any]:
-    text = json.dumps({"verb": verb, **said})
-    answer: dict[str, Any] = json.loads(await service.fetchval("SELECT hub_call($1, $2, $3)", token, verb, text))
-    return answer
-
-
-async def hellos(service: asyncpg.Connection, *said: tuple[bytes, int, UUID | None]) -> dict[int, dict[str, Any]]:
-    """The answers by place, from 1."""
-    columns = [list(column) for column in zip(*said, strict=True)]
-    rows = await service.fetch("SELECT * FROM hub_hello($1, $2, $3)", *columns)
-    return {row["place"]: json.loads(row["answer"])["answer"] for row in rows}
-
-
-async def known(database: Database, hostname: str = "vm-1", token: bytes = TOKEN) -> Machine:
-    """A machine that is available, and known to the hub."""
-    vm = await machine(database, hostname)
-    await vm.connection.execute("SELECT client_api.keep_hub_token($1)", token)
-    return vm
-
-
-async def seen_at(owner: asyncpg.Connection, hostname: str = "vm-1") -> datetime:
-    beat = "SELECT seen_at FROM vm_heartbeats JOIN vms ON id = vm_id WHERE hostname = $1"
-    seen: datetime = await owner.fetchval(beat, hostname)
-    return seen
 
 
 async def test_a_lease_is_served_by_calls_that_show_the_token(
@@ -78,6 +48,7 @@ async def test_a_token_that_is_no_machines_does_nothing(
     for verb in ("hello", "claim", "cleaned", "unhealthy"):
         assert (await call(service, verb, token, epoch=0, reason="x"))["refused"] == "LL010"
     assert await hellos(service, (token, 0, None)) == {}
+    assert await claims(service, (token, 0)) == {}
 
 
 async def test_a_machine_acts_for_itself_only(
@@ -118,58 +89,6 @@ async def test_what_cannot_be_done_is_refused_and_the_session_goes_on(
 ) -> None:
     await known(database)
     assert (await call(service, verb, **said))["refused"] == refusal
-
-
-async def test_hellos_that_come_together_are_answered_together(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    first, second = await known(database), await known(database, "vm-2", OTHER)
-    for vm in (first, second):
-        await database.age(vm.vm, 100)
-    before = [await seen_at(owner, name) for name in ("vm-1", "vm-2")]
-
-    answers = await hellos(service, (OTHER, 0, None), (sha256("nobody"), 0, None), (TOKEN, 0, None))
-
-    assert {place: answer["hostname"] for place, answer in answers.items()} == {1: "vm-2", 3: "vm-1"}
-    single = (await call(service, "hello", epoch=0, lease_id=None))["answer"]
-    assert answers[3] == single
-    after = [await seen_at(owner, name) for name in ("vm-1", "vm-2")]
-    assert all(now > then for now, then in zip(after, before, strict=True))
-
-
-@pytest.mark.parametrize("what", ["lost", "booting", "ahead", "impossible", "retired", "revoked"])
-async def test_a_hello_that_more_follows_from_is_left_for_itself(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, what: str
-) -> None:
-    await known(database)
-    epoch = {"ahead": 5, "impossible": 10**17}.get(what, 0)
-    changes = {
-        "lost": "UPDATE vms SET status = 'failed', reason = 'lost'",
-        "booting": "ALTER TABLE vms DISABLE TRIGGER USER; UPDATE vms SET status = 'booting'; "
-        "ALTER TABLE vms ENABLE TRIGGER USER",
-        "retired": "UPDATE vms SET status = 'retired'",
-        "revoked": "SELECT revoke_vm('vm-1')",
-    }
-    await owner.execute(changes.get(what, "SELECT"))
-
-    assert await hellos(service, (TOKEN, epoch, None)) == {}
-
-    answer = await call(service, "hello", epoch=epoch, lease_id=None)
-    expected = {"impossible": "LL001", "retired": "LL002", "revoked": "LL010"}
-    assert answer.get("refused") == expected.get(what)
-
-
-async def test_a_heartbeat_that_somebody_keeps_locked_holds_nobody_up(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    first = await known(database)
-    await known(database, "vm-2", OTHER)
-    transaction = first.connection.transaction()
-    await transaction.start()
-    await first.hello()
-    answers = await hellos(service, (TOKEN, 0, None), (OTHER, 0, None))
-    await transaction.rollback()
-    assert {place: answer["hostname"] for place, answer in answers.items()} == {1: "vm-1", 2: "vm-2"}
 
 
 async def test_a_new_password_takes_the_old_token_with_it(

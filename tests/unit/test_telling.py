@@ -77,6 +77,24 @@ async def test_a_notification_of_what_is_lent_elsewhere_waits_only_until_the_ans
     assert heard == [WAKE]
 
 
+async def test_a_notification_waits_for_every_answer_that_it_may_be_of_and_for_no_later_one() -> None:
+    telling = Telling()
+    _, heard = await line_of(telling)
+    with telling.lending() as first:
+        with telling.lending():
+            telling.heard(hint(1, 1, "in-use"))
+        first([Lent(1, 1, LEASE, "job")])
+    await settled()
+    assert [json.loads(text)["orders"]["epoch"] for text in heard] == [1]
+    earlier = telling.lending()
+    earlier.__enter__()
+    telling.heard(hint(1, 3, "in-use"))
+    with telling.lending():
+        earlier.__exit__(None, None, None)
+        await settled()
+        assert heard[1:] == [WAKE]
+
+
 async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
     telling = Telling()
     _, heard = await line_of(telling)

@@ -109,25 +109,51 @@ BEGIN
     RETURN true;
 END $$;
 
--- The hellos of many machines that came together, one of the arrays' places each. Answers those that change nothing but the
--- heartbeat, which are nearly all; the others, and those of nobody, are to be made one by one. A heartbeat that somebody keeps
--- locked is left as it is, so that nobody waits for it.
+-- From here to the end of the transaction many machines speak: what becomes of each is its own doing (events_of_many).
+CREATE OR REPLACE FUNCTION speak_for_many() RETURNS void LANGUAGE sql
+SET search_path = pg_catalog, pg_temp
+BEGIN ATOMIC
+    SELECT set_config('lablink.machine', '*', true);
+END;
+
+-- What happened to a machine while many spoke, the machine did.
+CREATE OR REPLACE FUNCTION events_of_many() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    NEW.actor := NEW.hostname;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER events_of_many_trigger BEFORE INSERT ON events
+    FOR EACH ROW WHEN (NEW.actor = '*') EXECUTE FUNCTION events_of_many();
+
+-- The machines in service whose tokens these are, by their places.
+CREATE OR REPLACE FUNCTION hub_callers(p_tokens bytea[]) RETURNS TABLE (place bigint, vm_id integer) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT s.place, v.id FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place)
+    JOIN public.vm_roles r ON r.hub_sha256 = s.token
+    JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin
+    JOIN public.vms v ON v.role = r.role
+    WHERE v.status <> 'retired';
+END;
+
+-- The hellos of many machines that came together, one of the arrays' places each. Answers all but those that remember more
+-- than the database, those of nobody, and those of machines whose row somebody keeps locked: these are to be made one by one.
+-- A heartbeat that somebody keeps locked is left as it is. So nobody waits for another.
 CREATE OR REPLACE FUNCTION hub_hello(p_tokens bytea[], p_epochs bigint[], p_leases uuid[])
 RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     period double precision := hello_period();
 BEGIN
-    PERFORM answer_before_the_disk();  -- a heartbeat that a crash loses is said again
+    IF NOT hub_welcome(p_tokens, p_epochs, p_leases) THEN
+        PERFORM answer_before_the_disk();  -- a heartbeat that a crash loses is said again
+    END IF;
     RETURN QUERY
     WITH callers AS MATERIALIZED (
-        SELECT s.place AS its_place, v.id, v.hostname, v.status, v.epoch, v.lease_id, v.role, v.pool
-        FROM unnest(p_tokens, p_epochs, p_leases) WITH ORDINALITY AS s (token, epoch, lease, place)
-        JOIN vm_roles r ON r.hub_sha256 = s.token
-        JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin
-        JOIN vms v ON v.role = r.role
-        JOIN vm_heartbeats h ON h.vm_id = v.id
-        WHERE v.status NOT IN ('booting', 'retired') AND v.reason IS DISTINCT FROM 'lost' AND NOT is_ahead(v, s.epoch, s.lease)
+        SELECT c.place AS its_place, v.id, v.hostname, v.status, v.epoch, v.lease_id, v.role, v.pool
+        FROM hub_callers(p_tokens) c JOIN vms v ON v.id = c.vm_id JOIN vm_heartbeats h ON h.vm_id = v.id
+        WHERE v.status <> 'booting' AND v.reason IS DISTINCT FROM 'lost' AND NOT is_ahead(v, p_epochs[c.place], p_leases[c.place])
     ), free AS (
         SELECT h.vm_id FROM vm_heartbeats h WHERE h.vm_id IN (SELECT id FROM callers) ORDER BY h.vm_id FOR UPDATE SKIP LOCKED
     ), beat AS (
@@ -137,4 +163,55 @@ BEGIN
         'vm_id', c.id, 'hostname', c.hostname, 'status', c.status, 'epoch', c.epoch, 'lease_id', c.lease_id,
         'lease_status', l.status, 'kind', l.kind, 'period_seconds', period) || hub_wishes(c.role, c.pool))
     FROM callers c LEFT JOIN leases l ON l.id = c.lease_id;
+END $$;
+
+-- What welcome_vm does, for all of these whose first contact it is or who were lost. Says whether there was one. Their rows
+-- come before their heartbeats: who is new has none that anybody could keep.
+CREATE OR REPLACE FUNCTION hub_welcome(p_tokens bytea[], p_epochs bigint[], p_leases uuid[]) RETURNS boolean LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    machines integer[] := ARRAY(
+        SELECT v.id FROM hub_callers(p_tokens) c JOIN vms v ON v.id = c.vm_id
+        WHERE (v.status = 'booting' OR v.reason = 'lost') AND NOT is_ahead(v, p_epochs[c.place], p_leases[c.place])
+        ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
+BEGIN
+    IF cardinality(machines) = 0 THEN
+        RETURN false;
+    END IF;
+    PERFORM speak_for_many();
+    INSERT INTO vm_heartbeats (vm_id, seen_at) SELECT m.id, clock() FROM unnest(machines) AS m (id)
+    WHERE NOT EXISTS (SELECT FROM vm_heartbeats h WHERE h.vm_id = m.id) ON CONFLICT DO NOTHING;
+    UPDATE vm_heartbeats h SET seen_at = clock() FROM (
+        SELECT vm_id FROM vm_heartbeats WHERE vm_id = ANY (machines) ORDER BY vm_id FOR UPDATE SKIP LOCKED) AS free
+    WHERE h.vm_id = free.vm_id;
+    UPDATE vms SET status = CASE WHEN status = 'booting' AND cleaned_epoch = epoch THEN 'available' ELSE 'cleaning' END
+    WHERE id = ANY (machines);
+    PERFORM serve_queue(p.pool) FROM (
+        SELECT DISTINCT v.pool FROM vms v WHERE v.id = ANY (machines) AND v.status = 'available') AS p;
+    RETURN true;
+END $$;
+
+-- The claims of many machines that came together. Answers those that are the first of their lease and in nobody's way, as
+-- client_api.claim does; the others are to be made one by one.
+CREATE OR REPLACE FUNCTION hub_claim(p_tokens bytea[], p_epochs bigint[])
+RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    machines integer[] := ARRAY(
+        SELECT v.id FROM hub_callers(p_tokens) c JOIN vms v ON v.id = c.vm_id
+        WHERE v.status = 'in-use' AND v.epoch = p_epochs[c.place] ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
+    taken    uuid[] := ARRAY(
+        SELECT l.id FROM vms v JOIN leases l ON l.id = v.lease_id WHERE v.id = ANY (machines) AND l.status = 'assigned'
+        ORDER BY l.id FOR UPDATE OF l SKIP LOCKED);
+BEGIN
+    IF cardinality(taken) > 0 THEN
+        PERFORM speak_for_many(), answer_before_the_disk();  -- a claim that a crash loses is made again
+        UPDATE leases SET status = 'claimed' WHERE id = ANY (taken);
+    END IF;
+    RETURN QUERY
+    SELECT c.place, jsonb_build_object('answer', jsonb_build_object(
+        'lease_id', l.id, 'epoch', l.epoch, 'kind', l.kind, 'command', l.command, 'secrets', s.secrets, 'line', s.line,
+        'accepts_desktop', p.accepts_desktop, 'programs', p.programs, 'limit_seconds', p.command_seconds::double precision))
+    FROM hub_callers(p_tokens) c JOIN leases l ON l.vm_id = c.vm_id AND l.epoch = p_epochs[c.place]
+    JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id WHERE l.id = ANY (taken);
 END $$;
