@@ -15,7 +15,7 @@ from allocator.enrolling import Applicant, let_in
 from allocator.errors import WrongType
 from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
 from allocator.problems import responses
-from allocator.service import Here
+from allocator.service import Here, Service
 from allocator.views import EndedBy, HeldLease, LeaseStatus, VmStatus
 from allocator.wording import NOTHING_NEW, failure_words
 from client.command import JOB_BYTES
@@ -167,7 +167,7 @@ async def request_lease(wanted: LeaseWanted, request: Request, service: Here, ke
     pool = wanted.pool or service.settings.pool.name
     domains = service.settings.access.domains
     asked = LeaseRequest(wanted.email, wanted.crd_command, pool, domains, key, service.tokens(request))
-    return answer(await open_lease(service.store, service.metrics, asked))
+    return await answer(service, await open_lease(service.store, service.metrics, asked))
 
 
 @v1.get("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
@@ -224,9 +224,9 @@ async def unassigned_vms_count(service: Here) -> FreeMachines:
     return FreeMachines(count=await service.store.free_vms())
 
 
-def answer(opened: Opened) -> Response:
+async def answer(service: Service, opened: Opened) -> Response:
     """The lease as the answer to a request. One that was there before says that nothing new was started."""
-    held, was_there = opened.held, opened.outcome == "live"
+    held, was_there = await service.store.held_lease(opened.lease_id, [opened.token]), opened.outcome == "live"
     extra = {"token": held.token, "notice": NOTHING_NEW if was_there else None}
     body = LeaseWithToken.model_validate(_lease(held) | extra).model_dump_json()
     return Response(body, 200 if was_there else 201, {"Location": f"/api/v1/leases/{held.lease.id}"}, JSON)

@@ -7,7 +7,6 @@ from uuid import UUID
 from starlette.requests import Request
 from starlette.responses import Response
 
-from allocator.views import HeldLease
 from allocator.web import Site
 
 KEPT = 8
@@ -34,10 +33,10 @@ class Cookie:
         found = map(_ENTRY.fullmatch, request.cookies.get(self.name, "").split("~"))
         return [(UUID(entry[1]), entry[2]) for entry in found if entry][:KEPT]
 
-    def keep(self, request: Request, response: Response, held: HeldLease) -> None:
+    def keep(self, request: Request, response: Response, newest: Kept) -> None:
         """Have the browser keep one more lease."""
-        others = [kept for kept in self.kept(request) if kept[0] != held.lease.id]
-        kept = [(held.lease.id, held.token), *others][:KEPT]
+        others = [kept for kept in self.kept(request) if kept[0] != newest[0]]
+        kept = [newest, *others][:KEPT]
         response.set_cookie(
             self.name,
             "~".join(f"{lease_id.hex}.{token}" for lease_id, token in kept),

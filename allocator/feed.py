@@ -17,8 +17,8 @@ import structlog
 from allocator import standing
 from allocator.connection import Connect
 from allocator.errors import ServiceError
+from allocator.sqlstates import translated
 from allocator.standing import LEASE_CHANNEL
-from allocator.store import translated
 from allocator.views import Counts, LeaseView
 from client.network import Connection
 

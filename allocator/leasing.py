@@ -2,18 +2,19 @@
 
 import dataclasses
 from collections.abc import Sequence
+from contextlib import suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
 import structlog
 
 from allocator.checking import checked, checked_key
-from allocator.errors import LeaseLive, NoSuchLease
+from allocator.errors import InvalidRequest, LeaseLive, NoSuchLease, NoSuchPool
 from allocator.metrics import Metrics
 from allocator.requesting import VmRequest
 from allocator.store import Store
 from allocator.tokens import key_sha256, lease_token, new_key, new_salt, pin_of, request_sha256
-from allocator.views import Accepted, HeldLease, RequestOutcome
+from allocator.views import Accepted, HeldLease, PoolRules, RequestOutcome
 from client.command import Command, DesktopCommand
 
 log = structlog.get_logger()
@@ -36,9 +37,10 @@ class LeaseRequest:
 
 @dataclass(frozen=True, slots=True)
 class Opened:
-    """The lease that answers a request; `outcome` tells whether it was there before."""
+    """The lease that answers a request, and its token; `outcome` tells whether it was there before."""
 
-    held: HeldLease
+    lease_id: UUID
+    token: str = field(repr=False)
     outcome: RequestOutcome
 
 
@@ -49,17 +51,22 @@ async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> O
     """
     if request.key is not None:
         checked_key(request.key)
-    rules = await store.pool_rules(request.pool)
+    if (remembered := store.remembered_rules(request.pool)) is not None:
+        with suppress(InvalidRequest, NoSuchPool):  # nobody is refused because of what is old
+            return await _open_lease(store, metrics, request, remembered)
+    return await _open_lease(store, metrics, request, await store.pool_rules(request.pool))
+
+
+async def _open_lease(store: Store, metrics: Metrics, request: LeaseRequest, rules: PoolRules) -> Opened:
     email, command = checked(request.email, request.domains, request.crd_command, rules.accepts)
     accepted, token = await _request_vm(store, metrics, request, email, command)
     metrics.requested(accepted.outcome)
     if accepted.outcome == "live":
         return await _own_live_lease(store, accepted, request.tokens)
-    held = await store.held_lease(accepted.lease_id, [token])
     if accepted.outcome == "created":
-        lease = held.lease
-        log.info("lease.opened", lease=str(lease.id), status=lease.status, kind=lease.kind, pool=lease.pool)
-    return Opened(held, accepted.outcome)
+        status = "queued" if accepted.vm_id is None else "assigned"
+        log.info("lease.opened", lease=str(accepted.lease_id), status=status, kind=command.kind, pool=request.pool)
+    return Opened(accepted.lease_id, token, accepted.outcome)
 
 
 async def give_back(store: Store, lease_id: UUID) -> None:
@@ -92,9 +99,10 @@ async def _request_vm(
 
 async def _own_live_lease(store: Store, accepted: Accepted, tokens: Sequence[str]) -> Opened:
     try:
-        return Opened(await store.held_lease(accepted.lease_id, tokens), "live")
+        held = await store.held_lease(accepted.lease_id, tokens)
     except NoSuchLease:
         raise LeaseLive from None
+    return Opened(accepted.lease_id, held.token, "live")
 
 
 def with_pin(command: Command, token: str) -> Command:

@@ -78,8 +78,8 @@ async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm,
         if wants_json(request):
             raise
         return await _refused_form(service, form.email, form.crd_command, refusal)
-    response = answer(opened) if wants_json(request) else _to_lease(opened)
-    service.cookie.keep(request, response, opened.held)
+    response = await answer(service, opened) if wants_json(request) else _to_lease(opened)
+    service.cookie.keep(request, response, (opened.lease_id, opened.token))
     return response
 
 
@@ -135,7 +135,8 @@ async def end_lease(held: Held, service: Here) -> Response:
 async def return_to_lease(lease_id: UUID, request: Request, service: Here) -> Response:
     """Have this browser keep a lease whose token it was given (in a link's fragment, which no server sees)."""
     response = Response(status_code=204)
-    service.cookie.keep(request, response, await service.store.held_lease(lease_id, bearer_tokens(request)))
+    held = await service.store.held_lease(lease_id, bearer_tokens(request))
+    service.cookie.keep(request, response, (lease_id, held.token))
     return response
 
 
@@ -150,7 +151,7 @@ async def _opened(service: Service, asked: LeaseRequest) -> Opened:
 def _to_lease(opened: Opened) -> Response:
     """To the lease's page, which says so when nothing new was started."""
     said = f"?said={SAID_NOTHING_NEW}" if opened.outcome == "live" else ""
-    return RedirectResponse(f"/leases/{opened.held.lease.id}{said}", SEE_OTHER)
+    return RedirectResponse(f"/leases/{opened.lease_id}{said}", SEE_OTHER)
 
 
 async def _newest(request: Request, service: Service) -> HeldLease | None:

@@ -1,8 +1,8 @@
 """What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Iterator, Mapping, Sequence
-from contextlib import asynccontextmanager, contextmanager, suppress
+from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager, suppress
 from dataclasses import fields
 from typing import TYPE_CHECKING, Self, TypeVar
 from uuid import UUID
@@ -11,8 +11,8 @@ import asyncpg
 
 from allocator import errors, requesting, standing
 from allocator.batches import Batches
-from allocator.connection import Connect, PooledConnection, why_lost
-from allocator.logins import SecretMissing
+from allocator.connection import Connect, PooledConnection
+from allocator.sqlstates import kind_of, translated
 from allocator.tokens import sha256
 from allocator.views import (
     Absent,
@@ -45,65 +45,14 @@ RETRIES = 3
 VERSION = 8
 """The version of the database that this program was made for, the newest in allocator/sql."""
 
-SQLSTATES: dict[str, type[errors.ServiceError]] = {
-    "LL002": errors.IllegalChange,
-    "LL003": errors.IllegalChange,
-    "LL004": errors.NoSuchLease,
-    "LL005": errors.NoSuchPool,
-    "LL006": errors.JoinRefused,
-    "LL007": errors.KeyReused,
-    "LL009": errors.CommandNotAccepted,
-    "LL011": errors.Outdated,
-    "08": errors.DatabaseUnavailable,  # the connection broke
-    "28": errors.DatabaseUnavailable,  # it does not let us in
-    "3D000": errors.DatabaseUnavailable,  # it is not there (any more, yet)
-    "57P": errors.DatabaseUnavailable,  # it stops or starts
-    "25006": errors.DatabaseUnavailable,  # it became a standby
-    "53": errors.Busy,  # it has no connection left, or no room
-    "40": errors.Conflict,
-    "55P03": errors.Busy,
-    "57014": errors.Busy,
-    "42P01": errors.NotMigrated,
-    "42883": errors.NotMigrated,
-    "42703": errors.NotMigrated,
-    "42501": errors.NotMigrated,
-}
-"""SQLSTATE → error; the longest beginning that fits counts, and what fits none is DatabaseFailed."""
-
 REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+OPENED = "SELECT v.*, clock() AS now, o.token_sha256 FROM opened_leases($1, $2) o JOIN lease_views v ON v.id = o.id"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
 ENROL_INSTANCE = "SELECT e.* FROM enrol_instance($1, $2, $4, $5) e, LATERAL keep_hub_token($1, e.role, $3)"
 
 Answer = TypeVar("Answer")
-
-_LOST = (OSError, TimeoutError, asyncpg.InterfaceError, asyncpg.InternalClientError, SecretMissing)
-
-
-@contextmanager
-def translated() -> Iterator[None]:
-    """Whatever the database does inside the block comes out as a ServiceError, without the row that it may quote."""
-    try:
-        yield
-    except asyncpg.PostgresError as error:
-        raise _translation(error) from None
-    except _LOST as error:
-        raise errors.DatabaseUnavailable(why=why_lost(error)) from error
-
-
-def _kind(state: str) -> type[errors.ServiceError]:
-    return next((SQLSTATES[state[:n]] for n in (5, 3, 2) if state[:n] in SQLSTATES), errors.DatabaseFailed)
-
-
-def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
-    state = str(getattr(error, "sqlstate", None) or "")
-    kind = _kind(state)
-    if kind is errors.JoinRefused:  # why is for the machine's admin, and in words of ours
-        said = error.as_dict()
-        words = f"{said['message']}. {said.get('hint', '')}".strip()
-        return kind(words[0].upper() + words[1:], why=f"SQLSTATE {state}")
-    return kind(why=f"SQLSTATE {state} {type(error).__name__}")
 
 
 class Store:
@@ -113,6 +62,8 @@ class Store:
         self._pool = pool
         self._lending = lending
         self._requests = Batches(self._request_together, requesting.MOST)
+        self._looks = Batches(self._opened_leases, requesting.MOST)
+        self._rules: dict[str, PoolRules] = {}
 
     @classmethod
     @asynccontextmanager
@@ -130,7 +81,7 @@ class Store:
         async with pool:
             own = cls(pool, lending)
             try:
-                async with own._requests.served():
+                async with own._requests.served(), own._looks.served():
                     yield own
             finally:
                 pool.terminate()
@@ -139,9 +90,16 @@ class Store:
         """What the pool accepts. Raises NoSuchPool."""
         rows = await self._ask("SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = $1", name)
         if not rows:
+            self._rules.pop(name, None)
             raise errors.NoSuchPool
         row = rows[0]
-        return PoolRules(row["name"], Accepts(row["accepts_desktop"], tuple(row["programs"])), row["lease_seconds"])
+        accepts = Accepts(row["accepts_desktop"], tuple(row["programs"]))
+        self._rules[name] = PoolRules(row["name"], accepts, row["lease_seconds"])
+        return self._rules[name]
+
+    def remembered_rules(self, name: str) -> PoolRules | None:
+        """What the pool accepted when it was last asked about; None when it was not, or was gone."""
+        return self._rules.get(name)
 
     async def request_vm(self, request: requesting.VmRequest) -> Accepted:
         """Open a lease, or find the one that the request repeats or that this person holds.
@@ -175,21 +133,23 @@ class Store:
             rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience)
             tell(requesting.lent(requests, rows))
         return [
-            _kind(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
+            kind_of(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
         ]
 
     async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
         """The lease, if one of the tokens opens it. Raises NoSuchLease: whether it is there is not told to others."""
         by_hash = {sha256(token): token for token in tokens}
-        rows = await self._ask(
-            "SELECT v.*, clock() AS now, t.token_sha256 FROM unnest($2::bytea[]) AS t (token_sha256), "
-            "LATERAL lease_view($1, t.token_sha256) AS v LIMIT 1",
-            lease_id,
-            list(by_hash),
-        )
-        if not rows:
+        row = await self._looks.ask((lease_id, by_hash.keys()))
+        if row is None:
             raise errors.NoSuchLease
-        return HeldLease(LeaseView.of(dict(rows[0])), by_hash[rows[0]["token_sha256"]])
+        return HeldLease(LeaseView.of(dict(row)), by_hash[row["token_sha256"]])
+
+    async def _opened_leases(self, looks: Sequence[tuple[UUID, Collection[bytes]]]) -> list[asyncpg.Record | None]:
+        """The lease of each as a row; None where none of its tokens opens it."""
+        shown = [(lease_id, hashed) for lease_id, hashes in looks for hashed in hashes]
+        rows = await self._ask(OPENED, [lease_id for lease_id, _ in shown], [hashed for _, hashed in shown])
+        found = {(row["id"], row["token_sha256"]): row for row in rows}
+        return [next((found[each, key] for key in keys if (each, key) in found), None) for each, keys in looks]
 
     async def end_lease(self, lease_id: UUID) -> None:
         """End a lease, whatever step it is at; one that is over stays as it is."""

@@ -16,8 +16,8 @@ from allocator.config import Pool, Transport
 from allocator.connection import Connect
 from allocator.errors import DatabaseUnavailable, ServiceError
 from allocator.metrics import Metrics
+from allocator.sqlstates import translated
 from allocator.standing import DUTIES, Duty
-from allocator.store import translated
 from client.network import Connection
 
 log = structlog.get_logger()

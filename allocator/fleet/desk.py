@@ -15,7 +15,7 @@ from allocator.fleet.record import opened, owners
 from allocator.fleet.refusals import NoFleet
 from allocator.logins import dsn
 from allocator.operations import OperationRefused
-from allocator.store import translated
+from allocator.sqlstates import translated
 
 log = structlog.get_logger()
 

@@ -44,7 +44,7 @@ async def lend(service: RunningService, email: str = "ada@example.org") -> UUID:
     """Ask for a machine as the page does."""
     own = service.service
     opened = await open_lease(own.store, own.metrics, LeaseRequest(email, "sleep 60", "default", ()))
-    return opened.held.lease.id
+    return opened.lease_id
 
 
 async def looked(talker: Talker, status: str) -> None:

@@ -16,7 +16,7 @@ from allocator.config import load_settings
 from allocator.connection import connector
 from allocator.errors import DatabaseUnavailable
 from allocator.local.postgres import running_server
-from allocator.store import translated
+from allocator.sqlstates import translated
 from client.direct import DirectTransport
 from client.protocol import Memory
 from client.settings import DatabaseLogin

@@ -24,7 +24,15 @@ SELECT l.id, l.email, l.status, l.pool, q.position::integer,
 FROM leases l LEFT JOIN queue q ON q.id = l.id AND l.status = 'queued'
 LEFT JOIN ends e ON e.pool = q.pool AND e.position = q.position;
 
--- The lease for whoever brings its token; no row for everybody else.
+-- Which of the leases the token beside it opens; who brings another one is not told whether it is there.
+CREATE OR REPLACE FUNCTION opened_leases(p_leases uuid[], p_tokens_sha256 bytea[]) RETURNS TABLE (id uuid, token_sha256 bytea)
+LANGUAGE sql STABLE SECURITY DEFINER ROWS 10 SET search_path = pg_catalog, public, pg_temp
+BEGIN ATOMIC
+    SELECT l.id, l.token_sha256 FROM unnest(p_leases, p_tokens_sha256) AS shown (id, token_sha256)
+    JOIN public.leases l ON l.id = shown.id AND l.token_sha256 = shown.token_sha256;
+END;
+
+-- One lease for whoever brings its token, as allocators of version 7 ask for it.
 CREATE OR REPLACE FUNCTION lease_view(p_lease uuid, p_token_sha256 bytea) RETURNS SETOF lease_views
 LANGUAGE sql STABLE SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
