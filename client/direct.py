@@ -161,14 +161,17 @@ class DirectTransport:
             self._drop()
 
     async def _ask_wish(self) -> None:
-        """Ask now and then how this machine is to speak; if over the hub, see to it that it is known there."""
+        """Ask now and then how this machine is to speak, and see to it that it is known at the hub.
+
+        Also if it is not to go there yet: it may be off when its fleet is moved, and this port closed afterwards.
+        """
         if self._connection is None or (self._asked_at is not None and _now() - self._asked_at < self._wish_seconds):
             return
         self._asked_at = _now()
         # A database that is older than this client has no such function.
         with self._translating(), suppress(asyncpg.UndefinedFunctionError):
             self.wish = await self._connection.fetchval("SELECT client_api.transport()")
-            if self.wish in ("hub", "auto") and self._passwords:
+            if self._passwords:
                 digest = hub_sha256(self._passwords.credential.database.password)
                 await self._connection.execute("SELECT client_api.keep_hub_token($1)", digest)
 

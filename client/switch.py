@@ -22,6 +22,12 @@ TRY_SECONDS = 60.0
 AWAY_SECONDS = 30.0
 """How long a way must have been silent before another is taken for it: a restarted allocator is back sooner."""
 
+MOVED_SECONDS = 120.0
+"""How long PostgreSQL must have been silent before a machine that is to speak to it asks over the hub.
+
+The port may be closed by now, if the machine was off while its fleet was moved. A fail-over takes less.
+"""
+
 ORDER: Mapping[str, tuple[str, ...]] = {"direct": ("direct",), "hub": ("hub",), "auto": ("hub", "direct")}
 """The ways of each transport, the preferred one first."""
 
@@ -50,6 +56,7 @@ class Switch:
         *,
         try_seconds: float = TRY_SECONDS,
         away_seconds: float = AWAY_SECONDS,
+        moved_seconds: float = MOVED_SECONDS,
     ) -> None:
         self.wake = wake
         self._ways = ways
@@ -58,6 +65,7 @@ class Switch:
         self._at, self._way = self._first(wish)
         self._try_seconds = try_seconds
         self._away_seconds = away_seconds
+        self._moved_seconds = moved_seconds
         self._try_at = 0.0
         self._heard_at = 0.0
 
@@ -104,7 +112,7 @@ class Switch:
 
     async def _cross(self, memory: Memory) -> Orders | None:
         """Say hello over the way that is wished for, if that is another one. None: nothing has changed."""
-        wished = ORDER[self._wish][0]
+        wished = self._wished()
         if wished == self._at or _now() < self._try_at:
             return None
         self._try_at = _now() + self._try_seconds * random.uniform(0.8, 1.2)
@@ -116,6 +124,11 @@ class Switch:
             return None
         await self._take(wished, new)
         return orders
+
+    def _wished(self) -> str:
+        wished = ORDER[self._wish][0]
+        moved = wished == self._at == "direct" and _now() - self._heard_at > self._moved_seconds
+        return "hub" if moved else wished
 
     async def _stay(self, memory: Memory) -> Orders:
         try:

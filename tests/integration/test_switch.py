@@ -1,6 +1,9 @@
 """A fleet that serves is moved from one transport to the other, and nobody loses a lease."""
 
 import asyncio
+import os
+import subprocess
+import sys
 from collections.abc import AsyncIterator, Callable
 from contextlib import asynccontextmanager
 from pathlib import Path
@@ -18,7 +21,9 @@ from tests.support.front import Front, front_of
 from tests.support.hub import hub_machine
 from tests.support.machine import Machine, Pool, reached
 from tests.support.service import RunningService
+from tests.support.wire import wire_to
 
+WITHOUT_WEBSOCKETS = "import sys; sys.modules['websockets'] = None; from client.cli import main; main()"
 SESSIONS = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE usename = $1) = $2"
 
 
@@ -45,7 +50,8 @@ async def serving(machine: Machine, url: str, wish: TransportName = "direct") ->
         "direct": lambda: DirectTransport(machine.address, passwords, wake, wish_seconds=0.0),
         "hub": lambda: HubTransport(url, passwords, wake),
     }
-    switch = Switch(wish, ways, wake, passwords.keep_transport, try_seconds=0.2, away_seconds=0.2)
+    few = {"try_seconds": 0.2, "away_seconds": 0.2, "moved_seconds": 0.2}
+    switch = Switch(wish, ways, wake, passwords.keep_transport, **few)
     async with machine.serving_over(switch):
         yield
 
@@ -106,3 +112,59 @@ async def test_with_auto_a_machine_takes_the_hub_and_postgresql_while_that_is_aw
         front.leads_to = port
         await reached(lambda: service.service.hub.machines == 1)
         await pool.until(SESSIONS, machine.vm.role, 0)
+
+
+async def test_a_machine_that_was_off_while_its_fleet_was_moved_finds_the_hub_when_its_port_is_closed(
+    database: Database, service: RunningService, pool: Pool, tmp_path: Path
+) -> None:
+    vm = await database.vm()
+    before = Machine.of(vm, tmp_path / "before")
+    async with serving(before, service.url):
+        await pool.until("SELECT hub_sha256 IS NOT NULL FROM vm_roles")
+    await wish(pool, "hub")
+
+    async with wire_to(database.server) as closed:
+        machine = Machine.of(vm, tmp_path / "vm", closed.port)
+    async with serving(machine, service.url):
+        await reached(lambda: service.service.hub.machines == 1)
+        await reached(lambda: load_credential(machine.state.credential).transport == "hub")
+
+
+async def test_a_machine_that_the_hub_does_not_know_waits_for_postgresql(
+    database: Database, service: RunningService, pool: Pool, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    vm = await database.vm()
+    async with wire_to(database.server) as closed:
+        machine = Machine.of(vm, tmp_path / "vm", closed.port)
+    async with serving(machine, service.url):
+        await reached(lambda: "transport stays" in caplog.messages)
+    assert machine.state.credential.exists()
+
+
+def client_without_websockets(machine: Machine, transport: str) -> subprocess.Popen[str]:
+    """The machine's client as a process, where what the hub needs is not installed; it is to speak so."""
+    machine.passwords().keep_transport(transport)
+    command = [sys.executable, "-c", WITHOUT_WEBSOCKETS, "run", f"--state-dir={machine.state.root}"]
+    environment = os.environ | {"LABLINK_ALLOCATOR_URL": "https://lablink.example.org"}
+    return subprocess.Popen(command, stderr=subprocess.PIPE, text=True, env=environment)
+
+
+async def test_a_machine_that_cannot_take_the_hub_says_what_to_install(database: Database, tmp_path: Path) -> None:
+    client = client_without_websockets(Machine.of(await database.vm(), tmp_path / "vm"), "hub")
+    said = await asyncio.to_thread(client.communicate)
+    assert (client.returncode, "-m pip install 'lablink[hub]'" in said[1]) == (1, True)
+
+
+async def test_with_auto_a_machine_that_cannot_take_the_hub_serves_without_it(
+    database: Database, pool: Pool, tmp_path: Path
+) -> None:
+    machine = Machine.of(await database.vm(), tmp_path / "vm")
+    await wish(pool, "auto")
+    client = client_without_websockets(machine, "auto")
+    try:
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+    finally:
+        client.terminate()
+        said = await asyncio.to_thread(client.communicate)
+    assert "transport stays" in said[1]
+    assert "-m pip install 'lablink[hub]'" in said[1]

@@ -1,0 +1,33 @@
+"""A fleet of real clients is moved from one transport to the other: while a command runs, and between two starts."""
+
+import asyncpg
+
+from tests.e2e.test_up import ask, becomes, end
+from tests.support.up import RunningUp, open_directory, running_up, until
+
+
+def transports(up: RunningUp) -> set[str | None]:
+    """How its machines speak."""
+    return {vm["transport"] for vm in up.json("vms", "list")}
+
+
+async def test_a_fleet_is_moved_and_nobody_loses_a_lease() -> None:
+    with open_directory() as directory:
+        with running_up(directory, "--vms=1", "--transport=hub") as up:
+            assert transports(up) == {"hub"}
+            address, key = ask(up, "sleep 300")
+            becomes(address, key, status="active")
+            owner = await asyncpg.connect(up.dsn())
+            await owner.execute("UPDATE pools SET transport = 'direct'")
+            await owner.close()
+            until(lambda: transports(up) == {"direct"}, "the machine to speak to PostgreSQL")
+            becomes(address, key, status="active", exit_code=None)
+            end(address, key)
+            until(lambda: {vm["status"] for vm in up.json("vms", "list")} == {"available"}, "the machine to be free")
+            address, key = ask(up, "echo done")
+            lease = becomes(address, key, status="active", exit_code=0)["id"]
+
+        for transport, speaks in (("hub", "hub"), ("direct", "direct"), ("auto", "hub")):
+            with running_up(directory, "--vms=1", f"--transport={transport}") as up:  # each time at another port
+                until(lambda: transports(up) == {speaks}, f"the machine to speak {speaks}")  # noqa: B023
+                assert up.json("leases", "show", lease)["status"] == "active"
