@@ -16,6 +16,20 @@ class Options:
 
     vms: int = 1_000
     """Machines of the largest fleet that is connected."""
+    fleets: tuple[int, ...] = (10, 100, 1_000, 10_000)
+    """Machines of the fleets over the hub, as far as they are smaller than the largest."""
+    directs: tuple[int, ...] = (10, 100, 500)
+    """Machines of the fleets with a connection to PostgreSQL each."""
+    shared: tuple[int, ...] = (100, 1_000)
+    """Machines of the fleets that all listen to one channel."""
+    fleet_rounds: int = 6
+    """How often at most requests come to one of these, each time as many as there are machines."""
+    fleet_seconds: float = 4.0
+    """How long they come at most, each time."""
+    crowd: int = 4_000
+    """How many come in a crowd, of which only some wait at a time."""
+    idle: float = 10.0
+    """Seconds in which nothing happens, where that is what is measured."""
     clients: int = 100
     """Machines that run commands."""
     rate: float = 20.0
@@ -46,6 +60,13 @@ class Options:
         """The same within a minute, which says less surely."""
         return replace(
             self,
+            fleets=(100, 1_000),
+            directs=(100,),
+            shared=(100,),
+            fleet_rounds=2,
+            fleet_seconds=1.0,
+            crowd=800,
+            idle=2.0,
             clients=min(self.clients, 40),
             seconds=min(self.seconds, 4.0),
             slices=2,

@@ -32,15 +32,16 @@ class Worker:
 
     async def ready(self) -> Any:
         """Wait until it is ready; returns the word it said."""
-        return await self._word(READY_SECONDS)
+        return await self.word(READY_SECONDS)
 
     async def finish(self) -> Any:
         """End the child's input; returns what it saw."""
         assert self.process.stdin
         self.process.stdin.close()
-        return await self._word(STOP_SECONDS)
+        return await self.word(STOP_SECONDS)
 
-    async def _word(self, seconds: float) -> Any:
+    async def word(self, seconds: float) -> Any:
+        """The next word it says."""
         assert self.process.stdout
         async with asyncio.timeout(seconds):
             line = await self.process.stdout.readline()
