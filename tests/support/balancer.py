@@ -39,6 +39,12 @@ class Balancer(Front):
                     self._is_up(allocator)
             await asyncio.sleep(CHECK_SECONDS)
 
+    async def take_out(self, allocator: Allocator) -> None:
+        """Lead nobody there any more, and return when nobody is, as an admin does who then stops it."""
+        self.allocators.remove(allocator)
+        self.up = [each for each in self.up if each is not allocator]
+        await reached(lambda: all(each.get_extra_info("peername")[1] != allocator.port for each in self._open))
+
     def _is_up(self, allocator: Allocator) -> None:
         self.up = [*(each for each in self.up if each is not allocator), allocator]
 

@@ -112,12 +112,12 @@ class Machine:
                 task.cancel()
                 await asyncio.wait([task])
 
-    async def start(self, die_at: str = "", under: Sequence[str] = ()) -> "ClientProcess":
+    async def start(self, die_at: str = "", under: Sequence[str] = (), code: Path | None = None) -> "ClientProcess":
         """Its client, as a process that kills itself with -9 when it is at the step `die_at`.
 
-        `under` are the words of a command that runs it, such as strace.
+        `under` are the words of a command that runs it, such as strace; `code` is another checkout to take it from.
         """
-        self.processes.append(await started_client(self.state.root, die_at, under))
+        self.processes.append(await started_client(self.state.root, die_at, under, code))
         return self.processes[-1]
 
     async def stop(self) -> None:
@@ -151,7 +151,9 @@ class ClientProcess:
         await self.ended()
 
 
-async def started_client(state_dir: Path, die_at: str = "", under: Sequence[str] = ()) -> ClientProcess:
+async def started_client(
+    state_dir: Path, die_at: str = "", under: Sequence[str] = (), code: Path | None = None
+) -> ClientProcess:
     """A `lablink-client run` on this state directory."""
     command = [
         *under,
@@ -164,7 +166,7 @@ async def started_client(state_dir: Path, die_at: str = "", under: Sequence[str]
         str(state_dir),
     ]
     process = await asyncio.create_subprocess_exec(
-        *command, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL, start_new_session=True
+        *command, stderr=asyncio.subprocess.PIPE, stdin=asyncio.subprocess.DEVNULL, start_new_session=True, cwd=code
     )
     return ClientProcess(process, asyncio.create_task(process.communicate()))
 

@@ -1,0 +1,164 @@
+"""From one version to the next while people come: the database first, then the allocators one by one."""
+
+import json
+import subprocess
+from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
+from dataclasses import dataclass, field
+from pathlib import Path
+
+import httpx
+import pytest
+import pytest_asyncio
+
+from allocator import bootstrap
+from tests.integration.test_migrate_under_load import migrated
+from tests.support.admin import place
+from tests.support.allocator import ROOT, Allocator, lablink
+from tests.support.balancer import Balancer, balancing
+from tests.support.crowd import Crowd, coming
+from tests.support.database import PASSWORDS, WORKER, Database, cloned_database
+from tests.support.hub import hub_machine, hub_transport
+from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+from tests.support.server import TestServer
+from tests.support.service import NO_TLS, ready, running_service, settings_for
+
+BEFORE = "2ffd14aa58d126d3b659ab5cc16a4d81c7c6d53f"
+"""The newest commit of the version before, which made databases of version 7."""
+
+
+@pytest.fixture(scope="module")
+def before(tmp_path_factory: pytest.TempPathFactory) -> Path:
+    """A directory with the code of the version before."""
+    archive = subprocess.run(["git", "archive", BEFORE], cwd=ROOT, capture_output=True, check=False)
+    if archive.returncode:
+        pytest.fail(f"The version before, commit {BEFORE}, is not in this clone: git fetch --unshallow")
+    directory = tmp_path_factory.mktemp("before")
+    subprocess.run(["tar", "-x", "-C", directory], input=archive.stdout, check=True)
+    return directory
+
+
+@pytest_asyncio.fixture
+async def database(server: TestServer, template: str, before: Path) -> AsyncIterator[Database]:
+    """A database that the version before has made, on a server that has LabLink's roles."""
+    async with cloned_database(server, "template0", f"lablink_before_{WORKER}") as own:
+        await bootstrap.prepare(server.superuser_dsn, PASSWORDS, own.name)
+        migrating = await lablink(before, "db", "migrate", *place(own.dsn()))
+        assert await migrating.wait() == 0
+        assert await (await own.connect()).fetchval("SELECT version_num FROM alembic_version") == "7"
+        yield own
+
+
+@dataclass(slots=True)
+class Site:
+    """What there is of either version, until the test ends."""
+
+    database: Database
+    directory: Path
+    balancer: Balancer
+    opened: AsyncExitStack
+    machines: list[Machine] = field(default_factory=list)
+
+    async def starts(self, *allocators: Allocator) -> None:
+        """These serve from now on, behind the balancer."""
+        for each in allocators:
+            await self.opened.enter_async_context(each.serving(self.database))
+            self.balancer.allocators.append(each)
+
+    async def replaced(self, old: Allocator, new: Allocator) -> None:
+        """A new one comes, and the old one goes: first out of the balancer, then for good."""
+        await self.starts(new)
+        await self.balancer.take_out(old)
+        await old.stop()
+
+    async def old_machine(self, hostname: str, code: Path) -> None:
+        """A machine that enrolled with the version before, and has a client of that version."""
+        machine = Machine.of(await self.database.vm(hostname), self.directory / hostname)
+        kept = json.loads(machine.state.credential.read_text())
+        del kept["allocator_url"]
+        machine.state.credential.write_text(json.dumps(kept))
+        await self._serves(machine, code)
+
+    async def new_machine(self, hostname: str) -> None:
+        """A machine that has a client of this version, which speaks to PostgreSQL."""
+        await self._serves(Machine.of(await self.database.vm(hostname), self.directory / hostname))
+
+    async def hub_machine(self, hostname: str) -> None:
+        """One whose client speaks over the hub, whichever allocator the balancer leads it to."""
+        machine = await hub_machine(self.database, self.directory / hostname, hostname)
+        self.machines.append(machine)
+        await self.opened.enter_async_context(machine.serving_over(hub_transport(machine, self.balancer.url)))
+
+    async def _serves(self, machine: Machine, code: Path | None = None) -> None:
+        self.machines.append(machine)
+        self.opened.push_async_callback(machine.stop)
+        await machine.start(code=code)
+
+
+@pytest_asyncio.fixture
+async def site(database: Database, tmp_path: Path, before: Path) -> AsyncIterator[Site]:
+    """Two allocators of the version before and two machines of theirs, at work."""
+    async with AsyncExitStack() as opened, balancing() as balancer:
+        own = Site(database, tmp_path, balancer, opened)
+        await own.starts(Allocator.somewhere(before), Allocator.somewhere(before))
+        for hostname in ("old-1", "old-2"):
+            await own.old_machine(hostname, before)
+        yield own
+        await opened.aclose()
+
+
+async def everybody_served(pool: Pool, site: Site) -> None:
+    """Return once each machine has run somebody's command."""
+    await pool.until("SELECT count(DISTINCT vm_id) = $1 FROM leases WHERE active_at IS NOT NULL", len(site.machines))
+
+
+async def read_all(crowd: Crowd) -> None:
+    """Each allocator is asked for what it can show."""
+    person = crowd.accepted[-1]
+    for path in ("/", "/api/v1/vms", "/api/unassigned_vms_count", f"/api/v1/leases/{person.lease}") * 2:
+        answer = await crowd.client.get(path, headers=person.holder)
+        assert answer.status_code == 200, path
+
+
+@pytest.mark.timeout(300)
+async def test_people_and_machines_of_both_versions_are_served_from_the_first_step_to_the_last(site: Site) -> None:
+    first, second = site.balancer.allocators
+    pool = await Pool.of(site.database)
+    each_alone = httpx.Limits(max_keepalive_connections=0)
+    async with httpx.AsyncClient(
+        base_url=site.balancer.url, timeout=LIMIT_SECONDS, verify=NO_TLS, limits=each_alone
+    ) as client:
+        crowd = Crowd(client, lambda number: f"sh -c 'echo {number} >> {site.directory}/starts'")
+        async with coming(crowd):
+            await everybody_served(pool, site)
+            migration = await migrated(site.database)
+            await crowd.accepts(30)
+            await read_all(crowd)
+            await site.new_machine("new-1")
+            await site.replaced(first, Allocator.somewhere())
+            await site.hub_machine("new-2")
+            await everybody_served(pool, site)
+            await read_all(crowd)
+            await site.replaced(second, Allocator.somewhere())
+            await crowd.accepts(30)
+        await crowd.leave()
+
+    assert migration.done.returncode == 0, migration.done.stderr
+    assert [each for each in crowd.refused if not migration.explains(each)] == []
+    assert (crowd.unanswered, await crowd.lost(pool.owner)) == (0, [])
+    await pool.until("SELECT count(*) = $1 FROM vms WHERE status = 'available'", len(site.machines))
+    assert await pool.owner.fetch("SELECT * FROM broken_invariants()") == []
+    started = (site.directory / "starts").read_text().split()
+    assert len(started) == len(set(started))
+
+
+async def test_an_allocator_that_comes_before_its_database_was_migrated_says_so_and_serves_when_it_is(
+    database: Database, tmp_path: Path
+) -> None:
+    async with running_service(settings_for(database, tmp_path)) as service, service.client() as client:
+        early = await client.get("/readyz")
+        assert (await migrated(database)).done.returncode == 0
+        await ready(service.service)
+
+        assert (early.status_code, (await client.get("/readyz")).status_code) == (503, 200)
+    assert "lablink db migrate" in early.json()["detail"]
