@@ -80,9 +80,11 @@ class Allocator:
         return 0
 
     async def figure(self, name: str) -> float:
-        """One of its metrics that has no labels."""
+        """One of its metrics, named with its labels if it has some."""
         async with httpx.AsyncClient(timeout=LIMIT_SECONDS, verify=NO_TLS) as client:
-            found = re.search(rf"^{name} (\S+)$", (await client.get(f"{self.url}/metrics")).text, re.MULTILINE)
+            found = re.search(
+                rf"^{re.escape(name)} (\S+)$", (await client.get(f"{self.url}/metrics")).text, re.MULTILINE
+            )
         assert found, f"there is no {name}"
         return float(found[1])
 
