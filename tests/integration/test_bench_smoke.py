@@ -5,7 +5,7 @@ import subprocess
 import sys
 from pathlib import Path
 
-SMALL = ("--quick", "--clients=4", "--rate=10", "--seconds=1", "--size=20", "--size=200", "--vms=10")
+SMALL = ("--quick", "--clients=4", "--rate=10", "--seconds=1", "--size=20", "--size=200")
 
 
 def test_a_short_run_delivers_every_command_once_and_keeps_its_figures(tmp_path: Path) -> None:
@@ -16,13 +16,9 @@ def test_a_short_run_delivers_every_command_once_and_keeps_its_figures(tmp_path:
 
     assert ran.returncode == 0, ran.stderr
     sections = json.loads(written.read_text())["sections"]
-    steady, burst, flooded = sections[1:4]
-    for section in (steady, burst):
-        counted = {value["what"]: value["ours"] for value in section["values"]}
-        assert counted["requests"] > 0
-        assert counted["commands lost"] == counted["commands run twice"] == counted["machines given to two people"] == 0
-    assert all(row["ours"] for row in flooded["rows"])
-    assert all(row["ours"] and row["beside"] for row in sections[0]["rows"])
-    heard = {value["what"]: value["ours"] for section in sections for value in section["values"]}
-    assert heard["requests of which no machine heard"] == 0
+    values = [value for section in sections for value in section["values"]]
+    assert all(row["ours"] for section in sections for row in section["rows"])
+    assert all(value["ours"] is not None for value in values)
+    assert all(value["ours"] > 0 for value in values if value["what"] == "requests")
+    assert all(value["ours"] == 0 for value in values if value["aim"] == 0)
     assert "</svg>" in picture.read_text()
