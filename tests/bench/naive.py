@@ -66,16 +66,25 @@ class Naive:
 
 
 @asynccontextmanager
+async def service(own: Ground, database: str, hosts: int) -> AsyncIterator[int]:
+    """The naive service alone, on a database of that name with so many free machines; the port it listens on."""
+    await own.naive(database, hosts)
+    task = {"dsn": own.dsn("lablink", database)}
+    async with worker("tests.bench.naive_service", task, own.directory / "naive.log") as running:
+        yield await running.ready()
+
+
+@asynccontextmanager
 async def naive(own: Ground, clients: int) -> AsyncIterator[Naive]:
     """A naive system with that many machines, all of them available."""
-    await own.naive(DATABASE, clients)
-    dsn, log, directory = own.dsn("lablink", DATABASE), own.directory / "naive.log", own.directory / "naive"
+    log, directory = own.directory / "naive.log", own.directory / "naive"
     directory.mkdir()
     groups = dealt([f"vm-{n + 1}" for n in range(clients)], MACHINES_A_PROCESS)
+    dsn = own.dsn("lablink", DATABASE)
     tasks = [{"dsn": dsn, "directory": str(directory), "hostnames": group} for group in groups]
     async with (
+        service(own, DATABASE, clients) as port,
         workers("tests.bench.naive_fleet", tasks, log) as machines,
-        worker("tests.bench.naive_service", {"dsn": dsn}, log) as service,
-        httpx.AsyncClient(base_url=f"http://127.0.0.1:{await service.ready()}", timeout=30) as http,
+        httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
     ):
         yield Naive(own, http, machines)

@@ -39,6 +39,11 @@ class Options:
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     """VMs in the databases in which claims are timed."""
     rounds: int = 300
+    people: int = 320
+    people_seconds: float = 60.0
+    """In how many seconds so many people come."""
+    stream_seconds: float = 10.0
+    """How long they come at 100 a second."""
     crowds: int = 5
     """How often a crowd comes to claim."""
     crowd_seconds: float = 1.0
@@ -73,9 +78,12 @@ class Options:
             floods=1,
             sizes=tuple(size for size in self.sizes if size <= 10_000),
             rounds=60,
-            crowds=2,
+            people=16,
+            people_seconds=3.0,
+            stream_seconds=2.0,
+            crowds=1,
             crowd_seconds=0.4,
-            kept=min(self.kept, 5_000),
+            kept=min(self.kept, 2_000),
             machines=min(self.machines, 3),
             bound_seconds=QUICK_BOUND_SECONDS,
         )

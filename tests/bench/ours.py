@@ -13,16 +13,13 @@ import asyncpg
 import httpx
 
 from allocator.bootstrap import DATABASE
-from allocator.conf_files import KEPT
-from allocator.local.installation import Installation, listening
-from allocator.local.readiness import page_ready
-from allocator.local.supervisor import Child
 from tests.bench.fleet import Steps
 from tests.bench.ground import Ground
 from tests.bench.load import HOLD_SECONDS, Asked, now
-from tests.bench.options import PROGRAM, command_of, started
+from tests.bench.options import command_of, started
+from tests.bench.serving import serving
 from tests.bench.trips import Trip
-from tests.bench.workers import STOP_SECONDS, Worker, WorkerFailed, dealt, workers
+from tests.bench.workers import Worker, dealt, workers
 
 START_LIMIT_SECONDS = 10.0
 MACHINES_A_PROCESS = 50
@@ -100,14 +97,8 @@ def _trip(asked: Asked, lease: "asyncpg.Record | None", diaries: dict[str, dict[
 @asynccontextmanager
 async def ours(own: Ground, clients: int) -> AsyncIterator[Ours]:
     """A LabLink with that many machines, all of them available."""
-    await own.clone(DATABASE)
     async with AsyncExitStack() as opened:
-        listener = opened.enter_context(listening(0))
-        installation = Installation(own.directory, listener.getsockname()[1], own.server)
-        installation.write_settings()
-        with open(own.directory / KEPT, "a") as settings:
-            settings.write(f"pool.programs=[{PROGRAM}]\n")
-        await opened.enter_async_context(_serving(installation.allocator(listener), installation.port))
+        installation = await opened.enter_async_context(serving(own))
         tasks = _tasks(own, installation.url, await _invite(own, clients))
         machines = await opened.enter_async_context(workers("tests.bench.fleet", tasks, own.directory / "fleet.log"))
         http = await opened.enter_async_context(httpx.AsyncClient(base_url=installation.url, timeout=30))
@@ -116,22 +107,6 @@ async def ours(own: Ground, clients: int) -> AsyncIterator[Ours]:
         opened.push_async_callback(owner.close)
         await owner.add_listener("lease_updates", system.notified)
         yield system
-
-
-@asynccontextmanager
-async def _serving(service: Child, port: int) -> AsyncIterator[None]:
-    """The service, ready, for the time of the block. Raises WorkerFailed when it ends instead."""
-    process = await service.start()
-    try:
-        ended, ready = asyncio.ensure_future(process.wait()), asyncio.ensure_future(page_ready(port))
-        await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            ready.cancel()
-            raise WorkerFailed(f"lablink serve ended early: {service.log.read_text(errors='replace')[-2000:]}")
-        await ready
-        yield
-    finally:
-        await service.stop(asyncio.Event(), STOP_SECONDS)
 
 
 def _tasks(own: Ground, url: str, tokens: dict[str, str]) -> list[dict[str, object]]:

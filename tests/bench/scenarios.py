@@ -2,7 +2,7 @@
 
 from collections.abc import Awaitable, Callable
 
-from tests.bench import ceilings, claim, crowd, delivery, effort, machines, swarm_delivery, upkeep
+from tests.bench import bulk, burst, ceilings, claim, crowd, delivery, effort, machines, polling, swarm_delivery, upkeep
 from tests.bench.figures import Section
 from tests.bench.ground import Ground
 from tests.bench.options import Options
@@ -14,8 +14,9 @@ Measure = Callable[[Ground, Options, Progress], Awaitable[list[Section]]]
 
 SCENARIOS: dict[str, tuple[Measure, ...]] = {
     "claim": (ceilings.measure, crowd.measure, effort.measure, claim.measure),
-    "delivery": (delivery.measure, swarm_delivery.measure),
-    "bulk": (upkeep.measure,),
+    "delivery": (delivery.measure, swarm_delivery.measure, polling.measure),
+    "burst": (burst.measure,),
+    "bulk": (bulk.measure, upkeep.measure),
 }
 """In the order in which they are measured."""
 
