@@ -44,6 +44,7 @@ def main(
     data: Annotated[
         File, typer.Option("--data", metavar="DIR", exists=True, help="Where PostgreSQL's data lies; else in memory.")
     ] = None,
+    within: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="Give up after so long.")] = None,
     terraform: Annotated[bool, typer.Option("--terraform", help="Time machines in the cloud instead.")] = False,
     fleet: Annotated[int, typer.Option("--machines", min=1, max=1000, help="How many of those.")] = 100,
 ) -> None:
@@ -60,11 +61,15 @@ def main(
         options = options.quick()
     if terraform:
         options = replace(options, bound_seconds=MACHINES_BOUND_SECONDS)
+    if within:
+        options = replace(options, bound_seconds=within)
     about, sections = facts(options), list[Section]()
     try:
         asyncio.run(_bounded(options, TERRAFORM if terraform else _chosen(names), about, sections))
     except TimeoutError:
-        failure = f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick."
+        failure = (
+            f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick, or --within."
+        )
     except (WorkerFailed, UpFailed, MachinesFailed) as failed:
         failure = str(failed)
     except (KeyboardInterrupt, asyncio.CancelledError):
