@@ -6,6 +6,7 @@ from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
+from uuid import uuid4
 
 import httpx
 import pytest
@@ -16,7 +17,7 @@ from tests.integration.test_migrate_under_load import migrated
 from tests.support.admin import place
 from tests.support.allocator import ROOT, Allocator, lablink
 from tests.support.balancer import Balancer, balancing
-from tests.support.crowd import Crowd, coming
+from tests.support.crowd import Crowd, Person, coming
 from tests.support.database import PASSWORDS, WORKER, Database, cloned_database
 from tests.support.hub import hub_machine, hub_transport
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
@@ -107,9 +108,15 @@ async def site(database: Database, tmp_path: Path, before: Path) -> AsyncIterato
         await opened.aclose()
 
 
-async def everybody_served(pool: Pool, site: Site) -> None:
-    """Return once each machine has run somebody's command."""
-    await pool.until("SELECT count(DISTINCT vm_id) = $1 FROM leases WHERE active_at IS NOT NULL", len(site.machines))
+async def everybody_serves(pool: Pool, site: Site, crowd: Crowd) -> None:
+    """As many people as there are machines, who stay until all of them have one, are served between the others."""
+    stay = [Person({"email": f"{uuid4()}@example.org", "crd_command": "sh -c :"}) for _ in site.machines]
+    for person in stay:
+        await crowd.ask(person)
+    leases = [person.lease for person in stay]
+    await pool.until("SELECT count(*) = $1 FROM leases WHERE id = ANY ($2) AND status = 'active'", len(stay), leases)
+    for person in stay:
+        await crowd.give_back(person)
 
 
 async def read_all(crowd: Crowd) -> None:
@@ -130,14 +137,14 @@ async def test_people_and_machines_of_both_versions_are_served_from_the_first_st
     ) as client:
         crowd = Crowd(client, lambda number: f"sh -c 'echo {number} >> {site.directory}/starts'")
         async with coming(crowd):
-            await everybody_served(pool, site)
+            await everybody_serves(pool, site, crowd)
             migration = await migrated(site.database)
             await crowd.accepts(30)
             await read_all(crowd)
             await site.new_machine("new-1")
             await site.replaced(first, Allocator.somewhere())
             await site.hub_machine("new-2")
-            await everybody_served(pool, site)
+            await everybody_serves(pool, site, crowd)
             await read_all(crowd)
             await site.replaced(second, Allocator.somewhere())
             await crowd.accepts(30)
