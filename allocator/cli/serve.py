@@ -2,6 +2,7 @@
 
 import asyncio
 import gc
+import resource
 import socket
 import ssl
 from pathlib import Path
@@ -42,6 +43,7 @@ def serve(
     from allocator.server import new_server
 
     loaded = settings_of(data_dir, [*(overrides or []), *(settings or [])])
+    allow_many_connections()
     with listener_of(loaded.server, fd) as listener:
         server = new_server(loaded)
         gc.freeze()  # what stays for good is not looked at again; what comes and goes is, often and briefly
@@ -63,6 +65,12 @@ def settings_of(data_dir: Path | None, given: list[str]) -> "Loaded":
     if loaded.backup.every_hours or loaded.fleet.settings:
         asyncio.run(resolve(loaded.database.owner.password))
     return loaded
+
+
+def allow_many_connections() -> None:
+    """Have as many files open as this process may: each machine of the hub is one, and systemd begins with 1,024."""
+    _, most = resource.getrlimit(resource.RLIMIT_NOFILE)
+    resource.setrlimit(resource.RLIMIT_NOFILE, (most, most))
 
 
 def require_certificate(server: "Server") -> None:

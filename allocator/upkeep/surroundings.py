@@ -10,8 +10,8 @@ from allocator.upkeep import tune
 from client.network import Connection, is_loopback
 
 OLDEST = 15
-ONE_ALLOCATOR = 12
-"""Connections of an allocator, unless it is told otherwise: its pool, its feed and its sweeps."""
+ONE_ALLOCATOR = 17
+"""Connections of an allocator, unless it is told otherwise: its pool, its hub's, its feed and its sweeps."""
 
 FOR_ADMINS = 8
 """Connections that must be left when every machine and the service have theirs: PostgreSQL's own three, and people."""

@@ -1,10 +1,11 @@
 """Everything that compose.yaml starts, in a place of its own, and people who ask it for a machine."""
 
+import json
 import os
 import shutil
 import signal
 import ssl
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
@@ -31,6 +32,7 @@ class Stack:
     directory: Path
     project: str
     port: int
+    transport: str = "direct"
 
     def compose(self, *arguments: str) -> str:
         """What a compose command prints."""
@@ -55,6 +57,12 @@ class Stack:
             return set(self.psql(AVAILABLE).split()) == set(MACHINES)
         return False
 
+    def transports(self) -> set[str | None]:
+        """How the machines speak."""
+        with suppress(Failed):  # the allocator may be on its way
+            return {vm["transport"] for vm in json.loads(self.lablink("vms", "list", "--json"))}
+        return set()
+
     def crash(self, service: str) -> None:
         """Have a service's first process killed from outside, and wait until the engine has started it again."""
         container = self.container(service)
@@ -69,25 +77,32 @@ class Stack:
 
     def serve(self, email: str) -> dict[str, Any]:
         """Somebody asks for a machine, has their command run and gives it back; returns their lease before that."""
+        with self.lending(email) as lease:
+            return lease()
+
+    @contextmanager
+    def lending(self, email: str) -> Iterator[Callable[[], dict[str, Any]]]:
+        """Somebody has a machine until the block ends, and their command has run: what is yielded tells their lease."""
         with self.browser() as browser:
             wanted = {"email": email, "crd_command": f"echo hello {email}"}
             given = until(lambda: _accepted(browser, wanted), "an accepted request")
-            holder = {"Authorization": f"Bearer {given['token']}"}
+        address, holder = f"{LEASES}/{given['id']}", {"Authorization": f"Bearer {given['token']}"}
 
-            def lease() -> dict[str, Any]:
-                found: dict[str, Any] = browser.get(f"{LEASES}/{given['id']}", headers=holder).json()
+        def lease() -> dict[str, Any]:
+            with self.browser() as browser:
+                found: dict[str, Any] = browser.get(address, headers=holder).json()
                 return found
 
-            until(lambda: lease().get("exit_code") is not None, "the command to end")
-            served = lease()
-            assert browser.delete(f"{LEASES}/{given['id']}", headers=holder).is_success
-            return served
+        until(lambda: lease().get("exit_code") is not None, "the command to end")
+        yield lease
+        with self.browser() as browser:
+            assert browser.delete(address, headers=holder).is_success
 
     @property
     def _environment(self) -> dict[str, str]:
         url = f"https://localhost:{self.port}"
         ours = {"LABLINK_PORT": str(self.port), "LABLINK_URL": url, "COMPOSE_PROJECT_NAME": self.project}
-        return {**os.environ, **ours, "POSTGRES_IMAGE": POSTGRES}
+        return {**os.environ, **ours, "POSTGRES_IMAGE": POSTGRES, "LABLINK_TRANSPORT": self.transport}
 
 
 def copied(directory: Path) -> Path:

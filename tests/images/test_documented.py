@@ -49,9 +49,20 @@ def test_a_fourth_machine_is_what_the_other_three_are(tmp_path: Path) -> None:
     assert machines["vm-4"].keys() == machines["vm-3"].keys()
     assert {key for key in machines["vm-4"] if machines["vm-4"][key] != machines["vm-3"][key]} == own
     for number in "1234":
-        network = f"vm-{number}"
-        assert machines[network]["networks"].keys() == {network}
-        assert members(machines, network) == {network, "allocator", "postgres"}
+        assert members(machines, f"direct-{number}") == {f"vm-{number}", "allocator", "postgres"}
+
+
+def test_a_machine_that_speaks_over_the_hub_is_in_no_network_of_postgresql(tmp_path: Path) -> None:
+    directory = copied(tmp_path / "docker")
+    [block] = [each for each in BLOCKS if "vm-4" in each]
+    (directory / "compose.override.yaml").write_text(block)
+    (directory / ".env").write_text("LABLINK_TRANSPORT=hub\n")
+
+    services = config(directory)["services"]
+
+    for number in "1234":
+        assert services[f"vm-{number}"]["networks"].keys() == {f"hub-{number}"}
+        assert members(services, f"hub-{number}") == {f"vm-{number}", "allocator"}
 
 
 def test_pgadmin_is_started_on_demand_and_out_of_the_machines_reach(tmp_path: Path) -> None:

@@ -1,6 +1,7 @@
 """How `lablink serve` starts: with which settings, on which socket, and when it does not."""
 
 import os
+import resource
 import socket
 import ssl
 import subprocess
@@ -158,3 +159,15 @@ def test_a_port_that_is_taken_is_named_without_what_the_system_calls_it() -> Non
         listener_of(load_settings([f"server.port={taken.getsockname()[1]}"]).server, None)
 
     assert "cannot be listened on (address already in use): choose another" in str(refused.value)
+
+
+def test_it_takes_as_many_connections_as_the_system_lets_it(tmp_path: Path) -> None:
+    limited = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", LABLINK, "serve", f"--set=server.port={free_port()}"]
+    environment = os.environ | {"LABLINK_APP_PASSWORD": "secret", "LABLINK_OWNER_PASSWORD": "secret"}
+    serving = subprocess.Popen(limited, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
+    try:
+        most = resource.getrlimit(resource.RLIMIT_NOFILE)[1]
+        until(lambda: resource.prlimit(serving.pid, resource.RLIMIT_NOFILE) == (most, most), "as many as there may be")
+    finally:
+        serving.terminate()
+        serving.wait()
