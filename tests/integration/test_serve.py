@@ -162,7 +162,7 @@ def test_a_port_that_is_taken_is_named_without_what_the_system_calls_it() -> Non
 
 
 def test_it_takes_as_many_connections_as_the_system_lets_it(tmp_path: Path) -> None:
-    limited = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", LABLINK, "serve", f"--set=server.port={free_port()}"]
+    limited = ["sh", "-c", 'ulimit -Sn 256; exec "$@"', "sh", str(LABLINK), "serve", f"--set=server.port={free_port()}"]
     environment = os.environ | {"LABLINK_APP_PASSWORD": "secret", "LABLINK_OWNER_PASSWORD": "secret"}
     serving = subprocess.Popen(limited, cwd=tmp_path, env=environment, stderr=subprocess.DEVNULL)
     try:
