@@ -59,25 +59,27 @@ def main(
         options = replace(options, sizes=tuple(size), kept=max(size))
     if quick:
         options = options.quick()
-    if terraform:
-        options = replace(options, bound_seconds=MACHINES_BOUND_SECONDS)
-    if within:
-        options = replace(options, bound_seconds=within)
+    if terraform or within:
+        options = replace(options, bound_seconds=within or MACHINES_BOUND_SECONDS)
     about, sections = facts(options), list[Section]()
+    failure = _measure(options, TERRAFORM if terraform else _chosen(names), about, sections)
+    _tell(about, sections, json, picture, old)
+    sys.exit(failure)
+
+
+def _measure(
+    options: Options, scenarios: Mapping[str, Sequence[Measure]], about: Facts, sections: list[Section]
+) -> str | None:
+    """Measure; returns why it ended early."""
     try:
-        asyncio.run(_bounded(options, TERRAFORM if terraform else _chosen(names), about, sections))
+        asyncio.run(_bounded(options, scenarios, about, sections))
     except TimeoutError:
-        failure = (
-            f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick, or --within."
-        )
+        return f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick or --within."
     except (WorkerFailed, UpFailed, MachinesFailed) as failed:
-        failure = str(failed)
+        return str(failed)
     except (KeyboardInterrupt, asyncio.CancelledError):
         sys.exit(130)
-    else:
-        failure = ""
-    _tell(about, sections, json, picture, old)
-    sys.exit(failure or 0)
+    return None
 
 
 def _chosen(names: Sequence[str] | None) -> dict[str, tuple[Measure, ...]]:
