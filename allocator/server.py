@@ -8,6 +8,7 @@ from fastapi import FastAPI
 
 from allocator.app import create_app
 from allocator.config import Settings
+from allocator.http1 import Http1
 from allocator.logs import configure
 from allocator.service import Service
 from client.network import keep_alive
@@ -65,6 +66,7 @@ def new_server(settings: Settings) -> Server:
             ws_max_size=HUB_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # 10,000 machines would have 10,000 compressors
             ws_ping_interval=None,  # machines ping: who is silent too long is forgotten anyway
+            http=Http1,
             ssl_certfile=settings.server.certificate,
             ssl_keyfile=settings.server.key,
         )

@@ -1,0 +1,105 @@
+"""What comes before anything is known of a request: heads that are too long, or never there."""
+
+import asyncio
+from collections.abc import Callable, Iterator
+from contextlib import suppress
+from itertools import count
+from urllib.parse import urlsplit
+
+import httpx
+import pytest
+
+from allocator.http1 import HEAD_BYTES
+from tests.support.service import RunningService
+
+LIMIT_SECONDS = 20
+BEGUN = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
+PIECE = 8192
+TOO_MUCH = 32 * 1024 * 1024
+"""More than the buffers of the two sockets hold."""
+
+
+def one_long_header() -> Iterator[bytes]:
+    yield BEGUN + b"X: "
+    while True:
+        yield b"x" * PIECE
+
+
+def many_headers() -> Iterator[bytes]:
+    yield BEGUN
+    for number in count():
+        yield b"x-%d: %s\r\n" % (number, b"x" * PIECE)
+
+
+def a_long_address() -> Iterator[bytes]:
+    yield b"GET /"
+    while True:
+        yield b"x" * PIECE
+
+
+def nothing_but_line_ends() -> Iterator[bytes]:
+    while True:
+        yield b"\r\n" * (PIECE // 2)
+
+
+def what_follows_a_request() -> Iterator[bytes]:
+    yield BEGUN + b"\r\n"
+    yield from one_long_header()
+
+
+async def connected(service: RunningService) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
+    return await asyncio.open_connection("127.0.0.1", urlsplit(service.url).port)
+
+
+@pytest.mark.parametrize(
+    "head", [one_long_header, many_headers, a_long_address, nothing_but_line_ends, what_follows_a_request]
+)
+async def test_a_head_that_does_not_end_is_not_read_for_ever(
+    service: RunningService, head: Callable[[], Iterator[bytes]]
+) -> None:
+    _, writer = await connected(service)
+    sent = 0
+    with suppress(ConnectionError):
+        async with asyncio.timeout(LIMIT_SECONDS):
+            for piece in head():
+                writer.write(piece)
+                await writer.drain()
+                sent += len(piece)
+                assert sent < TOO_MUCH
+
+    async with service.client() as client:
+        assert (await client.get("/livez")).status_code == 200
+
+
+async def test_a_head_that_is_too_long_is_told_so(service: RunningService) -> None:
+    reader, writer = await connected(service)
+    writer.write(BEGUN + b"X: " + b"x" * HEAD_BYTES)
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        answer = await reader.read()
+
+    assert answer.startswith(b"HTTP/1.1 400 ") and b"too long" in answer
+    writer.close()
+
+
+async def test_a_long_head_and_a_body_that_is_longer_are_read(client: httpx.AsyncClient) -> None:
+    wanted = {"email": "ada@example.org", "crd_command": f"echo {'x' * (HEAD_BYTES + PIECE)}"}
+
+    answer = await client.post("/api/v1/leases", json=wanted, headers={"X-Long": "x" * (HEAD_BYTES - PIECE)})
+
+    assert answer.status_code == 201
+
+
+@pytest.mark.parametrize("begun", [b"", BEGUN, BEGUN + b"\r\n" + BEGUN])
+async def test_a_head_that_does_not_come_is_not_waited_for_for_ever(
+    service: RunningService, begun: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.http1.HEAD_SECONDS", 0.1)
+    reader, writer = await connected(service)
+    writer.write(begun)
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        answer = await reader.read()
+
+    assert answer.count(b"HTTP/1.1 200 OK") == begun.count(b"\r\n\r\n")
+    writer.close()
