@@ -81,7 +81,7 @@ format: .venv/.developer ## Put code into shape
 	if command -v terraform >/dev/null; then terraform fmt -recursive terraform; fi
 
 .PHONY: bench
-bench: .venv/.developer ## Measure how fast a click becomes a running command
+bench: .venv/.developer build/yardsticks/bin/procrastinate ## Measure LabLink beside the naive way, bare PostgreSQL and its aims
 	@.venv/bin/python -m tests.bench $(ARGS)
 
 .PHONY: clean
@@ -97,6 +97,12 @@ clean: ## Remove what was built; data under .lablink/ stays
 .venv/.developer: pyproject.toml .ci/venv
 	@.ci/venv allocator,local,dev
 	@echo '$(CURDIR)' > .venv/.user
+	@touch $@
+
+# They bring uvloop, which the service would take.
+build/yardsticks/bin/procrastinate: .venv/.developer
+	.venv/bin/python -m venv build/yardsticks
+	build/yardsticks/bin/pip install --quiet --no-input --disable-pip-version-check --editable '.[bench]'
 	@touch $@
 
 # It pins an old boto3, so it has an environment of its own.

@@ -2,7 +2,20 @@
 
 from collections.abc import Awaitable, Callable
 
-from tests.bench import bulk, burst, ceilings, claim, crowd, delivery, effort, machines, polling, swarm_delivery, upkeep
+from tests.bench import (
+    bulk,
+    burst,
+    ceilings,
+    claim,
+    crowd,
+    delivery,
+    effort,
+    machines,
+    polling,
+    swarm_delivery,
+    upkeep,
+    yardsticks,
+)
 from tests.bench.figures import Section
 from tests.bench.ground import Ground
 from tests.bench.options import Options
@@ -17,6 +30,7 @@ SCENARIOS: dict[str, tuple[Measure, ...]] = {
     "delivery": (delivery.measure, swarm_delivery.measure, polling.measure),
     "burst": (burst.measure,),
     "bulk": (bulk.measure, upkeep.measure),
+    "yardsticks": (yardsticks.measure,),
 }
 """In the order in which they are measured."""
 

@@ -51,11 +51,13 @@ class Worker:
 
 
 @asynccontextmanager
-async def worker(module: str, task: dict[str, Any], log: Path) -> AsyncIterator[Worker]:
+async def worker(
+    module: str, task: dict[str, Any], log: Path, python: str | Path = sys.executable
+) -> AsyncIterator[Worker]:
     """A child that runs `python -m module`, given `task`; killed at the end of the block if it still runs."""
     with open(log, "ab") as errors:
         process = await asyncio.create_subprocess_exec(
-            *(sys.executable, "-m", module),
+            *(python, "-m", module),
             stdin=asyncio.subprocess.PIPE,
             stdout=asyncio.subprocess.PIPE,
             stderr=errors,
