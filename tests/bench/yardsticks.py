@@ -28,7 +28,7 @@ async def measure(own: Ground, options: Options, progress: Callable[[float], Non
     for name, what in (("waiting", f"jobs, {WAITING} who wait"), ("together", f"jobs, {TOGETHER:,} put in at once")):
         section.values.append(Value(what, one[name], other[name], "/s", more=True))
     section.remarks += [
-        "Both as their documentation starts them, over 10 connections, with who puts in and who handles in one process.",
+        "Both as documented, over 10 connections; who puts in and who handles share a process.",
         "What is not comparable: they hand any job to any worker that is free; LabLink finds a machine for a person, "
         "keeps the rules of both, writes history, and reaches that one machine. Nearest to it are claim and delivery.",
     ]
