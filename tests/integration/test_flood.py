@@ -77,3 +77,18 @@ async def test_a_machine_that_serves_many_leases_in_a_moment_is_not_taken_for_a_
 
     await database.let_pass(15)
     assert await owner.fetchval("SELECT stop_flood($1)", pid) == "vm-1"
+
+
+async def test_of_several_allocators_that_hear_a_flood_one_stops_it(database: Database) -> None:
+    hostile = await database.vm("vm-1")
+    pid = (await hostile.connect()).get_server_pid()
+    pool, keeper = await Pool.of(database), await database.connect()
+    services = [await database.connect("lablink_app") for _ in range(3)]
+
+    async with keeper.transaction():
+        await keeper.execute("LOCK TABLE events")  # in which each looks whether the machine has much to tell
+        stops = [asyncio.create_task(each.fetchval("SELECT stop_flood($1)", pid)) for each in services]
+        await pool.until("SELECT count(*) = 3 FROM pg_locks WHERE relation = 'events'::regclass AND NOT granted")
+
+    assert sorted(map(str, await asyncio.gather(*stops))) == ["None", "None", "vm-1"]
+    assert await pool.owner.fetchval("SELECT count(*) FROM events WHERE kind = 'alert.flood'") == 1

@@ -98,6 +98,10 @@ BEGIN
         RETURN NULL;
     END IF;
     PERFORM disconnect_vm(flooding);  -- at once: to revoke it takes a moment
+    PERFORM FROM vms WHERE hostname = flooding FOR UPDATE;  -- every allocator hears the flood, and one is to stop it
+    IF NOT EXISTS (SELECT FROM vms v JOIN pg_roles r ON r.rolname = v.role WHERE v.hostname = flooding AND r.rolcanlogin) THEN
+        RETURN NULL;
+    END IF;
     PERFORM record_event('alert.flood', NULL, flooding, NULL, '{}');
     PERFORM revoke_vm(flooding);
     RETURN flooding;
