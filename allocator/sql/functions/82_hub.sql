@@ -46,15 +46,15 @@ BEGIN
     PERFORM set_config('lablink.machine', machine, true);
 END $$;
 
--- What else a machine of this role and pool is told with its orders: how it is to speak, and whether it is to make itself a new
--- password.
-CREATE OR REPLACE FUNCTION hub_wishes(p_role name, p_pool text) RETURNS jsonb LANGUAGE sql STABLE
-SET search_path = pg_catalog, public, pg_temp
+-- What else a machine of this login and pool is told with its orders: how it is to speak, and whether it is to make itself a new
+-- password. It pins no search_path, so that it becomes part of the question it stands in.
+CREATE OR REPLACE FUNCTION hub_wishes(p_login oid, p_pool text) RETURNS TABLE (transport text, new_password boolean)
+LANGUAGE sql STABLE ROWS 1
 BEGIN ATOMIC
-    SELECT jsonb_build_object(
-        'transport', (SELECT p.transport FROM public.pools p WHERE p.name = p_pool),
-        'new_password', (SELECT coalesce(shobj_description(l.oid, 'pg_authid') = public.new_password_wish(), false)
-                         FROM pg_roles l WHERE l.rolname = p_role));
+    SELECT p.transport, EXISTS (
+        SELECT FROM pg_shdescription d WHERE d.objoid = p_login AND d.classoid = 'pg_authid'::regclass
+        AND d.description = public.new_password_wish())
+    FROM public.pools p WHERE p.name = p_pool;
 END;
 
 -- Does what the machine of this token said: a verb of client_api, with its arguments by name in a JSON object. Returns its
@@ -71,8 +71,9 @@ BEGIN
     spoken := (said ->> 'epoch')::bigint;
     CASE p_verb
         WHEN 'hello' THEN
-            SELECT to_jsonb(o) || hub_wishes(caller(), v.pool) INTO answer
-            FROM client_api.hello(spoken, (said ->> 'lease_id')::uuid) o JOIN vms v ON v.id = o.vm_id;
+            SELECT to_jsonb(o) || to_jsonb(w) INTO answer
+            FROM client_api.hello(spoken, (said ->> 'lease_id')::uuid) o JOIN vms v ON v.id = o.vm_id
+            JOIN pg_roles l ON l.rolname = v.role CROSS JOIN hub_wishes(l.oid, v.pool) w;
         WHEN 'claim' THEN
             SELECT to_jsonb(a) INTO answer FROM client_api.claim(spoken) a;
         WHEN 'report' THEN
@@ -126,11 +127,11 @@ END $$;
 CREATE OR REPLACE TRIGGER events_of_many_trigger BEFORE INSERT ON events
     FOR EACH ROW WHEN (NEW.actor = '*') EXECUTE FUNCTION events_of_many();
 
--- The machines in service whose tokens these are, by their places.
-CREATE OR REPLACE FUNCTION hub_callers(p_tokens bytea[]) RETURNS TABLE (place bigint, vm_id integer) LANGUAGE sql STABLE
-SET search_path = pg_catalog, public, pg_temp
+-- The machines in service whose tokens these are, by their places. It pins no search_path, so that it becomes part of the
+-- question it stands in: asked by itself, nobody would know that it finds a few of many.
+CREATE OR REPLACE FUNCTION hub_callers(p_tokens bytea[]) RETURNS TABLE (place bigint, vm vms, login oid) LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT s.place, v.id FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place)
+    SELECT s.place, v, l.oid FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place)
     JOIN public.vm_roles r ON r.hub_sha256 = s.token
     JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin
     JOIN public.vms v ON v.role = r.role
@@ -151,18 +152,18 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH callers AS MATERIALIZED (
-        SELECT c.place AS its_place, v.id, v.hostname, v.status, v.epoch, v.lease_id, v.role, v.pool
-        FROM hub_callers(p_tokens) c JOIN vms v ON v.id = c.vm_id JOIN vm_heartbeats h ON h.vm_id = v.id
-        WHERE v.status <> 'booting' AND v.reason IS DISTINCT FROM 'lost' AND NOT is_ahead(v, p_epochs[c.place], p_leases[c.place])
+        SELECT c.place AS its_place, c.vm, c.login FROM hub_callers(p_tokens) c JOIN vm_heartbeats h ON h.vm_id = (c.vm).id
+        WHERE (c.vm).status <> 'booting' AND (c.vm).reason IS DISTINCT FROM 'lost'
+        AND NOT is_ahead(c.vm, p_epochs[c.place], p_leases[c.place])
     ), free AS (
-        SELECT h.vm_id FROM vm_heartbeats h WHERE h.vm_id IN (SELECT id FROM callers) ORDER BY h.vm_id FOR UPDATE SKIP LOCKED
+        SELECT h.vm_id FROM vm_heartbeats h WHERE h.vm_id IN (SELECT (vm).id FROM callers) ORDER BY h.vm_id FOR UPDATE SKIP LOCKED
     ), beat AS (
         UPDATE vm_heartbeats h SET seen_at = clock() FROM free WHERE h.vm_id = free.vm_id
     )
     SELECT c.its_place, jsonb_build_object('answer', jsonb_build_object(
-        'vm_id', c.id, 'hostname', c.hostname, 'status', c.status, 'epoch', c.epoch, 'lease_id', c.lease_id,
-        'lease_status', l.status, 'kind', l.kind, 'period_seconds', period) || hub_wishes(c.role, c.pool))
-    FROM callers c LEFT JOIN leases l ON l.id = c.lease_id;
+        'vm_id', (c.vm).id, 'hostname', (c.vm).hostname, 'status', (c.vm).status, 'epoch', (c.vm).epoch,
+        'lease_id', (c.vm).lease_id, 'lease_status', l.status, 'kind', l.kind, 'period_seconds', period) || to_jsonb(w))
+    FROM callers c CROSS JOIN hub_wishes(c.login, (c.vm).pool) w LEFT JOIN leases l ON l.id = (c.vm).lease_id;
 END $$;
 
 -- What welcome_vm does, for all of these whose first contact it is or who were lost. Says whether there was one. Their rows
@@ -170,10 +171,11 @@ END $$;
 CREATE OR REPLACE FUNCTION hub_welcome(p_tokens bytea[], p_epochs bigint[], p_leases uuid[]) RETURNS boolean LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
+    come     integer[] := ARRAY(
+        SELECT (c.vm).id FROM hub_callers(p_tokens) c WHERE ((c.vm).status = 'booting' OR (c.vm).reason = 'lost')
+        AND NOT is_ahead(c.vm, p_epochs[c.place], p_leases[c.place]));
     machines integer[] := ARRAY(
-        SELECT v.id FROM hub_callers(p_tokens) c JOIN vms v ON v.id = c.vm_id
-        WHERE (v.status = 'booting' OR v.reason = 'lost') AND NOT is_ahead(v, p_epochs[c.place], p_leases[c.place])
-        ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
+        SELECT id FROM vms WHERE id = ANY (come) AND (status = 'booting' OR reason = 'lost') ORDER BY id FOR UPDATE SKIP LOCKED);
 BEGIN
     IF cardinality(machines) = 0 THEN
         RETURN false;
@@ -198,7 +200,7 @@ RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     machines integer[] := ARRAY(
-        SELECT v.id FROM hub_callers(p_tokens) c JOIN vms v ON v.id = c.vm_id
+        SELECT v.id FROM hub_callers(p_tokens) c JOIN vms v ON v.id = (c.vm).id
         WHERE v.status = 'in-use' AND v.epoch = p_epochs[c.place] ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
     taken    uuid[] := ARRAY(
         SELECT l.id FROM vms v JOIN leases l ON l.id = v.lease_id WHERE v.id = ANY (machines) AND l.status = 'assigned'
@@ -212,6 +214,6 @@ BEGIN
     SELECT c.place, jsonb_build_object('answer', jsonb_build_object(
         'lease_id', l.id, 'epoch', l.epoch, 'kind', l.kind, 'command', l.command, 'secrets', s.secrets, 'line', s.line,
         'accepts_desktop', p.accepts_desktop, 'programs', p.programs, 'limit_seconds', p.command_seconds::double precision))
-    FROM hub_callers(p_tokens) c JOIN leases l ON l.vm_id = c.vm_id AND l.epoch = p_epochs[c.place]
+    FROM hub_callers(p_tokens) c JOIN leases l ON l.vm_id = (c.vm).id AND l.epoch = p_epochs[c.place]
     JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id WHERE l.id = ANY (taken);
 END $$;
