@@ -16,7 +16,9 @@ from allocator.upkeep.reach import connect
 from tests.sql.steps import ADA, lent, row_of
 from tests.support.database import Database
 from tests.support.fleet import NAME, admin, fleet_without_cloud, owner_password
+from tests.support.machine import Pool
 from tests.support.service import RunningService, ready, running_service, settings_for, streaming
+from tests.support.under_way import started
 
 OPERATIONS = "/api/v1/operations"
 SHRINK = {"kind": "shrink", "number": 1, "drain": True}
@@ -158,6 +160,21 @@ async def test_an_operation_is_ended_at_any_allocator(
     assert (over["status"], over["error"]) == ("failed", "interrupted")
     assert await owner.fetchval("SELECT cancelled_by FROM operations ORDER BY id DESC LIMIT 1") == "admin:ada"
     assert (await row_of(owner))["draining"] is False
+
+
+async def test_an_operation_in_a_terminal_is_ended_over_http_and_the_terminal_says_by_whom(
+    ada: httpx.AsyncClient, database: Database, in_use: asyncpg.Connection, tmp_path: Path
+) -> None:
+    fleet = [f"--set={each}" for each in fleet_without_cloud(tmp_path)]
+    terminal = await started(database, "fleet", "shrink", "1", "--drain", *fleet)
+    pool = await Pool.of(database)
+    await pool.until("SELECT bool_or(status = 'waiting') FROM operations")
+    number = await pool.owner.fetchval("SELECT max(id) FROM operations")
+
+    assert (await ada.delete(f"{OPERATIONS}/{number}")).status_code == 202
+
+    _, said = await terminal.communicate()
+    assert (terminal.returncode, b"admin:ada ended it over the HTTP API" in said) == (1, True)
 
 
 @pytest.mark.parametrize("status", ["running", "waiting"])

@@ -12,6 +12,14 @@ async def follow(stream: EventStream) -> str:
     return heading(await stream.next("lease"))
 
 
+async def retry_of(stream: EventStream) -> int:
+    """After how many milliseconds a browser is to open the stream again."""
+    async for line in stream.lines:
+        if line.startswith("retry: "):
+            return int(line.removeprefix("retry: "))
+    raise AssertionError("the stream says nothing of that")
+
+
 async def test_what_is_announced_is_escaped_also_where_the_database_lets_a_strange_name_in(
     database: Database, client: httpx.AsyncClient
 ) -> None:
@@ -63,6 +71,13 @@ async def test_the_form_follows_the_number_of_free_machines(database: Database, 
             pass  # enrolled, but not free yet
         await ask(client)
         assert "No machine is free" in await stream.next("pool")
+
+
+async def test_a_page_whose_stream_ends_opens_another_within_a_second(client: httpx.AsyncClient) -> None:
+    lease = await ask(client)
+    for path in ("/stream", f"{lease}/stream"):
+        async with streaming(client, path) as stream:
+            assert 0 < await retry_of(stream) <= 1000
 
 
 async def test_open_pages_do_not_keep_the_service_from_stopping(
