@@ -19,7 +19,7 @@ from allocator.service import Here, Service
 from allocator.views import EndedBy, HeldLease, LeaseStatus, VmStatus
 from allocator.wording import NOTHING_NEW, failure_words
 from client.command import JOB_BYTES
-from client.protocol import DatabaseAddress, Enrolment, Kind
+from client.protocol import HUB_HEADER, DatabaseAddress, Enrolment, Kind
 
 JSON = "application/json"
 
@@ -111,12 +111,18 @@ class EnrolmentWanted(In):
         pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{14,62}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$",
         description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
     )
-    hub_sha256: str | None = Field(
-        default=None,
+    identity: SignedIdentity | None = Field(default=None, description="What a machine of the fleet must show as well.")
+
+
+HubToken = Annotated[
+    str | None,
+    Header(
+        alias=HUB_HEADER,
         pattern=r"^[0-9a-f]{64}$",
         description="The SHA-256 of the token with which the machine can speak over the hub; the token stays there.",
-    )
-    identity: SignedIdentity | None = Field(default=None, description="What a machine of the fleet must show as well.")
+    ),
+]
+"""Not in the body: an allocator that knows no hub would refuse that."""
 
 
 class FreeMachines(Out):
@@ -197,10 +203,10 @@ async def list_vms(service: Here) -> list[Vm]:
     dependencies=[Depends(require_json)],
     responses=responses(400, 403, 408, 413, 415, 422),
 )
-async def enrol(wanted: EnrolmentWanted, service: Here) -> Enrolment:
+async def enrol(wanted: EnrolmentWanted, service: Here, hub_token_sha256: HubToken = None) -> Enrolment:
     """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
     shown = (wanted.identity.document, wanted.identity.signature) if wanted.identity else None
-    hub_sha256 = bytes.fromhex(wanted.hub_sha256) if wanted.hub_sha256 else None
+    hub_sha256 = bytes.fromhex(hub_token_sha256) if hub_token_sha256 else None
     applicant = Applicant(wanted.token, wanted.verifier, shown, hub_sha256)
     enrolled = await let_in(service.store, service.settings.identity, service.clouds, applicant)
     log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)

@@ -9,8 +9,8 @@ from fastapi import FastAPI
 from fastapi.exceptions import RequestValidationError
 from starlette.exceptions import HTTPException
 from starlette.middleware import Middleware
-from starlette.routing import WebSocketRoute
 from starlette.staticfiles import StaticFiles
+from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
 from allocator import api, api_fleet, docs, errors, health, pages
@@ -85,25 +85,33 @@ def create_app(settings: Settings) -> FastAPI:
     )
     for router in (pages.pages, pages.forms, api.router, api_fleet.router, health.router, docs.router):
         app.include_router(router)
-    app.router.routes.append(WebSocketRoute(HUB_PATH, _attend, name="hub"))
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
-
-
-async def _attend(socket: WebSocket) -> None:
-    service: Service = socket.app.state.service
-    await service.hub.attend(socket)
 
 
 def _around_every_request(site: Site, problems: Problems, body_limit: int) -> list[Middleware]:
     """What wraps the routes, the outermost first."""
     return [
+        Middleware(HubMiddleware),
         Middleware(HeadersMiddleware, site=site),
         Middleware(AnswerMiddleware, answer=problems.answer),
         Middleware(SameSiteMiddleware, site=site),
         Middleware(BodyLimitMiddleware, limit=body_limit),
         Middleware(HeadMiddleware),
     ]
+
+
+class HubMiddleware:
+    """Leads machines' WebSockets straight to the hub: 10,000 would each keep a frame of all that is further in."""
+
+    def __init__(self, app: ASGIApp) -> None:
+        self.app = app
+
+    async def __call__(self, scope: Scope, receive: Receive, send: Send) -> None:
+        if scope["type"] != "websocket" or scope["path"] != HUB_PATH:
+            return await self.app(scope, receive, send)
+        service: Service = scope["app"].state.service
+        return await service.hub.attend(WebSocket(scope, receive, send))
 
 
 class _Documented(FastAPI):

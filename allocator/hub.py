@@ -24,8 +24,14 @@ from client.protocol import HUB_CLOSED, HUB_REFUSED, NOBODYS_TOKEN, NOT_ENROLLED
 HAND_OVER_SECONDS = 3.0
 """How long answers under way may take when the service stops."""
 
-LEAVING_A_SECOND = 1000
-"""How many machines may come to other allocators a second when this one stops."""
+LEAVING_A_SECOND = 1250
+"""How many machines may come to other allocators a second when this one stops; each takes 0.4 ms there."""
+
+AGAIN_SECONDS = "10"
+"""Within which a machine may come again whose place was taken: by itself over another line, or by a copy of it."""
+
+QUIET = 2000
+"""How many may be connected without having said a word; who comes then takes the place of the first of them."""
 
 _BEARER = re.compile(r"Bearer ([0-9a-f]{64})")
 log = structlog.get_logger()
@@ -38,6 +44,7 @@ class Hub:
         self._calls = calls
         self.telling = Telling()
         self._open: set[Line] = set()
+        self._quiet: dict[Line, None] = {}
         self._over = False
         self._left = asyncio.Event()
 
@@ -54,7 +61,7 @@ class Hub:
             return await socket.send_denial_response(PlainTextResponse(words, status))
         await socket.accept()
         line = Line(socket, sha256(token[1]))
-        self._open.add(line)
+        self._let_in(line)
         try:
             with suppress(Gone):
                 await self._converse(line)
@@ -71,10 +78,20 @@ class Hub:
                     self._left.clear()
                     await self._left.wait()
 
+    def _let_in(self, line: Line) -> None:
+        self._open.add(line)
+        self._quiet[line] = None
+        if len(self._quiet) > QUIET:
+            first = next(iter(self._quiet))
+            del self._quiet[first]
+            self.telling.begin(first.leave(HUB_REFUSED, "say hello at once"))
+
     async def _converse(self, line: Line) -> None:
         while not self._over:
             try:
-                answer = await self._answer(line, await line.hear())
+                said = await line.hear()
+                self._quiet.pop(line, None)
+                answer = await self._answer(line, said)
             except Unreadable:
                 return await line.leave(HUB_REFUSED, "that was no verb of a machine's")
             await line.say(answer)
@@ -113,12 +130,13 @@ class Hub:
             line.belongs_to(answer["vm_id"], answer["period_seconds"])
             line.told = answer["epoch"], answer["status"]
             if older := self.telling.enter(line, answer["vm_id"]):
-                self.telling.begin(older.leave(HUB_CLOSED))
+                self.telling.begin(older.leave(HUB_CLOSED, AGAIN_SECONDS))
 
     async def _let_go(self, line: Line) -> None:
         await if_there(line.leave(HUB_CLOSED, f"{self.machines / LEAVING_A_SECOND:.2f}"))
 
     def _forget(self, line: Line) -> None:
         self._open.discard(line)
+        self._quiet.pop(line, None)
         self.telling.leave(line)
         self._left.set()

@@ -26,6 +26,8 @@ def configure(log: Log) -> None:
     handler = logging.StreamHandler(sys.stderr)
     handler.setFormatter(structlog.stdlib.ProcessorFormatter(processors=_ending(log), foreign_pre_chain=shared))
     logging.basicConfig(handlers=[handler], level=log.level.upper(), force=True)
+    logging.getLogger("uvicorn.machines").setLevel(logging.WARNING)  # one of 10,000 comes or goes: no news
+    logging.getLogger("uvicorn.machines.words").setLevel(logging.CRITICAL)  # nor is what a stranger says wrong
 
 
 def _ending(log: Log) -> list[structlog.typing.Processor]:

@@ -11,6 +11,7 @@ from allocator.config import Settings
 from allocator.http1 import Http1
 from allocator.logs import configure
 from allocator.service import Service
+from allocator.sockets import MachineSocket
 from client.network import keep_alive
 from client.protocol import HUB_MESSAGE_BYTES
 
@@ -62,11 +63,11 @@ def new_server(settings: Settings) -> Server:
             proxy_headers=False,
             server_header=False,
             timeout_graceful_shutdown=STOP_SECONDS,
-            ws="websockets-sansio",
+            ws=MachineSocket,
             ws_max_size=HUB_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # 10,000 machines would have 10,000 compressors
-            ws_ping_interval=None,  # machines ping: who is silent too long is forgotten anyway
             http=Http1,
+            ws_ping_interval=None,  # machines ping
             ssl_certfile=settings.server.certificate,
             ssl_keyfile=settings.server.key,
         )

@@ -15,7 +15,7 @@ from urllib.parse import urlsplit
 from client import durable
 from client.journal import Journal
 from client.network import is_loopback, tls_of
-from client.protocol import DatabaseAddress
+from client.protocol import HUB_HEADER, DatabaseAddress
 from client.scram import hub_sha256, new_password, verifier
 from client.settings import Credential, DatabaseLogin, StateDir
 from client.transport import Backoff
@@ -57,11 +57,11 @@ def enrol(state: StateDir, invitation: Invitation, notice: Callable[[str], None]
     """
     require_private(invitation.allocator_url)
     password = _durable_password(state)
-    token = hub_sha256(password["password"]).hex()
-    request: dict[str, Any] = {"token": invitation.token, "verifier": password["verifier"], "hub_sha256": token}
+    request: dict[str, Any] = {"token": invitation.token, "verifier": password["verifier"]}
     if invitation.identity:
         request["identity"] = dict(invitation.identity)
-    answer = _answer(invitation.allocator_url, request, notice, once=once)
+    shown = {HUB_HEADER: hub_sha256(password["password"]).hex()}
+    answer = _answer(invitation.allocator_url, request, shown, notice, once=once)
     credential = replace(_credential(answer, password["password"]), allocator_url=invitation.allocator_url)
     tls_of(credential.database)
     Journal.create(state.journal)
@@ -104,11 +104,13 @@ def _durable_password(state: StateDir) -> dict[str, str]:
     return kept
 
 
-def _answer(url: str, request: dict[str, Any], notice: Callable[[str], None], *, once: bool) -> dict[str, Any]:
+def _answer(
+    url: str, request: dict[str, Any], shown: dict[str, str], notice: Callable[[str], None], *, once: bool
+) -> dict[str, Any]:
     backoff = Backoff(ceiling=15.0)
     while True:
         try:
-            return _post(f"{url.rstrip('/')}/api/v1/enrolments", request)
+            return _post(f"{url.rstrip('/')}/api/v1/enrolments", request, shown)
         except AllocatorAway as away:
             if once:
                 raise
@@ -117,13 +119,13 @@ def _answer(url: str, request: dict[str, Any], notice: Callable[[str], None], *,
             time.sleep(backoff.delay())
 
 
-def _post(url: str, request: dict[str, Any]) -> dict[str, Any]:
+def _post(url: str, request: dict[str, Any], shown: dict[str, str]) -> dict[str, Any]:
     """One try. urllib and what it needs are loaded here: a machine that is enrolled never pays for them."""
     from http.client import HTTPException
     from urllib.error import HTTPError
     from urllib.request import Request, urlopen
 
-    headers = {"Content-Type": "application/json", "Accept": "application/json"}
+    headers = {"Content-Type": "application/json", "Accept": "application/json", **shown}
     try:
         with urlopen(Request(url, json.dumps(request).encode(), headers), timeout=_LIMIT_SECONDS) as answer:
             given = json.loads(answer.read(_ANSWER_BYTES))

@@ -13,6 +13,9 @@ CHANNEL = "vm_updates"
 HUB_PATH = "/api/v1/hub"
 """Where an allocator takes machines' WebSockets."""
 
+HUB_HEADER = "LabLink-Hub-SHA256"
+"""With which a machine that enrols says which token it will show there, in hexadecimal."""
+
 HUB_MESSAGE_BYTES = 524_288
 """The longest message: a report with 64 KiB of output, each of its characters escaped."""
 

@@ -48,6 +48,14 @@ async def test_a_machine_enrols_and_its_password_opens_its_own_role(
     assert await says_hello(database, credential) == "available"
 
 
+async def test_an_allocator_that_knows_no_hub_lets_the_machine_in(
+    desk: Desk, database: Database, state: StateDir
+) -> None:
+    credential = await enrolled(state, desk, await desk.invite("vm-9"))
+    assert [sorted(json.loads(body)) for body in desk.bodies] == [["token", "verifier"]]
+    assert await says_hello(database, credential) == "available"
+
+
 async def test_the_password_is_kept_private_and_never_sent(desk: Desk, state: StateDir) -> None:
     credential = await enrolled(state, desk, await desk.invite("vm-9"))
     assert credential.database.password not in "".join(desk.bodies)

@@ -19,10 +19,11 @@ async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, /, 
 
 
 async def hellos(service: asyncpg.Connection, *said: tuple[bytes, int, UUID | None]) -> dict[int, dict[str, Any]]:
-    """The answers by place, from 1."""
+    """The answers by place, from 1; a refusal as it is."""
     columns = [list(column) for column in zip(*said, strict=True)]
     rows = await service.fetch("SELECT * FROM hub_hello($1, $2, $3)", *columns)
-    return {row["place"]: json.loads(row["answer"])["answer"] for row in rows}
+    heard = {row["place"]: json.loads(row["answer"]) for row in rows}
+    return {place: said.get("answer", said) for place, said in heard.items()}
 
 
 async def claims(service: asyncpg.Connection, *said: tuple[bytes, int]) -> dict[int, dict[str, Any]]:

@@ -47,7 +47,7 @@ async def test_a_token_that_is_no_machines_does_nothing(
     await known(database)
     for verb in ("hello", "claim", "cleaned", "unhealthy"):
         assert (await call(service, verb, token, epoch=0, reason="x"))["refused"] == "LL010"
-    assert await hellos(service, (token, 0, None)) == {}
+    assert await hellos(service, (token, 0, None)) == {1: await call(service, "hello", token, epoch=0)}
     assert await claims(service, (token, 0)) == {}
 
 

@@ -45,6 +45,8 @@ class Desk:
         writer.close()
 
     async def _enrolled(self, request: dict[str, str]) -> bytes:
+        if request.keys() - {"token", "verifier", "identity"}:  # as an allocator does that knows no hub
+            return _answer(422, {"detail": "Extra inputs are not permitted"})
         try:
             row = await self.app.fetchrow(
                 "SELECT * FROM enrol_vm($1, $2)", _digest(request["token"]), request["verifier"]

@@ -133,14 +133,14 @@ CREATE OR REPLACE FUNCTION hub_callers(p_tokens bytea[]) RETURNS TABLE (place bi
 BEGIN ATOMIC
     SELECT s.place, v, l.oid FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place)
     JOIN public.vm_roles r ON r.hub_sha256 = s.token
-    JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin
+    JOIN pg_catalog.pg_roles l ON l.rolname = r.role AND l.rolcanlogin
     JOIN public.vms v ON v.role = r.role
     WHERE v.status <> 'retired';
 END;
 
 -- The hellos of many machines that came together, one of the arrays' places each. Answers all but those that remember more
--- than the database, those of nobody, and those of machines whose row somebody keeps locked: these are to be made one by one.
--- A heartbeat that somebody keeps locked is left as it is. So nobody waits for another.
+-- than the database, and those of machines that are retired or whose row somebody keeps locked: these are to be made one by
+-- one. A heartbeat that somebody keeps locked is left as it is. So nobody waits for another, nor for any number of nobodies.
 CREATE OR REPLACE FUNCTION hub_hello(p_tokens bytea[], p_epochs bigint[], p_leases uuid[])
 RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -163,7 +163,11 @@ BEGIN
     SELECT c.its_place, jsonb_build_object('answer', jsonb_build_object(
         'vm_id', (c.vm).id, 'hostname', (c.vm).hostname, 'status', (c.vm).status, 'epoch', (c.vm).epoch,
         'lease_id', (c.vm).lease_id, 'lease_status', l.status, 'kind', l.kind, 'period_seconds', period) || to_jsonb(w))
-    FROM callers c CROSS JOIN hub_wishes(c.login, (c.vm).pool) w LEFT JOIN leases l ON l.id = (c.vm).lease_id;
+    FROM callers c CROSS JOIN hub_wishes(c.login, (c.vm).pool) w LEFT JOIN leases l ON l.id = (c.vm).lease_id
+    UNION ALL
+    SELECT s.place, jsonb_build_object('refused', 'LL010', 'why', 'this token is no machine''s (any more)')
+    FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place) WHERE NOT EXISTS (
+        SELECT FROM vm_roles r JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin WHERE r.hub_sha256 = s.token);
 END $$;
 
 -- What welcome_vm does, for all of these whose first contact it is or who were lost. Says whether there was one. Their rows

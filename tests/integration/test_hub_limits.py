@@ -1,0 +1,155 @@
+"""Who is silent, in no hurry, cut off or many at the hub keeps nobody else from it."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from contextlib import asynccontextmanager
+from pathlib import Path
+from urllib.parse import urlsplit
+
+import pytest
+import pytest_asyncio
+
+from client.protocol import HUB_PATH
+from client.scram import hub_token
+from tests.support.database import Database
+from tests.support.hub import hub_machine, talking
+from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
+from tests.support.service import RunningService
+
+HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
+
+
+@pytest_asyncio.fixture
+async def pool(database: Database, service: RunningService) -> Pool:
+    return await Pool.of(database)
+
+
+@pytest_asyncio.fixture
+async def machine(database: Database, tmp_path: Path) -> Machine:
+    return await hub_machine(database, tmp_path / "vm")
+
+
+@asynccontextmanager
+async def bare(service: RunningService) -> AsyncIterator[tuple[asyncio.StreamReader, asyncio.StreamWriter]]:
+    """A connection that says nothing by itself, as a library would."""
+    reader, writer = await asyncio.open_connection("127.0.0.1", urlsplit(service.url).port)
+    try:
+        yield reader, writer
+    finally:
+        writer.transport.abort()
+
+
+def handshake(password: str) -> bytes:
+    lines = [
+        f"GET {HUB_PATH} HTTP/1.1",
+        "Host: 127.0.0.1",
+        "Upgrade: websocket",
+        "Connection: Upgrade",
+        "Sec-WebSocket-Key: dGhlIHNhbXBsZSBub25jZQ==",
+        "Sec-WebSocket-Version: 13",
+        f"Authorization: Bearer {hub_token(password)}",
+        "\r\n",
+    ]
+    return "\r\n".join(lines).encode()
+
+
+async def ended(reader: asyncio.StreamReader) -> bool:
+    """True once the other side has ended it; fails the test if it does not."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        try:
+            while await reader.read(65_536):
+                pass
+        except ConnectionResetError:
+            pass
+    return True
+
+
+async def test_a_line_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
+    service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    async with bare(service) as (reader, writer):
+        writer.write(handshake(machine.address.password))
+        assert b"101 Switching Protocols" in await reader.readuntil(b"\r\n\r\n")
+        assert await ended(reader)
+
+
+async def test_a_line_that_pings_is_kept(
+    service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    async with bare(service) as (silent, writer), talking(service.url, machine.address.password) as talker:
+        await talker.say(HELLO)
+        await talker.hears()
+        writer.write(handshake("some other password"))
+        while not silent.at_eof():
+            await (await talker.socket.ping())
+            try:
+                async with asyncio.timeout(0.05):
+                    await ended(silent)
+            except TimeoutError:
+                continue
+        await talker.say(HELLO)
+        assert "answer" in await talker.hears()
+
+
+async def test_of_many_who_say_nothing_the_first_make_room(
+    service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.hub.QUIET", 2)
+    async with talking(service.url, machine.address.password) as known:
+        await known.say(HELLO)
+        await known.hears()
+        async with (
+            talking(service.url, "first") as first,
+            talking(service.url, "second") as second,
+            talking(service.url, "third"),
+        ):
+            assert await first.is_closed() == 1008
+            await second.say(HELLO)
+            assert (await second.hears())["refused"] == "LL010"
+        await known.say(HELLO)
+        assert "answer" in await known.hears()
+
+
+@pytest.mark.parametrize("how", ["retire_vm", "revoke_vm"])
+async def test_a_machine_that_was_cut_off_is_gone_with_its_next_word(
+    service: RunningService, pool: Pool, machine: Machine, how: str
+) -> None:
+    async with talking(service.url, machine.address.password) as talker:
+        await talker.say(HELLO)
+        assert "answer" in await talker.hears()
+        await pool.owner.execute(f"SELECT {how}('vm-1')")
+        await talker.say({"verb": "claim", "epoch": 0})
+        while "wake" in (heard := await talker.hears()):
+            pass
+        assert heard["refused"] in ("LL002", "LL010")
+        assert await talker.is_closed() == 1008
+    await reached(lambda: service.service.hub.machines == 0)
+
+
+async def test_a_deleted_machine_is_woken_to_learn_it(service: RunningService, pool: Pool, machine: Machine) -> None:
+    async with talking(service.url, machine.address.password) as talker:
+        await talker.say(HELLO)
+        assert "answer" in await talker.hears()
+        await pool.owner.execute("DELETE FROM vms")
+        assert await talker.hears() == {"wake": True}
+
+
+async def test_neither_that_machines_come_and_go_nor_what_strangers_say_is_logged(
+    service: RunningService, machine: Machine, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.clear()
+    async with talking(service.url, machine.address.password) as talker:
+        await talker.say(HELLO)
+        await talker.hears()
+    async with bare(service) as (reader, writer):
+        writer.write(handshake("password").replace(b"Sec-WebSocket-Version: 13", b"Sec-WebSocket-Version: x"))
+        assert await ended(reader)
+    async with bare(service) as (reader, writer):
+        writer.write(handshake("password"))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"no frame at all")
+        assert await ended(reader)
+    await reached(lambda: service.service.hub.machines == 0)
+    assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
