@@ -10,6 +10,7 @@ import sys
 from collections.abc import Callable, Iterator, Sequence
 from contextlib import contextmanager
 from functools import partial
+from importlib.util import find_spec
 from pathlib import Path
 from typing import cast, get_args
 
@@ -37,6 +38,8 @@ STOPPED = 0
 FAILED = 1
 NOT_ENROLLED = 77
 """The machine needs a new join token; whoever supervises it may invite it anew."""
+
+FOR_THE_HUB = f"{sys.executable} -m pip install 'lablink[hub]'"
 
 Checkpoint = Callable[[str], None]
 
@@ -91,6 +94,8 @@ def _install(given: argparse.Namespace) -> None:
         root=given.root.absolute(),
     ).install()
     log.info("installed", extra={"allocator": given.url})
+    if find_spec("websockets") is None:
+        log.warning("only PostgreSQL can be spoken to", extra={"for the hub": FOR_THE_HUB})
 
 
 def _use(given: argparse.Namespace, state: StateDir, checkpoint: Checkpoint) -> None:
@@ -163,7 +168,7 @@ def _hub(url: str | None, passwords: Passwords, wake: asyncio.Event) -> Way:
         from client.hub import HubTransport
     except ImportError as error:
         raise SettingsError(
-            f"What the hub needs is not installed on this machine: {sys.executable} -m pip install 'lablink[hub]'. "
+            f"What the hub needs is not installed on this machine: {FOR_THE_HUB}. "
             "Until then it can only speak to PostgreSQL (transport=direct, or auto)."
         ) from error
     return HubTransport(url, passwords, wake)

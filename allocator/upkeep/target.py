@@ -23,9 +23,11 @@ SOMETHING_ELSE = """
 """
 
 ROLES = """
-    SELECT r.rolname AS role, v.hostname, r.rolcanlogin AS may_enter, shobj_description(r.oid, 'pg_authid') AS wish
+    SELECT r.rolname AS role, v.hostname, r.rolcanlogin AS may_enter, shobj_description(r.oid, 'pg_authid') AS wish,
+           p.transport = 'hub' AND m.hub_sha256 IS NOT NULL AS by_token
     FROM vm_roles m JOIN pg_roles r ON r.rolname = m.role
-    LEFT JOIN vms v ON v.role = m.role AND v.status <> 'retired' ORDER BY v.hostname
+    LEFT JOIN vms v ON v.role = m.role AND v.status <> 'retired' LEFT JOIN pools p ON p.name = v.pool
+    ORDER BY v.hostname
 """
 VERIFIERS = "SELECT rolname, rolpassword FROM pg_authid WHERE rolname = ANY ($1) AND rolpassword IS NOT NULL"
 MISSING = "SELECT role FROM unnest($1::name[]) AS role WHERE NOT EXISTS (SELECT FROM pg_roles WHERE rolname = role)"
@@ -82,7 +84,8 @@ async def refuse_if_used(there: Connection) -> None:
 async def machines_roles(reader: str, here: Connection, target: Target) -> AsyncIterator[list[str]]:
     """The machines' roles of the database `here`, made at the target; new ones go again when the block raises.
 
-    Yields the machines whose password verifier `reader`, a connection string to the server here, may not read.
+    Yields the machines whose password verifier `reader`, a connection string to the server here, may not read. Those
+    that speak over the hub are not among them: their tokens are in the database.
     """
     roles = await here.fetch(ROLES)
     names = [row["role"] for row in roles]
@@ -96,7 +99,8 @@ async def machines_roles(reader: str, here: Connection, target: Target) -> Async
             for row in roles:
                 values = (row["role"], row["may_enter"], verifiers.get(row["role"]), row["wish"])
                 await there.execute(await there.fetchval(AS_THERE, *values))
-        yield [row["hostname"] for row in roles if row["hostname"] and row["role"] not in verifiers]
+        left_out = [row for row in roles if row["role"] not in verifiers and not row["by_token"]]
+        yield [row["hostname"] for row in left_out if row["hostname"]]
     except BaseException:
         await _drop(target, new)
         raise

@@ -96,6 +96,15 @@ def test_an_instance_on_ec2_is_told_the_name_of_its_secret(tmp_path: Path) -> No
     assert "join_token_file" not in settings
 
 
+def test_who_sets_up_a_machine_is_told_what_the_hub_needs(tmp_path: Path) -> None:
+    without = "import sys; sys.modules['websockets'] = None; "
+    words = ["install", f"--url={URL}", f"--root={tmp_path}"]
+    for before, told in (("", False), (without, True)):
+        program = f"{before}from client.cli import main; main()"
+        done = subprocess.run([sys.executable, "-c", program, *words], capture_output=True, text=True, check=True)
+        assert ("-m pip install 'lablink[hub]'" in done.stderr) == told
+
+
 def test_a_machine_may_be_set_up_again(machine: Path) -> None:
     before = (machine / "etc/passwd").read_text()
     Installation(URL, start_host="/opt/start-host", root=machine).install()

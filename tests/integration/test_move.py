@@ -172,6 +172,19 @@ async def test_a_machine_whose_password_cannot_be_read_is_named(database: Databa
         await client_of(vm, there)
 
 
+async def test_a_machine_that_speaks_over_the_hub_goes_on_by_its_token(database: Database, there: Database) -> None:
+    client = await (await database.vm("vm-1")).connect()
+    await client.execute("SELECT client_api.keep_hub_token($1)", TOKEN)
+    owner = await database.connect()
+    await owner.execute("UPDATE pools SET transport = 'hub'")
+
+    done = await lablink(database, "db", "move", "--to", "env:TARGET", TARGET=there.server.superuser_dsn)
+
+    assert (done.returncode, "To be invited again" in done.stdout) == (0, False)
+    said = await (await there.connect("lablink_app")).fetchval("SELECT hub_call($1, 'hello', '{\"epoch\": 0}')", TOKEN)
+    assert json.loads(said)["answer"]["hostname"] == "vm-1"
+
+
 async def test_a_machine_whose_password_was_revoked_is_not_let_in_there_either(
     database: Database, there: Database
 ) -> None:
