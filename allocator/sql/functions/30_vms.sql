@@ -7,6 +7,10 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     rule text := '=';
 BEGIN
+    IF OLD.status = 'available' AND NEW.status = 'in-use' AND NEW.epoch = OLD.epoch + 1 AND NEW.updated_at = clock()
+       AND num_nulls(NEW.lease_id, NEW.email) = 0 AND NEW.reason IS NULL THEN
+        RETURN NEW;  -- nothing to fill in; open_leases refuses what the lease does not say as well
+    END IF;
     IF NEW.status = 'available' AND OLD.status IN ('booting', 'in-use', 'failed', 'cleaning')
        AND NEW.cleaned_epoch <> OLD.epoch THEN
         NEW.status := 'cleaning';
@@ -179,13 +183,22 @@ CREATE OR REPLACE TRIGGER vm_pool_trigger BEFORE INSERT OR UPDATE OF pool ON vms
 -- ids; they meet in a FULL JOIN because that is never planned as a nested loop, which a kept plan would be for 10,000.
 CREATE OR REPLACE FUNCTION follow_vms() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    lent  integer[];
+    freed boolean;
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        PERFORM close_leases(array_agg(o.lease_id) FILTER (WHERE n.lease_id IS NULL), n.status, n.reason)
-        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
-        GROUP BY n.status, n.reason HAVING bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL);
-        PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL))
+        SELECT array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL AND NOT coalesce(
+                   (SELECT l.live AND (l.vm_id, l.epoch, l.email, l.crd_command) IS NOT DISTINCT FROM (n.id, n.epoch, n.email, n.crd_command)
+                    FROM leases l WHERE l.id = n.lease_id), false)),
+               bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL) INTO lent, freed
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id;
+        IF freed THEN
+            PERFORM close_leases(array_agg(o.lease_id) FILTER (WHERE n.lease_id IS NULL), n.status, n.reason)
+            FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+            GROUP BY n.status, n.reason HAVING bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL);
+        END IF;
+        PERFORM open_leases(lent);
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
         SELECT actor(), 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
                jsonb_strip_nulls(jsonb_build_object('from', o.status, 'epoch', n.epoch, 'reason', n.reason))

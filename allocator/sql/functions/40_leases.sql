@@ -25,10 +25,12 @@ BEGIN
         NEW.version := OLD.version + 1;
         NEW.deadline := CASE WHEN NEW.status <> 'active' THEN NEW.deadline END;
     END IF;
-    IF TG_OP = 'INSERT' OR NEW.crd_command IS DISTINCT FROM OLD.crd_command THEN
+    IF NEW.crd_command ~ '[^ -~]|4/|[cC][oO][dD][eE]|[pP][iI][nN]'  -- else the two below would find nothing
+       AND (TG_OP = 'INSERT' OR NEW.crd_command IS DISTINCT FROM OLD.crd_command) THEN
         NEW.crd_command := harmless(blot_out(NEW.crd_command));
     END IF;
-    IF TG_OP = 'INSERT' OR NEW.status <> OLD.status THEN
+    IF TG_OP = 'INSERT' AND (NEW.status <> 'assigned' OR num_nulls(NEW.assigned_at, NEW.deadline, NEW.expires_at) > 0)
+       OR TG_OP = 'UPDATE' AND NEW.status <> OLD.status THEN
         NEW := stamp_lease(NEW);
     END IF;
     RETURN NEW;
@@ -126,20 +128,23 @@ DECLARE
     over      uuid[];
     failed    uuid[];
     delivered uuid[];
-    served    uuid[];
+    odd       uuid[];
 BEGIN
-    SELECT array_agg(id) FILTER (WHERE NOT live), array_agg(id) FILTER (WHERE status = 'failed'),
-           array_agg(id) FILTER (WHERE NOT live OR started_at IS NOT NULL),
-           array_agg(id) FILTER (WHERE live AND vm_id IS NOT NULL) INTO over, failed, delivered, served FROM new_rows;
+    SELECT array_agg(n.id) FILTER (WHERE NOT n.live), array_agg(n.id) FILTER (WHERE n.status = 'failed'),
+           array_agg(n.id) FILTER (WHERE NOT n.live OR n.started_at IS NOT NULL),
+           array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
+               (SELECT (v.lease_id, v.epoch) = (n.id, n.epoch) FROM vms v WHERE v.id = n.vm_id), false))
+    INTO over, failed, delivered, odd FROM new_rows n;
     IF delivered IS NOT NULL THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
     END IF;
-    IF served IS NOT NULL THEN
-        PERFORM refuse_disagreement(served);
+    IF odd IS NOT NULL THEN
+        PERFORM refuse_disagreement(odd);
     END IF;
     IF TG_OP = 'INSERT' THEN
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_build_object('kind', n.kind) FROM new_rows n;
+        SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id,
+               jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'epoch', n.epoch)) FROM new_rows n;
     ELSE
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
         SELECT actor(), 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_strip_nulls(jsonb_build_object(
@@ -217,11 +222,13 @@ BEGIN
     END IF;
 END $$;
 
--- Machines p_vms are lent now: their queued leases become assigned; where somebody lent one by hand, a lease is opened.
+-- Machines p_vms are lent now: their queued leases become assigned; where somebody lent one by hand, a lease is opened. Refuses
+-- a machine of which its lease says something else: whoever names the next epoch in the UPDATE is not corrected by guard_vm.
 CREATE OR REPLACE FUNCTION open_leases(p_vms integer[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     served integer;
+    odd    text;
 BEGIN
     IF p_vms IS NULL THEN
         RETURN;
@@ -231,6 +238,15 @@ BEGIN
     GET DIAGNOSTICS served = ROW_COUNT;
     IF served < cardinality(p_vms) THEN
         PERFORM open_leases_by_hand(p_vms);
+    END IF;
+    SELECT v.hostname INTO odd FROM vms v LEFT JOIN leases l
+        ON l.live AND l.id = v.lease_id AND l.vm_id = v.id AND l.epoch = v.epoch AND l.email = coalesce(v.email, l.email)
+        AND (l.crd_command IS NOT DISTINCT FROM v.crd_command
+             OR EXISTS (SELECT FROM lease_secrets s WHERE s.lease_id = l.id AND blot_out(s.line) = v.crd_command))
+    WHERE v.id = ANY (p_vms) AND l.id IS NULL LIMIT 1;
+    IF FOUND THEN
+        RAISE EXCEPTION 'VM % cannot be lent so: its lease says something else', odd USING ERRCODE = 'LL003',
+            HINT = 'Leave the epoch out of the UPDATE; it rises by itself, and the rest follows from the lease.';
     END IF;
 END $$;
 
@@ -264,6 +280,9 @@ BEGIN
     SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
            v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
     FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
+    INSERT INTO lease_secrets (lease_id, line)
+    SELECT v.lease_id, v.crd_command FROM vms v JOIN leases own ON own.id = v.lease_id AND own.kind = 'typed' AND own.live
+    WHERE v.id = ANY (p_vms) ON CONFLICT DO NOTHING;
     PERFORM say_what_is_not_run(p_vms);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'this person has a live lease already' USING ERRCODE = 'LL003',

@@ -31,87 +31,111 @@ RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, vm_id integer, epo
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 #variable_conflict use_column
 DECLARE
-    refusals text[] := refused_requests(p_pools, p_kinds, p_commands);
-    ids      uuid[] := ARRAY(SELECT CASE WHEN refusal IS NULL THEN gen_random_uuid() END FROM unnest(refusals) AS r (refusal));
+    asked  record;
+    opened record;
 BEGIN
     IF p_patience IS NOT NULL THEN
         p_patience := set_config('lock_timeout', p_patience, true);
     END IF;
-    ids := open_requests(ids, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
-                         p_idempotency_sha256, p_requests_sha256);
-    INSERT INTO lease_secrets (lease_id, secrets)
-    SELECT r.id, r.secrets FROM unnest(ids, p_secrets) AS r (id, secrets) WHERE num_nulls(r.id, r.secrets) = 0;
-    PERFORM serve_queue(r.pool, (array_agg(r.id ORDER BY r.number DESC))[1])
-    FROM unnest(ids, p_pools) WITH ORDINALITY AS r (id, pool, number) WHERE r.id IS NOT NULL GROUP BY r.pool;
+    SELECT * INTO asked FROM machines_at_once(p_pools, p_kinds, p_commands);
+    SELECT * INTO opened FROM open_requests(
+        asked.ids, asked.machines, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
+        p_idempotency_sha256, p_requests_sha256);
+    IF array_remove(p_secrets, NULL) <> '{}' THEN
+        INSERT INTO lease_secrets (lease_id, secrets)
+        SELECT l.id, r.secrets FROM unnest(asked.ids, p_secrets) AS r (id, secrets) JOIN leases l ON l.id = r.id
+        WHERE r.secrets IS NOT NULL;
+    END IF;
+    IF opened.waiting > 0 THEN
+        PERFORM serve_queue(l.pool, (array_agg(l.id ORDER BY l.place DESC))[1])
+        FROM leases l WHERE l.id = ANY (asked.ids) AND l.status = 'queued' GROUP BY l.pool;
+    END IF;
     RETURN QUERY SELECT answer.*
-    FROM unnest(ids, refusals, p_emails, p_token_salts, p_idempotency_sha256, p_requests_sha256)
-         WITH ORDINALITY AS r (id, refusal, email, salt, key, request, number),
-    LATERAL (SELECT l.id, 'created', r.salt, l.vm_id, l.epoch, NULL FROM leases l WHERE l.id = r.id
-             UNION ALL SELECT NULL, NULL, NULL, NULL, NULL, r.refusal WHERE r.refusal IS NOT NULL
+    FROM unnest(asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256)
+         WITH ORDINALITY AS r (id, refusal, email, key, request, number)
+    LEFT JOIN leases l ON l.id = r.id,
+    LATERAL (SELECT l.id, CASE WHEN r.refusal IS NULL THEN 'created' END, l.token_salt, l.vm_id, l.epoch, r.refusal
+             WHERE num_nonnulls(l.id, r.refusal) = 1
              UNION ALL SELECT b.lease_id, b.outcome, b.token_salt, NULL, NULL, b.refused
-             FROM request_before(r.email, r.key, r.request) b WHERE r.id IS NULL AND r.refusal IS NULL)
-         AS answer ORDER BY r.number;
+             FROM request_before(r.email, r.key, r.request) AS b WHERE num_nonnulls(l.id, r.refusal) = 0) AS answer
+    ORDER BY r.number;
 END $$;
 
--- Opens the leases that nothing is in the way of, queued in the order they came. Returns their ids, null instead of the others.
--- Rows are written in the order of who they are for, so that no two calls wait for each other.
-CREATE OR REPLACE FUNCTION open_requests(
-    p_ids uuid[], p_emails text[], p_pools text[], p_kinds text[], p_commands jsonb[], p_summaries text[], p_tokens_sha256 bytea[],
-    p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[]) RETURNS uuid[] LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    opened uuid[];
+-- For each request why its pool refuses it: there is none (LL005), or it does not run this command (LL009; the client checks again
+-- on the machine). For the others the id of its lease, and the free machine that it gets at once, locked, first come first served.
+CREATE OR REPLACE FUNCTION machines_at_once(
+    p_pools text[], p_kinds text[], p_commands jsonb[], OUT refusals text[], OUT ids uuid[], OUT machines integer[])
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 BEGIN
-    WITH begun AS (
-        INSERT INTO leases (id, place, email, pool, kind, command, crd_command, token_sha256, token_salt,
-                            idempotency_sha256, request_sha256) OVERRIDING SYSTEM VALUE
-        SELECT * FROM (
-            SELECT r.id, nextval('leases_place_seq') AS place, r.email, r.pool, r.kind, r.command, r.summary, r.token, r.salt,
-                   r.key, r.request
-            FROM unnest(p_ids, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
-                        p_idempotency_sha256, p_requests_sha256)
-                 AS r (id, email, pool, kind, command, summary, token, salt, key, request) WHERE r.id IS NOT NULL) AS asked
-        ORDER BY lower(email), place ON CONFLICT DO NOTHING RETURNING id)
-    SELECT array_agg(b.id ORDER BY r.number) INTO opened
-    FROM unnest(p_ids) WITH ORDINALITY AS r (id, number) LEFT JOIN begun b ON b.id = r.id;
-    RETURN opened;
+    WITH asked AS (
+        SELECT r.number, r.pool, CASE
+            WHEN p.name IS NULL THEN 'LL005'
+            WHEN NOT coalesce(CASE r.kind WHEN 'desktop' THEN p.accepts_desktop
+                              WHEN 'job' THEN r.command -> 'argv' ->> 0 = ANY (p.programs) END, false) THEN 'LL009' END AS refusal
+        FROM unnest(p_pools, p_kinds, p_commands) WITH ORDINALITY AS r (pool, kind, command, number)
+        LEFT JOIN pools p ON p.name = r.pool
+    ), taken AS MATERIALIZED (
+        SELECT pool, free_machines(pool, count(*)) AS ids FROM asked
+        WHERE refusal IS NULL AND NOT EXISTS (SELECT FROM leases q WHERE q.pool = asked.pool AND q.status = 'queued') GROUP BY pool
+    )
+    SELECT array_agg(a.refusal ORDER BY a.number),
+           array_agg(CASE WHEN a.refusal IS NULL THEN gen_random_uuid() END ORDER BY a.number),
+           array_agg(taken.ids[a.turn] ORDER BY a.number) INTO refusals, ids, machines
+    FROM (SELECT *, row_number() OVER (PARTITION BY pool, refusal ORDER BY number) AS turn FROM asked) AS a
+    LEFT JOIN taken ON taken.pool = a.pool AND a.refusal IS NULL;
+END $$;
+
+-- Opens the leases that nothing is in the way of: assigned to the machine at their place in p_machines, which is lent with that; or
+-- queued in the order they came. Says how many were opened, and how many of them wait. Rows are written in the order of who
+-- they are for, so that no two calls wait for each other.
+CREATE OR REPLACE FUNCTION open_requests(
+    p_ids uuid[], p_machines integer[], p_emails text[], p_pools text[], p_kinds text[], p_commands jsonb[], p_summaries text[],
+    p_tokens_sha256 bytea[], p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[],
+    OUT leases bigint, OUT waiting bigint) LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+BEGIN
+    WITH asked AS (
+        SELECT r.*, nextval('leases_place_seq') AS place
+        FROM unnest(p_ids, p_machines, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
+                    p_idempotency_sha256, p_requests_sha256)
+             AS r (id, vm, email, pool, kind, command, summary, token, salt, key, request)
+        WHERE r.id IS NOT NULL
+    ), begun AS (
+        INSERT INTO leases (id, place, email, status, pool, kind, command, crd_command, vm_id, hostname, epoch, token_sha256,
+                            token_salt, idempotency_sha256, request_sha256, assigned_at, deadline, expires_at)
+            OVERRIDING SYSTEM VALUE
+        SELECT a.id, a.place, a.email, CASE WHEN v.id IS NULL THEN 'queued' ELSE 'assigned' END, a.pool, a.kind, a.command,
+               a.summary, v.id, v.hostname, v.epoch + 1, a.token, a.salt, a.key, a.request, CASE WHEN v.id IS NOT NULL THEN clock() END,
+               CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.claim_seconds) END,
+               CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.lease_seconds) END
+        FROM asked a JOIN pools p ON p.name = a.pool LEFT JOIN vms v ON v.id = a.vm
+        ORDER BY lower(a.email) COLLATE "C", a.place ON CONFLICT DO NOTHING RETURNING id, email, crd_command, vm_id, epoch
+    ), lent AS (
+        UPDATE vms v SET status = 'in-use', epoch = l.epoch, lease_id = l.id, email = l.email, crd_command = l.crd_command,
+               updated_at = clock()
+        FROM begun l WHERE v.id = l.vm_id
+    )
+    SELECT count(*), count(*) FILTER (WHERE vm_id IS NULL) INTO leases, waiting FROM begun;
 END $$;
 
 -- What stands in the way of a new lease: the same request, another one with this key (LL007), or the person's live lease;
 -- when that ended at this moment (40001), the request is to be made again.
-CREATE OR REPLACE FUNCTION request_before(p_email text, p_idempotency_sha256 bytea, p_request_sha256 bytea)
-RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, refused text) LANGUAGE plpgsql STABLE
+CREATE OR REPLACE FUNCTION request_before(p_email text, p_idempotency_sha256 bytea, p_request_sha256 bytea,
+    OUT lease_id uuid, OUT outcome text, OUT token_salt bytea, OUT refused text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
-#variable_conflict use_column
 DECLARE
-    found_lease leases;
+    request bytea;
 BEGIN
-    SELECT * INTO found_lease FROM leases l WHERE l.idempotency_sha256 = p_idempotency_sha256;
-    IF FOUND AND found_lease.request_sha256 IS DISTINCT FROM p_request_sha256 THEN
-        RETURN QUERY SELECT NULL::uuid, NULL, NULL::bytea, 'LL007';
-    ELSIF FOUND THEN
-        RETURN QUERY SELECT found_lease.id, 'repeated', found_lease.token_salt, NULL;
-    ELSE
-        RETURN QUERY SELECT l.id, 'live', NULL::bytea, NULL FROM leases l
+    SELECT l.id, 'repeated', l.token_salt, l.request_sha256 INTO lease_id, outcome, token_salt, request FROM leases l
+    WHERE l.idempotency_sha256 = p_idempotency_sha256;
+    IF FOUND AND request IS DISTINCT FROM p_request_sha256 THEN
+        SELECT NULL, NULL, NULL, 'LL007' INTO lease_id, outcome, token_salt, refused;
+    ELSIF NOT FOUND THEN
+        SELECT l.id, 'live' INTO lease_id, outcome FROM leases l
         WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email);
-        IF NOT FOUND THEN
-            RETURN QUERY SELECT NULL::uuid, NULL, NULL::bytea, '40001';
-        END IF;
+        refused := CASE WHEN NOT FOUND THEN '40001' END;
     END IF;
 END $$;
-
--- For each request, why its pool refuses it: there is none (LL005), or it does not run this command (LL009; the client checks
--- again on the machine). Null where it is taken.
-CREATE OR REPLACE FUNCTION refused_requests(p_pools text[], p_kinds text[], p_commands jsonb[]) RETURNS text[] LANGUAGE sql STABLE
-SET search_path = pg_catalog, public, pg_temp
-BEGIN ATOMIC
-    SELECT array_agg(CASE
-        WHEN p.name IS NULL THEN 'LL005'
-        WHEN NOT coalesce(CASE r.kind WHEN 'desktop' THEN p.accepts_desktop
-                          WHEN 'job' THEN r.command -> 'argv' ->> 0 = ANY (p.programs) END, false) THEN 'LL009' END ORDER BY r.number)
-    FROM unnest(p_pools, p_kinds, p_commands) WITH ORDINALITY AS r (pool, kind, command, number)
-    LEFT JOIN public.pools p ON p.name = r.pool;
-END;
 
 -- Raises a refusal of request_vms, in words.
 CREATE OR REPLACE FUNCTION refuse_request(p_refused text, p_pool text) RETURNS void LANGUAGE plpgsql
@@ -131,17 +155,27 @@ BEGIN
     RAISE EXCEPTION 'the lease in the way ended at this moment' USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
 END $$;
 
--- Gives free, fresh machines of the pool to those who wait, first come first served, up to p_until (everybody, when it is
--- null) as far as they go; the machine that was free longest goes first. Returns how many were served, at most 500 so that
--- nobody waits long for the caller. The order is one that only the index vms_free has, and heartbeats are looked up one by
--- one: no plan may walk over all machines.
-CREATE OR REPLACE FUNCTION serve_queue(p_pool text, p_until uuid DEFAULT NULL) RETURNS integer LANGUAGE plpgsql
+-- Locks free, fresh machines of the pool, at most so many, the one that was free longest first. The order is one that only the
+-- index vms_free has, and heartbeats are looked up one by one: no plan may walk over all machines.
+CREATE OR REPLACE FUNCTION free_machines(p_pool text, p_number bigint) RETURNS integer[] LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
 DECLARE
     fresh_since timestamptz := clock() - fresh_for();
-    people      integer;
-    machines    integer[];
-    waiting     uuid[];
+BEGIN
+    RETURN ARRAY(
+        SELECT v.id FROM vms v WHERE v.pool = p_pool AND v.status = 'available' AND NOT v.draining
+        AND (SELECT h.seen_at FROM vm_heartbeats h WHERE h.vm_id = v.id) > fresh_since
+        ORDER BY v.updated_at, v.id LIMIT p_number FOR UPDATE SKIP LOCKED);
+END $$;
+
+-- Gives free machines of the pool to those who wait, first come first served, up to p_until (everybody, when it is null) as far
+-- as they go. Returns how many were served, at most 500 so that nobody waits long for the caller.
+CREATE OR REPLACE FUNCTION serve_queue(p_pool text, p_until uuid DEFAULT NULL) RETURNS integer LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+DECLARE
+    people   integer;
+    machines integer[];
+    waiting  uuid[];
 BEGIN
     SELECT count(*) INTO people FROM (
         SELECT FROM leases l WHERE l.pool = p_pool AND l.status = 'queued'
@@ -150,10 +184,7 @@ BEGIN
     IF people = 0 THEN
         RETURN 0;
     END IF;
-    machines := ARRAY(
-        SELECT v.id FROM vms v WHERE v.pool = p_pool AND v.status = 'available' AND NOT v.draining
-        AND (SELECT h.seen_at FROM vm_heartbeats h WHERE h.vm_id = v.id) > fresh_since
-        ORDER BY v.updated_at, v.id LIMIT people FOR UPDATE SKIP LOCKED);
+    machines := free_machines(p_pool, people);
     waiting := ARRAY(
         SELECT l.id FROM leases l WHERE l.pool = p_pool AND l.status = 'queued'
         ORDER BY l.place LIMIT cardinality(machines) FOR UPDATE SKIP LOCKED);
