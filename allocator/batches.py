@@ -1,8 +1,8 @@
-"""Who waits together is served together: who comes while a call is under way goes with the next one."""
+"""Who waits together is served together: who comes while all calls are under way goes with the next one."""
 
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from typing import Generic, TypeVar
 
 from allocator.tasks import alongside
@@ -14,19 +14,25 @@ Answer = TypeVar("Answer")
 class Batches(Generic[Asked, Answer]):
     """Makes one call of `serve` of what was asked meanwhile, `most` at a time, first come first served.
 
-    `serve` gives an answer to each in their order; what it raises is raised to all of them.
+    `lanes` calls may be under way at a time. `serve` gives an answer to each in their order; what it raises is raised
+    to all of them.
     """
 
-    def __init__(self, serve: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], most: int) -> None:
+    def __init__(
+        self, serve: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], most: int, lanes: int = 1
+    ) -> None:
         self._serve = serve
         self._most = most
+        self._lanes = lanes
         self._waiting: asyncio.Queue[tuple[Asked, asyncio.Future[Answer]]] = asyncio.Queue()
 
     @asynccontextmanager
     async def served(self) -> AsyncIterator[None]:
         """In the block, asking is answered; who waits at its end is cancelled."""
         try:
-            async with alongside(self._run()):
+            async with AsyncExitStack() as running:
+                for _ in range(self._lanes):
+                    await running.enter_async_context(alongside(self._run()))
                 yield
         finally:
             while not self._waiting.empty():

@@ -10,8 +10,11 @@ from uuid import UUID
 from allocator.tokens import sha256
 from client.command import Command, summary
 
-MOST = 250
+MOST = 100
 """How many requests go in one statement."""
+
+LANES = 1
+"""How many such statements may be under way: while one waits for the disk, PostgreSQL works at the other."""
 
 PATIENCE = "100ms"
 """How long they wait for what somebody else is changing; then each is asked alone."""

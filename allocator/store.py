@@ -61,7 +61,7 @@ class Store:
     def __init__(self, pool: Pool, lending: requesting.Lending = requesting.untold) -> None:
         self._pool = pool
         self._lending = lending
-        self._requests = Batches(self._request_together, requesting.MOST)
+        self._requests = Batches(self._request_together, requesting.MOST, requesting.LANES)
         self._looks = Batches(self._opened_leases, requesting.MOST)
         self._rules: dict[str, PoolRules] = {}
 

@@ -59,7 +59,6 @@ async def test_a_desktop_asked_for_in_the_browser_becomes_ready(up: RunningUp, b
     await expect(tab.page.locator(".plate strong")).to_have_text(lease["hostname"])
     assert (lease["status"], vm["status"], vm["email"]) == ("active", "in-use", email)
     assert [kind for kind in kinds if kind.startswith("lease.")] == [
-        "lease.queued",
         "lease.assigned",
         "lease.claimed",
         "lease.active",

@@ -62,7 +62,7 @@ def test_a_request_becomes_an_active_lease_whose_command_ran(up: RunningUp) -> N
     assert row["output"].strip() == "hello from the machine"
     assert row["hostname"] == lease["hostname"]
     steps = [event["kind"] for event in row["events"] if event["kind"].startswith("lease.")]
-    assert steps[:4] == ["lease.queued", "lease.assigned", "lease.claimed", "lease.active"]
+    assert steps[:3] == ["lease.assigned", "lease.claimed", "lease.active"]
 
 
 def test_the_stand_in_for_start_host_starts_a_desktop_and_no_code_is_kept(up: RunningUp) -> None:

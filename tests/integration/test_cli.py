@@ -106,7 +106,7 @@ async def test_a_lease_is_found_by_person_and_by_the_beginning_of_its_id(databas
     ended = await answer(database, "leases", "end", by_person["id"][:8])
 
     assert by_id["id"] == by_person["id"]
-    assert [event["kind"] for event in by_id["events"]][:1] == ["lease.queued"]
+    assert [event["kind"] for event in by_id["events"]][:1] == ["lease.assigned"]
     assert ended == {"id": by_person["id"], "status": "cancelled"}
     assert await answer(database, "leases", "list") == []
 

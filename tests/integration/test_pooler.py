@@ -83,7 +83,7 @@ async def test_the_history_says_web_and_an_open_page_hears_of_it(service: Runnin
         asked = await client.post(LEASES, json=WANTED)
 
     assert asked.status_code == 201
-    assert await owner.fetchval("SELECT actor FROM events WHERE kind = 'lease.queued'") == "web"
+    assert await owner.fetchval("SELECT actor FROM events WHERE kind = 'lease.assigned'") == "web"
 
 
 async def test_no_statement_waits_longer_than_without_a_pooler(service: RunningService, database: Database) -> None:

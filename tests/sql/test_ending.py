@@ -91,7 +91,6 @@ async def test_every_step_of_a_lease_is_in_the_history_with_who_did_it(
 
     role = vm.vm.role
     assert [tuple(row) for row in rows] == [
-        ("lease.queued", "web", "lablink_app"),
         ("lease.assigned", "web", "lablink_app"),
         ("vm.in-use", "web", "lablink_app"),
         ("lease.claimed", "vm-1", role),

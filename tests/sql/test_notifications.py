@@ -131,7 +131,7 @@ async def test_a_request_is_hinted_at_to_the_machine_and_to_the_allocators(
 
     lease = str(answer["lease_id"])
     assert heard.hints() == [{"id": vm.id, "hostname": "vm-1", "status": "in-use", "epoch": 1}]
-    assert heard.hints(LEASE_CHANNEL) == [{"id": lease, "status": "queued"}, {"id": lease, "status": "assigned"}]
+    assert heard.hints(LEASE_CHANNEL) == [{"id": lease, "status": "assigned"}]
 
 
 async def test_a_command_of_any_length_changes_hands_and_is_not_in_the_hint(

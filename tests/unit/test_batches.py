@@ -85,6 +85,21 @@ async def test_more_than_go_together_go_in_turns() -> None:
     assert server.calls == [[0], [1, 2], [3]]
 
 
+async def test_with_two_lanes_two_calls_are_under_way_and_the_others_go_with_whichever_ends_first() -> None:
+    server = Server()
+    batches = Batches(server.serve, most=2, lanes=2)
+    async with asyncio.timeout(LIMIT_SECONDS), batches.served():
+        everybody = await waiting(batches, 1, 2, 3, 4, 5)
+        await asyncio.sleep(0)
+        under_way = list(server.calls)
+        server.may.set()
+
+        assert await asyncio.gather(*everybody) == [2, 4, 6, 8, 10]
+
+    assert under_way == [[1, 2], [3, 4]]
+    assert server.calls == [[1, 2], [3, 4], [5]]
+
+
 async def test_whoever_gives_up_waiting_is_not_asked_for_and_nobody_else_notices() -> None:
     server = Server()
     async with busy(server) as batches:

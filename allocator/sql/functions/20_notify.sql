@@ -44,7 +44,7 @@ END $$;
 
 -- The hint at one machine, as JSON.
 CREATE OR REPLACE FUNCTION vm_hint(p_id integer, p_hostname text, p_status text, p_epoch bigint)
-RETURNS text LANGUAGE sql IMMUTABLE
+RETURNS text LANGUAGE sql STABLE
 RETURN json_build_object('id', p_id, 'hostname', p_hostname, 'status', p_status, 'epoch', p_epoch)::text;
 
 -- Hints at the leases that changed; allocators listen, machines do not. A job is claimed only for the moment before it

@@ -55,7 +55,10 @@ END $$;
 -- What no UPDATE may do: lower the epoch, say for the client that it wiped, or swap the person while the machine is lent.
 CREATE OR REPLACE FUNCTION guard_vm_custody() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.epoch < OLD.epoch OR NEW.epoch > greatest(OLD.epoch + 1, highest_epoch())
+    IF OLD.status = 'available' AND NEW.status = 'in-use' AND NEW.epoch = OLD.epoch + 1 AND NEW.cleaned_epoch = OLD.cleaned_epoch
+       AND NEW.reason IS NULL THEN
+        RETURN NEW;  -- lent: none of what follows, and it is what happens most
+    ELSIF NEW.epoch < OLD.epoch OR NEW.epoch > greatest(OLD.epoch + 1, highest_epoch())
           OR NEW.epoch <> OLD.epoch AND NEW.status = OLD.status AND OLD.status IN ('available', 'in-use') THEN
         RAISE EXCEPTION 'the epoch of % cannot go from % to %', OLD.hostname, OLD.epoch, NEW.epoch
             USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
@@ -186,6 +189,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     lent  integer[];
     freed boolean;
+    who   text := actor();
 BEGIN
     IF TG_OP = 'UPDATE' THEN
         SELECT array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL AND NOT coalesce(
@@ -200,14 +204,14 @@ BEGIN
         END IF;
         PERFORM open_leases(lent);
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT actor(), 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
+        SELECT who, 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
                jsonb_strip_nulls(jsonb_build_object('from', o.status, 'epoch', n.epoch, 'reason', n.reason))
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
         WHERE (n.status, n.epoch) IS DISTINCT FROM (o.status, o.epoch);
     ELSE
         PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL)) FROM new_rows n;
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT actor(), 'vm.' || n.status, n.id, n.hostname, n.lease_id, jsonb_build_object('epoch', n.epoch)
+        SELECT who, 'vm.' || n.status, n.id, n.hostname, n.lease_id, jsonb_build_object('epoch', n.epoch)
         FROM new_rows n;
     END IF;
     RETURN NULL;

@@ -23,12 +23,14 @@ END $$;
 -- The same for requests that came together, first come first served: row by row what request_vm would have answered, had
 -- each come alone. A refusal is its SQLSTATE in `refused`, and nobody else's. p_patience limits for how long all of them wait
 -- for what somebody else is changing: then the whole call fails with 55P03, to be asked one by one. vm_id and epoch are of the
--- machine that a new lease got at once.
+-- machine that a new lease got at once. Plans are made once in a session, maybe while the tables are empty: rows are looked up
+-- one by one, whatever a planner thinks of that.
 CREATE OR REPLACE FUNCTION request_vms(
     p_emails text[], p_kinds text[], p_commands jsonb[], p_secrets jsonb[], p_summaries text[], p_tokens_sha256 bytea[],
     p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[], p_pools text[], p_patience text DEFAULT NULL)
 RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, vm_id integer, epoch bigint, refused text) LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
     asked  record;
@@ -43,8 +45,8 @@ BEGIN
         p_idempotency_sha256, p_requests_sha256);
     IF array_remove(p_secrets, NULL) <> '{}' THEN
         INSERT INTO lease_secrets (lease_id, secrets)
-        SELECT l.id, r.secrets FROM unnest(asked.ids, p_secrets) AS r (id, secrets) JOIN leases l ON l.id = r.id
-        WHERE r.secrets IS NOT NULL;
+        SELECT r.id, r.secrets FROM unnest(asked.ids, p_secrets) AS r (id, secrets)
+        WHERE r.secrets IS NOT NULL AND (SELECT true FROM leases l WHERE l.id = r.id);
     END IF;
     IF opened.waiting > 0 THEN
         PERFORM serve_queue(l.pool, (array_agg(l.id ORDER BY l.place DESC))[1])
@@ -53,7 +55,7 @@ BEGIN
     RETURN QUERY SELECT answer.*
     FROM unnest(asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256)
          WITH ORDINALITY AS r (id, refusal, email, key, request, number)
-    LEFT JOIN leases l ON l.id = r.id,
+    LEFT JOIN LATERAL (SELECT * FROM leases own WHERE own.id = r.id LIMIT 1) AS l ON true,
     LATERAL (SELECT l.id, CASE WHEN r.refusal IS NULL THEN 'created' END, l.token_salt, l.vm_id, l.epoch, r.refusal
              WHERE num_nonnulls(l.id, r.refusal) = 1
              UNION ALL SELECT b.lease_id, b.outcome, b.token_salt, NULL, NULL, b.refused
@@ -65,7 +67,7 @@ END $$;
 -- on the machine). For the others the id of its lease, and the free machine that it gets at once, locked, first come first served.
 CREATE OR REPLACE FUNCTION machines_at_once(
     p_pools text[], p_kinds text[], p_commands jsonb[], OUT refusals text[], OUT ids uuid[], OUT machines integer[])
-LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+LANGUAGE plpgsql AS $$
 BEGIN
     WITH asked AS (
         SELECT r.number, r.pool, CASE
@@ -91,8 +93,7 @@ END $$;
 CREATE OR REPLACE FUNCTION open_requests(
     p_ids uuid[], p_machines integer[], p_emails text[], p_pools text[], p_kinds text[], p_commands jsonb[], p_summaries text[],
     p_tokens_sha256 bytea[], p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[],
-    OUT leases bigint, OUT waiting bigint) LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+    OUT leases bigint, OUT waiting bigint) LANGUAGE plpgsql AS $$
 BEGIN
     WITH asked AS (
         SELECT r.*, nextval('leases_place_seq') AS place
@@ -108,7 +109,8 @@ BEGIN
                a.summary, v.id, v.hostname, v.epoch + 1, a.token, a.salt, a.key, a.request, CASE WHEN v.id IS NOT NULL THEN clock() END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.claim_seconds) END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.lease_seconds) END
-        FROM asked a JOIN pools p ON p.name = a.pool LEFT JOIN vms v ON v.id = a.vm
+        FROM asked a JOIN pools p ON p.name = a.pool
+             LEFT JOIN LATERAL (SELECT * FROM vms free WHERE free.id = a.vm LIMIT 1) AS v ON true
         ORDER BY lower(a.email) COLLATE "C", a.place ON CONFLICT DO NOTHING RETURNING id, email, crd_command, vm_id, epoch
     ), lent AS (
         UPDATE vms v SET status = 'in-use', epoch = l.epoch, lease_id = l.id, email = l.email, crd_command = l.crd_command,
