@@ -1,6 +1,7 @@
-"""Who asks while a machine is free is lent it in one step; nobody gets around a rule by writing rows as that step does."""
+"""Who asks while a machine is free is lent it in one step; nobody gets around a rule by writing rows like that."""
 
 import json
+from uuid import UUID
 
 import asyncpg
 import pytest
@@ -28,7 +29,7 @@ AS_A_REQUEST_DOES = (
 )
 
 
-async def kinds_of(owner: asyncpg.Connection, lease: object) -> list[str]:
+async def kinds_of(owner: asyncpg.Connection, lease: UUID) -> list[str]:
     rows = await owner.fetch("SELECT kind FROM events WHERE lease_id = $1 ORDER BY id", lease)
     return [row["kind"] for row in rows]
 
@@ -37,11 +38,12 @@ async def nothing_is_odd(owner: asyncpg.Connection) -> bool:
     return await owner.fetch("SELECT * FROM broken_invariants()") == []
 
 
-async def waiting_typed(owner: asyncpg.Connection, email: str = BOB) -> object:
-    """A lease in the queue, for a line without a secret."""
-    return await owner.fetchval(
-        "INSERT INTO leases (email, kind, crd_command) VALUES ($1, 'typed', 'python train.py') RETURNING id", email
+async def waiting_typed(owner: asyncpg.Connection) -> UUID:
+    """Bob's lease in the queue, for a line without a secret."""
+    lease: UUID = await owner.fetchval(
+        "INSERT INTO leases (email, kind, crd_command) VALUES ($1, 'typed', 'python train.py') RETURNING id", BOB
     )
+    return lease
 
 
 async def test_a_request_is_not_queued_while_a_machine_is_free(
