@@ -15,6 +15,9 @@ COMMAND_SECONDS = 7.0
 
 LIMITS = {"statement_timeout": "5s", "lock_timeout": "2s", "idle_in_transaction_session_timeout": "10s"}
 
+PROBES = {"tcp_keepalives_idle": "10", "tcp_keepalives_interval": "5", "tcp_keepalives_count": "3"}
+"""By which the server notices within half a minute that our machine has lost power, and frees what we had locked."""
+
 if TYPE_CHECKING:
     from asyncpg.pool import PoolConnectionProxy
 
@@ -31,7 +34,7 @@ def connector(database: Database, actor: str) -> Connect:
     It raises what asyncpg does, OSError, and logins.SecretMissing. TLS is what config.Database allows: verify-full,
     or none on this machine.
     """
-    settings = {"lablink.actor": actor, "application_name": f"lablink {actor}", **LIMITS}
+    settings = {"lablink.actor": actor, "application_name": f"lablink {actor}", **LIMITS, **PROBES}
     return _opener(database, settings, remembered_statements=100)
 
 

@@ -23,6 +23,8 @@ NOT_WANTED = "Somebody else did it a moment ago."
 SECONDS_BETWEEN_UPDATES = 0.5
 LOOK_SECONDS = 0.5
 """Between two looks whether somebody wants an operation to end."""
+LIMIT_SECONDS = 10.0
+"""How long a look may take: then the connection is dead, and did not say so."""
 
 AWAY = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
 """What is raised while the database is away."""
@@ -118,7 +120,7 @@ class Operation:
             with suppress(*AWAY):
                 connection = await self.connect()
                 try:
-                    while not (by := await connection.fetchval(CANCELLED_BY, self.id)):  # noqa: ASYNC110
+                    while not (by := await connection.fetchval(CANCELLED_BY, self.id, timeout=LIMIT_SECONDS)):  # noqa: ASYNC110
                         await asyncio.sleep(LOOK_SECONDS)
                     return str(by)
                 finally:

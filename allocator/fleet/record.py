@@ -8,6 +8,7 @@ from typing import Any
 
 import asyncpg
 
+from allocator.connection import PROBES
 from allocator.operations import Connect
 from client.network import Connection
 
@@ -40,7 +41,7 @@ class Held:
 
 def owners(dsn: str, actor: str) -> Connect:
     """How to connect as the owner, for work that the history ascribes to `actor`."""
-    settings = {"application_name": "lablink fleet", "lablink.actor": actor, "statement_timeout": "60s"}
+    settings = {"application_name": "lablink fleet", "lablink.actor": actor, "statement_timeout": "60s", **PROBES}
     return lambda: asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings)
 
 

@@ -6,6 +6,7 @@ from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 
+from allocator.connection import PROBES
 from client.network import Connection
 
 CONNECT_SECONDS = 10.0
@@ -15,6 +16,7 @@ UNLIMITED = {
     "lablink.actor": "upkeep",
     "statement_timeout": "0",
     "idle_in_transaction_session_timeout": "0",
+    **PROBES,
 }
 
 

@@ -44,6 +44,15 @@ async def test_a_run_that_fails_says_why(database: Database) -> None:
     assert (row["status"], row["error"]) == ("failed", "there is no room")
 
 
+async def test_what_a_run_has_locked_is_free_soon_after_its_machine_has_lost_power(database: Database) -> None:
+    async with begin(database) as operation:
+        probes = [
+            await operation.lock.fetchval(f"SHOW tcp_keepalives_{name}") for name in ("idle", "interval", "count")
+        ]
+
+    assert probes == ["10", "5", "3"]
+
+
 async def test_a_run_that_is_cancelled_was_interrupted(database: Database) -> None:
     begun = asyncio.Event()
 
