@@ -92,6 +92,7 @@ async def _section(own: Ground, options: Options, progress: Callable[[float], No
                 rounds[name].append(done)
             progress(0.5 / options.crowds)
         twice = await ours.given_twice()
+        await naive.refill()
     return _told(rounds, twice, naive.twice, slow_flush=slow_flush)
 
 
@@ -126,6 +127,7 @@ class NaiveClaims:
     owner: Connection
     given: list[str] = field(default_factory=list)
     twice: int = 0
+    """How many too many were given, until the machines were last free again."""
 
     async def claim(self) -> None:
         """One person's request. Raises SoldOut."""
@@ -137,7 +139,7 @@ class NaiveClaims:
         self.given.append(hostname)
 
     async def refill(self) -> None:
-        """All machines are free again; those that were given to several people are counted."""
+        """All machines are free again."""
         self.twice += len(self.given) - len(set(self.given))
         self.given.clear()
         await self.owner.execute("ALTER TABLE vms DISABLE TRIGGER vm_update_trigger")

@@ -47,6 +47,8 @@ class Options:
     crowds: int = 5
     """How often a crowd comes to claim."""
     crowd_seconds: float = 1.0
+    together: int = 2_000
+    """How many jobs other people's queues are given at once."""
     kept: int = 100_000
     """VMs of the database that is backed up; it has ten times as many events."""
     machines: int = 100
@@ -72,17 +74,18 @@ class Options:
             fleet_seconds=1.0,
             crowd=800,
             idle=2.0,
-            clients=min(self.clients, 40),
-            seconds=min(self.seconds, 4.0),
+            clients=min(self.clients, 20),
+            seconds=min(self.seconds, 2.0),
             slices=2,
             floods=1,
-            sizes=tuple(size for size in self.sizes if size <= 10_000),
+            sizes=self.sizes if len(self.sizes) < 3 else (100, 10_000),
             rounds=60,
             people=16,
             people_seconds=3.0,
             stream_seconds=2.0,
             crowds=1,
             crowd_seconds=0.4,
+            together=500,
             kept=min(self.kept, 2_000),
             machines=min(self.machines, 3),
             bound_seconds=QUICK_BOUND_SECONDS,

@@ -18,7 +18,7 @@ LABEL_LETTERS = 48
 
 def plot(path: Path, sections: Sequence[Section]) -> None:
     """Write the picture; the file's ending says in which format. Raises ValueError for one that is unknown."""
-    timed, wanted = [section for section in sections if section.rows], aims(sections)
+    timed, wanted = [section for section in sections if section.rows], [aim for aim in aims(sections) if not aim.never]
     heights = [len(section.rows) * ROW_INCHES + HEAD_INCHES for section in timed]
     heights += [len(wanted) * ROW_INCHES + HEAD_INCHES] if wanted else []
     if not heights:
@@ -59,7 +59,7 @@ def _aims(axes: Axes, wanted: Sequence[Aim]) -> None:
         axes.barh(number, aim.margin - 1, left=1, height=0.5, color=OURS if aim.met else MISSED)
     axes.axvline(1, color="black", linewidth=0.8)
     axes.set_xlim(min(0.5, *(aim.margin for aim in wanted)) / 1.2, 1.2 * max(2, *(aim.margin for aim in wanted)))
-    _labelled(axes, [aim.what for aim in wanted], "promised : measured")
+    _labelled(axes, [f"{aim.title}: {aim.what}" for aim in wanted], "promised : measured")
 
 
 def _labelled(axes: Axes, names: Sequence[str], unit: str) -> None:

@@ -17,8 +17,8 @@ from tests.bench.options import Options
 DATABASE = "bench_polling"
 MACHINES = 100
 PERIOD_SECONDS = 1.0
-IDLE_SECONDS = 1.0
-BETWEEN_SECONDS = 0.02
+IDLE_SECONDS = 0.5
+BETWEEN_SECONDS = 0.01
 SEED = 1
 MINE = "SELECT status FROM vms WHERE id = $1"
 TAKE = "UPDATE vms SET status = 'in-use' WHERE id = $1"

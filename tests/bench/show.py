@@ -26,11 +26,14 @@ LEAST_MARGIN, MOST_MARGIN = 0.01, 100.0
 class Aim:
     """Something promised, and what came of it; `margin` is how many times better than promised it is."""
 
+    title: str
     what: str
     promised: str
     measured: str
     margin: float
     met: bool
+    never: bool = False
+    """Whether it is something that must not happen at all."""
 
 
 def facts(options: Options) -> Facts:
@@ -86,7 +89,7 @@ def _aim_of_row(section: Section, row: Row) -> Aim:
     promised = ", ".join(f"{name} ≤ {limit:g}" for name, limit in limits if isfinite(limit)) + " ms"
     measured = f"{_number(ours.p50)} / {_number(ours.p99)} ms" if ours else "–"
     margin = min(row.aim[0] / max(ours.p50, 1e-3), row.aim[1] / max(ours.p99, 1e-3)) if ours else LEAST_MARGIN
-    return Aim(f"{section.title}: {row.what.strip()}", promised, measured, _kept(margin), bool(row.met))
+    return Aim(section.title, row.what.strip(), promised, measured, _kept(margin), bool(row.met))
 
 
 def _aim_of_value(section: Section, value: Value) -> Aim:
@@ -94,8 +97,8 @@ def _aim_of_value(section: Section, value: Value) -> Aim:
     reached = value.ours or 0.0
     one, other = (reached, value.aim) if value.more else (value.aim, reached)
     margin = one / other if other else MOST_MARGIN if one else 1.0
-    what = f"{section.title}: {value.what}"
-    return Aim(what, _promise(value), _with_unit(value.ours, value.unit), _kept(margin), bool(value.met))
+    measured, never = _with_unit(value.ours, value.unit), value.aim == 0
+    return Aim(section.title, value.what, _promise(value), measured, _kept(margin), bool(value.met), never)
 
 
 def _kept(margin: float) -> float:
@@ -137,9 +140,21 @@ def _aims(wanted: Sequence[Aim]) -> Table:
     table.add_column("what")
     for name in ("promised", "measured", ""):
         table.add_column(name, justify="right", no_wrap=True)
+    title, kept = "", [aim for aim in wanted if aim.never and aim.met]
     for aim in wanted:
-        table.add_row(aim.what, aim.promised, aim.measured, Text("met" if aim.met else "missed", _colour(aim.met)))
+        if aim in kept:
+            continue
+        if aim.title != title:
+            title = aim.title
+            table.add_row(Text(title, style="bold"))
+        table.add_row(f"  {aim.what}", aim.promised, aim.measured, Text(*_verdict(aim)))
+    if kept:
+        table.add_row(f"what must never happen, {len(kept)} times looked for", "never", "never", Text("met", "green"))
     return table
+
+
+def _verdict(aim: Aim) -> tuple[str, str]:
+    return ("met", "green") if aim.met else ("missed", "red")
 
 
 def _promise(value: Value) -> str:

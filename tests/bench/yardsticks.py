@@ -12,8 +12,7 @@ PYTHON = ROOT / "build" / "yardsticks" / "bin" / "python"
 MISSING = "They are not installed here: `make bench` brings them."
 QUEUES = ("procrastinate", "pgqueuer")
 WAITING = 200
-TOGETHER = 2_000
-GAP_SECONDS = 0.02
+GAP_SECONDS = 0.01
 LIMIT_SECONDS = 60.0
 
 
@@ -25,7 +24,10 @@ async def measure(own: Ground, options: Options, progress: Callable[[float], Non
         return [section]
     one, other = [await _measured(own, options, queue, progress) for queue in QUEUES]
     section.rows.append(Row("put in → handler called", figure(one["alone"]), figure(other["alone"])))
-    for name, what in (("waiting", f"jobs, {WAITING} who wait"), ("together", f"jobs, {TOGETHER:,} put in at once")):
+    for name, what in (
+        ("waiting", f"jobs, {WAITING} who wait"),
+        ("together", f"jobs, {options.together:,} put in at once"),
+    ):
         section.values.append(Value(what, one[name], other[name], "/s", more=True))
     section.remarks += [
         "Both as documented, over 10 connections; who puts in and who handles share a process.",
@@ -45,7 +47,7 @@ async def _measured(own: Ground, options: Options, queue: str, progress: Callabl
         "gap_seconds": GAP_SECONDS,
         "waiting": WAITING,
         "seconds": options.crowd_seconds,
-        "together": TOGETHER,
+        "together": options.together,
     }
     async with worker("tests.bench.others", task, own.directory / f"{queue}.log", python=PYTHON) as child:
         await child.ready()
