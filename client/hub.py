@@ -133,7 +133,9 @@ class HubTransport:
         """The orders that came by themselves, unless they are no news. They do not put off the next hello."""
         told, self._told = self._told, None
         last = self._last
-        if told is None or last is None or told["vm_id"] != last.vm_id or told["epoch"] <= memory.epoch:
+        if told is None or last is None or told["vm_id"] != last.vm_id:
+            return None
+        if told["epoch"] <= max(memory.epoch, last.epoch):
             return None
         return _orders(asdict(last) | told | {"period_seconds": max(0.0, self._due - _now())})
 

@@ -11,6 +11,7 @@ import pytest
 import pytest_asyncio
 
 from allocator.leasing import LeaseRequest, open_lease
+from allocator.requesting import Lent
 from client.protocol import Memory
 from tests.support.database import Database
 from tests.support.hub import Talker, hub_machine, hub_transport, talking
@@ -126,6 +127,23 @@ async def test_orders_that_were_taken_back_are_not_followed(
         lease = await lend(service)
         await woken(transport.wake)
         await pool.end(lease)
+        await woken(transport.wake)
+        assert (await transport.hello(NOTHING)).status == "cleaning"
+
+
+async def test_orders_that_come_after_the_answer_to_a_later_hello_are_no_news(
+    service: RunningService, pool: Pool, machine: Machine
+) -> None:
+    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
+    async with hub_transport(machine, service.url) as transport:
+        await transport.hello(NOTHING)
+        lease = await lend(service)
+        await pool.end(lease)
+        while (await transport.hello(NOTHING)).status != "cleaning":
+            pass
+        transport.wake.clear()
+        with service.service.hub.telling.lending() as tell:
+            tell([Lent(machine.vm.id, 1, lease, "job")])
         await woken(transport.wake)
         assert (await transport.hello(NOTHING)).status == "cleaning"
 

@@ -50,6 +50,7 @@ def client_steps(state: State, which: int, rules: Rules) -> Iterator[Step]:
     client = state.clients[which]
     if client.doing in ("polling", "running"):
         yield from _hello(state, which, rules)
+        yield from _unasked(state, which, rules)
     if client.doing == "polling" and not rules.recover_before_poll:
         yield Step("recovers, after polling", state._replace(journal=open_intents_closed(state.journal)))
     elif client.doing in _LOCAL:
@@ -170,6 +171,20 @@ def _hello(state: State, which: int, rules: Rules) -> Iterator[Step]:
     answered = heard._replace(journal=journal, nudged=False)
     yield Step("says hello", _now(answered, which, _obeying(answered, which, orders, rules)), seen=orders.epoch)
     yield Step("says hello, the answer is lost", heard, helps=False)
+
+
+def _unasked(state: State, which: int, rules: Rules) -> Iterator[Step]:
+    """Orders that come by themselves, once or twice: a machine that does not trust its journal asks first."""
+    orders = state.told
+    if orders is None or state.journal.damaged:
+        return
+    client, taken = state.clients[which], state._replace(told=None)
+    if rules.news_only and orders.epoch <= memory(state.journal).epoch:
+        yield Step("hears orders that are no news", taken)
+    elif client.key != orders:
+        obeying = Client("claiming", orders)
+        yield Step("hears its orders unasked", _now(taken, which, obeying), seen=orders.epoch)
+        yield Step("hears its orders unasked, for the first time", _now(state, which, obeying), seen=orders.epoch)
 
 
 def _obeying(state: State, which: int, orders: Key, rules: Rules) -> Client:

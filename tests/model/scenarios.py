@@ -17,6 +17,8 @@ WORLDS = {
     "lost, a write delayed": World(Faults(losses=1, late_writes=1)),
     "lost, the journal damaged": World(Faults(losses=1, damages=1)),
     "lost, the database restored": World(Faults(losses=1, restores=1)),
+    "lost, told its orders late": World(Faults(losses=1, tellings=2)),
+    "lost, restored, told its orders late": World(Faults(losses=1, restores=1, tellings=1), (DESKTOP,)),
     "lost, restored, a typed line": World(Faults(losses=1, restores=1), (TYPED,)),
     "lost, restored, a write delayed": World(Faults(losses=1, late_writes=1, restores=1), (DESKTOP,)),
 }
@@ -24,6 +26,7 @@ WORLDS = {
 CALM = World(Faults(losses=0))
 DAMAGED = World(Faults(losses=0, damages=1))
 RESTORED = World(Faults(losses=0, restores=1))
+TOLD = World(Faults(losses=0, tellings=1))
 LINE = World(Faults(losses=0), (TYPED,))
 RESTORED_ALONE = World(Faults(losses=0, restores=1), (DESKTOP,))
 
@@ -44,6 +47,7 @@ BREAKS = {
     "newest_only": ("I3", RESTORED),
     "damage_fences": ("I2", DAMAGED),
     "reports_again": ("rest", RESTORED_ALONE),
+    "news_only": ("I7", TOLD),
     "one_client": ("I2", CALM),
     "kind_reported": ("I5", LINE),
     "child_dies": ("I3", CALM),

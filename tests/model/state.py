@@ -96,6 +96,8 @@ class Faults(NamedTuple):
     late_writes: int = 0
     restores: int = 0
     damages: int = 0
+    tellings: int = 0
+    """Orders that the allocator sends by itself when it lends the machine, and that come whenever they come."""
 
 
 class State(NamedTuple):
@@ -111,6 +113,8 @@ class State(NamedTuple):
     backup: Database | None = None
     heard: bool = True
     nudged: bool = False
+    told: Key | None = None
+    """Orders on their way to the machine, which has not asked for them."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -149,6 +153,8 @@ class Rules:
     """A damaged journal begins anew with a fence, and with an unknown outcome for the lease that is live now."""
     reports_again: bool = True
     """A client reports whatever hello shows the database not to know, even if a report of it was answered before."""
+    news_only: bool = True
+    """Orders that come unasked count only above all that the machine remembers."""
     one_client: bool = True
     """A second client on the machine finds the lock taken and exits."""
     kind_reported: bool = True

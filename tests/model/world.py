@@ -4,7 +4,7 @@ from collections.abc import Iterator
 
 from . import database as rows
 from .client import Step, client_steps, committed
-from .state import TERMINAL, Client, Journal, Rules, State
+from .state import TERMINAL, Client, Journal, Key, Rules, State
 
 
 def steps(state: State, rules: Rules) -> Iterator[Step]:
@@ -21,6 +21,10 @@ def steps(state: State, rules: Rules) -> Iterator[Step]:
 def _allocator_steps(state: State, rules: Rules) -> Iterator[Step]:
     assigned = rows.assign(state.database, rules)
     yield Step("allocator: assigns the machine", committed(state, assigned, rules))
+    if state.faults.tellings and assigned != state.database:
+        faults = state.faults._replace(tellings=state.faults.tellings - 1)
+        told = committed(state, assigned, rules)._replace(faults=faults, told=Key(assigned.epoch, assigned.lease))
+        yield Step("allocator: assigns the machine, and tells it", told, helps=False)
     late = rows.deadline(state.database, rules)
     yield Step("allocator: the deadline strikes", committed(state, late, rules), helps=False)
     if state.faults.losses:
