@@ -26,7 +26,7 @@ class Usage:
         except OSError:
             return cls()
         idle = ticks[3] + ticks[4]
-        return cls(_own() / TICKS, (sum(ticks) - idle) / TICKS, sum(ticks) / TICKS)
+        return cls(seconds_of(os.getpid()), (sum(ticks) - idle) / TICKS, sum(ticks) / TICKS)
 
     def __sub__(self, earlier: "Usage") -> "Usage":
         return Usage(self.own - earlier.own, self.all - earlier.all, self.available - earlier.available)
@@ -50,18 +50,18 @@ def server_seconds(postmaster: int) -> float:
     return total / 1e9
 
 
-def _own() -> int:
-    """Ticks of this process and its descendants, the ended ones included."""
+def seconds_of(root: int) -> float:
+    """Seconds of processor time of a process and its descendants, the ended ones included."""
     ticks: dict[int, int] = {}
     children: dict[int, list[int]] = {}
     for pid, parent, used in _processes():
         ticks[pid] = used
         children.setdefault(parent, []).append(pid)
-    total, fresh = 0, [os.getpid()]
+    total, fresh = 0, [root]
     while fresh:
         total += sum(ticks.get(pid, 0) for pid in fresh)
         fresh = [child for pid in fresh for child in children.get(pid, [])]
-    return total
+    return total / TICKS
 
 
 def _processes() -> Iterator[tuple[int, int, int]]:

@@ -139,6 +139,8 @@ async def work(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None:
     many_files()
     settings = load_settings(task["overrides"], data_dir=Path(task["data_dir"]))
     superuser = await asyncpg.connect(task["superuser"])
+    gc.freeze()  # as `lablink serve` does
+    gc.set_threshold(700)
     with listening(0) as listener:
         server = new_server(settings)
         serving = asyncio.create_task(server.serve([listener]))

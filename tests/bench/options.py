@@ -30,6 +30,8 @@ class Options:
     """How many come in a crowd, of which only some wait at a time."""
     idle: float = 10.0
     """Seconds in which nothing happens, where that is what is measured."""
+    herds: int = 2
+    """1: only machines that are asked to hurry come back after a restart."""
     clients: int = 100
     """Machines that run commands."""
     rate: float = 20.0
@@ -67,13 +69,14 @@ class Options:
         """The same within a minute, which says less surely."""
         return replace(
             self,
-            fleets=(100, 1_000),
+            fleets=(),
             directs=(100,),
             shared=(100,),
             fleet_rounds=2,
             fleet_seconds=1.0,
             crowd=800,
             idle=2.0,
+            herds=1,
             clients=min(self.clients, 20),
             seconds=min(self.seconds, 2.0),
             slices=2,

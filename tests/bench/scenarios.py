@@ -13,6 +13,8 @@ from tests.bench import (
     machines,
     polling,
     swarm_delivery,
+    swarm_herd,
+    swarm_recovery,
     upkeep,
     yardsticks,
 )
@@ -30,6 +32,8 @@ SCENARIOS: dict[str, tuple[Measure, ...]] = {
     "delivery": (delivery.measure, swarm_delivery.measure, polling.measure),
     "burst": (burst.measure,),
     "bulk": (bulk.measure, upkeep.measure),
+    "herd": (swarm_herd.measure,),
+    "recovery": (swarm_recovery.measure,),
     "yardsticks": (yardsticks.measure,),
 }
 """In the order in which they are measured."""

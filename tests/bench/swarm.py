@@ -31,7 +31,8 @@ NOWHERE = Path("/nonexistent")
 AT_ONCE = 64
 """How many machines of a process connect for the first time together; what comes in a herd is another matter."""
 
-HURRY_SECONDS = 1.0
+State = tuple[int, int, int]
+"""A machine, its epoch, and when it heard of that."""
 
 Lease = tuple[int, int, int, int, int]
 """A machine and its epoch, and when the machine heard that there is something, had its orders, and had its command."""
@@ -61,9 +62,13 @@ class Diary:
     leases: list[Lease] = field(default_factory=list)
     met: list[tuple[int, int]] = field(default_factory=list)
     """For every link: when it was known that there must be a new one, and when the first hello over it was answered."""
-    states: set[tuple[str, int]] = field(default_factory=set)
+    states: list[State] = field(default_factory=list)
+    """Every state that it heard of, with the moment."""
+    odd: int = 0
+    """How often an epoch was lower than one before, or the machine was to be neither free nor lent."""
     greeted: asyncio.Event = field(default_factory=asyncio.Event)
     _link: object = None
+    _epoch: int = -1
     _heard: int = 0
     _had: dict[int, tuple[int, int]] = field(default_factory=dict)
 
@@ -77,6 +82,10 @@ class Diary:
         if link is not self._link:
             self._link = link
             self.met.append((self.wake.at, moment))
+            self.odd += orders.status not in ("available", "in-use") or orders.epoch < self._epoch
+        if orders.epoch != self._epoch:
+            self._epoch = orders.epoch
+            self.states.append((orders.vm_id, orders.epoch, moment))
         if orders.lease_status == "assigned":
             self._had.setdefault(orders.epoch, (self._heard, moment))
         self.greeted.set()
@@ -90,11 +99,11 @@ class Diary:
 class NotedHub(HubTransport):
     """The way over the hub, written down."""
 
-    def __init__(self, url: str, passwords: Passwords, diary: Diary, *, hurry: bool) -> None:
+    def __init__(self, url: str, passwords: Passwords, diary: Diary, hurry: float | None) -> None:
         super().__init__(url, passwords, diary.wake)
         self._diary, self._vm = diary, 0
         if hurry:
-            self._backoff = Hurried()
+            self._backoff = Hurried(hurry)
 
     async def hello(self, memory: Memory) -> Orders:
         self._diary.looks()
@@ -129,10 +138,10 @@ class NotedDirect(DirectTransport):
 
 
 class Hurried(Backoff):
-    """For machines that are asked to hurry: they try again every second or so, however often it went wrong."""
+    """For machines that are asked to come within so many seconds: they do, however often it went wrong."""
 
-    def __init__(self) -> None:
-        super().__init__(HURRY_SECONDS)
+    def __init__(self, seconds: float) -> None:
+        super().__init__(seconds)
 
     def delay(self) -> float:
         self.reset()
@@ -196,6 +205,8 @@ async def live(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> dict[
     seen = {
         "leases": [lease for diary in diaries for lease in diary.leases],
         "met": [diary.met for diary in diaries],
+        "states": [state for diary in diaries for state in diary.states],
+        "odd": sum(diary.odd for diary in diaries),
         "cpu": time.process_time(),
     }
     await end(runs)
@@ -213,7 +224,7 @@ async def _run(task: dict[str, Any], number: int, diary: Diary, room: asyncio.Se
         **task["login"] | {"user": f"lablink_vm_{number:016x}"}, password=password(task["seed"], number)
     )
     passwords = Passwords(StateDir(NOWHERE), Credential(number, f"vm-{number}", "hub", login, task["url"]))
-    way = NotedHub(task["url"], passwords, diary, hurry=task["hurry"]) if task["url"] else NotedDirect(login, diary)
+    way = NotedHub(task["url"], passwords, diary, task["hurry"]) if task["url"] else NotedDirect(login, diary)
     agent = Agent(way, UnwrittenJournal(NOWHERE), NoSession())
     async with room:
         running = asyncio.create_task(agent.run())

@@ -2,10 +2,9 @@
 
 import os
 import secrets
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass
-from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -46,18 +45,23 @@ class Fleet:
     size: int
     seed: str
 
-    def tasks(self, url: str, *, hurry: bool = False) -> list[dict[str, Any]]:
-        """What a process of machines a core is told. Without an address they speak to PostgreSQL."""
+    def tasks(self, url: str, numbers: Sequence[int] = (), *, hurry: float | None = None) -> list[dict[str, Any]]:
+        """What a process of machines a core is told, of those or all. Without an address they speak to PostgreSQL.
+
+        After a loss they come again within `hurry` seconds, where that is given.
+        """
+        numbers = numbers or range(1, self.size + 1)
         login = {"host": "127.0.0.1", "port": self.own.server.port, "database": self.database, "tls": "loopback"}
-        cores = min(len(os.sched_getaffinity(0)), self.size)
-        ends = [round(core * self.size / cores) for core in range(cores + 1)]
+        cores = min(len(os.sched_getaffinity(0)), len(numbers))
         shared = {"url": url, "seed": self.seed, "login": login, "hurry": hurry}
-        return [shared | {"numbers": list(range(first + 1, last + 1))} for first, last in pairwise(ends)]
+        return [shared | {"numbers": list(numbers[core::cores])} for core in range(cores)]
 
     @asynccontextmanager
-    async def living(self, url: str, *, hurry: bool = False) -> AsyncIterator[list[Worker]]:
-        """All of them, connected, for the time of the block."""
-        async with workers(SWARM, self.tasks(url, hurry=hurry), self.log) as machines:
+    async def living(
+        self, url: str, numbers: Sequence[int] = (), *, hurry: float | None = None
+    ) -> AsyncIterator[list[Worker]]:
+        """Those or all of them, connected, for the time of the block."""
+        async with workers(SWARM, self.tasks(url, numbers, hurry=hurry), self.log) as machines:
             yield machines
 
     @property
