@@ -29,8 +29,11 @@ BEAT_SECONDS = 5.0
 PACE_SECONDS = 0.05
 """The least time between two looks, so that a flood of notifications does not become a flood of queries."""
 
-PAYLOADS = 20
-"""How many are read between two looks, each of which may be 8 kB of anything; after more, all is looked at instead."""
+SHARED_SECONDS = 0.001
+"""How long what everybody's changes change is left alone after a look, for each page that shows it."""
+
+HEARD_BYTES = 100_000
+"""How much is read of notifications between two looks, 100 more of each; after more, all is looked at instead."""
 
 BACK_OFF_SECONDS = (0.5, 10.0)
 
@@ -98,6 +101,8 @@ class Feed:
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
         self._heard = 0
+        self._due: asyncio.TimerHandle | None = None
+        self._shared_at = 0.0
         self._wake = asyncio.Event()
         self._over = False
         self.listening = asyncio.Event()
@@ -199,16 +204,22 @@ class Feed:
             self._tell(POOL, await standing.read_counts(connection, self._pool))
 
     def _hear(self, pid: int, channel: str, payload: str) -> None:
-        """Note what a notification may be about. Somebody's change of place changes the place of all who wait."""
+        """Note what a notification may be about."""
         self._tell_heard(pid, channel, payload)
-        changed: set[Topic] = {POOL}
-        if channel == LEASE_CHANNEL:
-            self._heard += 1
-            if self._heard > PAYLOADS + 1:
-                return
-            hinted = _hinted(payload) if self._heard <= PAYLOADS else None
-            changed |= self._queued | (hinted if hinted is not None else self._subscriptions.keys())
-        self._look_at(changed & self._subscriptions.keys())
+        if self._due is None:
+            self._due = asyncio.get_running_loop().call_at(self._shared_at, self._look_at_shared)
+        if channel == LEASE_CHANNEL and self._heard <= HEARD_BYTES:
+            self._heard += len(payload) + 100
+            hinted = _hinted(payload) if self._heard <= HEARD_BYTES else None
+            self._look_at(set(self._subscriptions) if hinted is None else hinted & self._subscriptions.keys())
+
+    def _look_at_shared(self) -> None:
+        """Look at the counts, and at the places of all who wait: the more pages show them, the less often."""
+        shared: set[Topic] = {POOL, *self._queued}
+        topics = shared & self._subscriptions.keys()
+        pages = sum(len(self._subscriptions[topic]) for topic in topics)
+        self._due, self._shared_at = None, asyncio.get_running_loop().time() + SHARED_SECONDS * pages
+        self._look_at(topics)
 
     def _look_at(self, topics: set[Topic]) -> None:
         if topics:

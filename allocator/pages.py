@@ -1,8 +1,7 @@
 """The pages that people see: the form, a lease that follows itself, and what changes them."""
 
-import random
 import re
-from collections.abc import AsyncIterator
+from collections.abc import AsyncGenerator
 from contextlib import suppress
 from dataclasses import replace
 from html import escape
@@ -11,7 +10,6 @@ from uuid import UUID
 
 import structlog
 from fastapi import APIRouter, Depends, Form, Request, Response
-from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, ConfigDict, Field
 from starlette.responses import RedirectResponse
 
@@ -19,19 +17,17 @@ from allocator.api import LeaseWithToken, answer
 from allocator.checking import KEY_LENGTH
 from allocator.cookies import bearer_tokens
 from allocator.errors import KeyReused, NoSuchLease, NoToken, Refusal
-from allocator.feed import POOL, News, Subscription
+from allocator.feed import POOL
 from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
 from allocator.problems import responses, wants_json
 from allocator.service import Here, Service
+from allocator.streams import EventStream, beat, event
 from allocator.tokens import new_key
 from allocator.views import Counts, HeldLease, LeaseView
 from allocator.wording import NOTHING_NEW, pool_words, words
 from client.command import redact
 
 SEE_OTHER = 303
-RETRY_MILLISECONDS = (100, 1000)
-"""How long a browser waits before it opens a stream again: spread, for an allocator that is gone leaves many pages."""
-
 SAID_NOTHING_NEW = "nothing-new"
 
 log = structlog.get_logger()
@@ -83,17 +79,10 @@ async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm,
     return response
 
 
-@pages.get("/stream", response_class=EventSourceResponse)
-async def follow_pool(service: Here) -> AsyncIterator[ServerSentEvent]:
+@pages.get("/stream")
+async def follow_pool(service: Here) -> Response:
     """How many machines are free, for as long as the form is open."""
-    shown = ""
-    with service.feed.subscribe(POOL) as subscription:
-        async for news in subscription:
-            html = _pool(service, news if isinstance(news, Counts) else None)
-            if html != shown:
-                shown = html
-                yield ServerSentEvent(event="pool", raw_data=html)
-            yield _beat()
+    return EventStream(_pool_events(service))
 
 
 async def held_lease(lease_id: UUID, request: Request, service: Here) -> HeldLease:
@@ -116,12 +105,10 @@ async def lease_page(lease_id: UUID, request: Request, service: Here, said: str 
     return service.templates.page("lease.html", link=link, notice=notice, **_lease_values(held))
 
 
-@pages.get("/leases/{lease_id:uuid}/stream", response_class=EventSourceResponse)
-async def follow_lease(held: Held, service: Here) -> AsyncIterator[ServerSentEvent]:
+@pages.get("/leases/{lease_id:uuid}/stream")
+async def follow_lease(held: Held, service: Here) -> Response:
     """The lease's page in pieces, each time that it changes, until it is over or the service stops."""
-    with service.feed.subscribe(held.lease.id) as subscription:
-        async for event in _lease_events(service, held.token, subscription):
-            yield event
+    return EventStream(_lease_events(service, held))
 
 
 @pages.post("/leases/{lease_id:uuid}/end")
@@ -182,33 +169,38 @@ def _may_hold_a_secret(line: str) -> bool:
     return redact(line, None) != line or re.search(r"code|pin|4/|start.?host", line, re.IGNORECASE) is not None
 
 
-def _beat() -> ServerSentEvent:
-    """Ends each look at the news, whether there were any: a page that hears none knows that it is not connected."""
-    return ServerSentEvent(event="beat", raw_data="beat", retry=random.randint(*RETRY_MILLISECONDS))
+async def _pool_events(service: Service) -> AsyncGenerator[bytes]:
+    shown = ""
+    with service.feed.subscribe(POOL) as subscription:
+        async for news in subscription:
+            html = _pool(service, news if isinstance(news, Counts) else None)
+            yield (event("pool", html) if html != shown else b"") + beat()
+            shown = html
 
 
-async def _lease_events(service: Service, token: str, subscription: Subscription) -> AsyncIterator[ServerSentEvent]:
+async def _lease_events(service: Service, held: HeldLease) -> AsyncGenerator[bytes]:
     shown: dict[str, str] = {}
-    async for news in subscription:
-        told = _told(service, news, token)
-        for name, html in told.items():
-            if shown.get(name) != html:
-                yield ServerSentEvent(event=name, raw_data=html)
-        shown |= told
-        yield _beat()
-        if isinstance(news, LeaseView) and not news.live:
-            yield ServerSentEvent(event="over", raw_data="over")
-            return
+    seen: object = ()
+    with service.feed.subscribe(held.lease.id) as subscription:
+        async for news in subscription:
+            lease = news if isinstance(news, LeaseView) else None
+            before, seen = seen, lease and lease.looks
+            told = _told(service, lease, held.token) if seen != before else {}
+            yield b"".join(event(name, html) for name, html in told.items() if shown.get(name) != html) + beat()
+            shown |= told
+            if lease and not lease.live:
+                yield event("over", "over")
+                return
 
 
-def _told(service: Service, news: News, token: str) -> dict[str, str]:
+def _told(service: Service, lease: LeaseView | None, token: str) -> dict[str, str]:
     """The pieces of a lease's page by the name of their event; only a note when the database is away."""
-    contact = service.templates.html("_contact.html", lost=news is None)
-    if not isinstance(news, LeaseView):
+    contact = service.templates.remembered("_contact.html", lost=lease is None)
+    if lease is None:
         return {"contact": contact}
-    values = _lease_values(HeldLease(news, token))
-    lease = service.templates.html("_lease.html", **values)
-    return {"contact": contact, "lease": lease, "announcement": escape(values["words"].announcement)}
+    values = _lease_values(HeldLease(lease, token))
+    html = service.templates.html("_lease.html", **values)
+    return {"contact": contact, "lease": html, "announcement": escape(values["words"].announcement)}
 
 
 def _lease_values(held: HeldLease) -> dict[str, Any]:
@@ -216,4 +208,4 @@ def _lease_values(held: HeldLease) -> dict[str, Any]:
 
 
 def _pool(service: Service, counts: Counts | None) -> str:
-    return service.templates.html("_pool.html", counts=counts, sentence=pool_words(counts))
+    return service.templates.remembered("_pool.html", counts=counts, sentence=pool_words(counts))

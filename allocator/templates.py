@@ -1,6 +1,7 @@
 """Renders the pages. Everything is escaped, and a name that is not there is an error."""
 
 from datetime import datetime
+from functools import lru_cache
 from pathlib import Path
 from typing import Any
 
@@ -27,6 +28,8 @@ class Templates:
         self._environment.filters["duration"] = duration
         self._environment.filters["iso"] = iso
         self._environment.globals["remaining"] = _remaining
+        self.remembered = lru_cache(maxsize=64)(self.html)
+        """As `html`, of values that many pages have in common."""
 
     def html(self, name: str, **values: Any) -> str:
         """The template of that name, filled in."""

@@ -17,6 +17,7 @@ OperationStatus = Literal["waiting", "running", "done", "failed"]
 RequestOutcome = Literal["created", "repeated", "live"]
 EndedBy = Literal["holder", "admin", "machine", "service"]
 
+HALF_A_MINUTE = 30
 LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
 
 
@@ -56,6 +57,12 @@ class LeaseView:
     def live(self) -> bool:
         """Whether it can still change."""
         return self.status in LIVE
+
+    @property
+    def looks(self) -> tuple[object, ...]:
+        """What stays the same while nothing that a person is shown changes by more than half a minute."""
+        wait = None if self.eta_seconds is None else (self.now.timestamp() + self.eta_seconds) // HALF_A_MINUTE
+        return self.version, self.position, wait, self.now.timestamp() // HALF_A_MINUTE
 
 
 @dataclass(frozen=True, slots=True)

@@ -11,7 +11,7 @@ import pytest
 import pytest_asyncio
 
 from allocator.connection import connector
-from allocator.feed import PAYLOADS, POOL, Feed, News, Subscription
+from allocator.feed import HEARD_BYTES, POOL, Feed, News, Subscription
 from allocator.standing import LEASE_CHANNEL
 from allocator.tasks import alongside
 from allocator.views import Counts, LeaseView
@@ -194,7 +194,7 @@ async def test_a_flood_of_payloads_is_not_read_but_everything_is_looked_at(
 ) -> None:
     feed = Feed(connector(settings_for(database, tmp_path).database, "web"), "default", check_seconds=3600)
     lease, superuser = await queue(owner), await database.connect("postgres")
-    flood = 'SELECT pg_notify($1, format(\'[{"id": "%s"}]\', gen_random_uuid())) FROM generate_series(0, $2)'
+    flood = 'SELECT pg_notify($1, format(\'[{"id": "%s"}]\', gen_random_uuid())) FROM generate_series(0, $2 / 100)'
     await owner.execute("SELECT end_lease($1)", lease.id)
     async with alongside(feed.run()), asyncio.timeout(LIMIT_SECONDS):
         await feed.listening.wait()
@@ -203,7 +203,7 @@ async def test_a_flood_of_payloads_is_not_read_but_everything_is_looked_at(
             await superuser.execute("SET session_replication_role = replica")
             await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
             while (await lease_news(subscription)).output != "unheard":
-                await owner.execute(flood, LEASE_CHANNEL, PAYLOADS)
+                await owner.execute(flood, LEASE_CHANNEL, HEARD_BYTES)
 
 
 async def _chatter(database: Database) -> None:

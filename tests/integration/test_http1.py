@@ -103,3 +103,12 @@ async def test_a_head_that_does_not_come_is_not_waited_for_for_ever(
 
     assert answer.count(b"HTTP/1.1 200 OK") == begun.count(b"\r\n\r\n")
     writer.close()
+
+
+async def test_what_no_browser_sends_in_a_head_is_refused(service: RunningService) -> None:
+    reader, writer = await connected(service)
+    writer.write(BEGUN + b"Cookie: lablink=\x7f\r\n\r\n")
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()

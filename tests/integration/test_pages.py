@@ -262,7 +262,7 @@ async def test_a_browser_remembers_its_last_leases_and_forgets_the_oldest(client
     assert seen == [404] * 2 + [200] * 8
 
 
-@pytest.mark.parametrize("cookie", ["", "x", "~~~", "." * 5000, "\x7f", "0" * 32 + ".short"])
+@pytest.mark.parametrize("cookie", ["", "x", "~~~", "." * 5000, "\xff", "0" * 32 + ".short"])
 async def test_a_cookie_that_is_none_of_ours_does_no_harm(service: RunningService, cookie: str) -> None:
     async with service.client(headers={"Cookie": f"lablink={cookie}"}) as client:
         assert (await client.get("/")).status_code == 200

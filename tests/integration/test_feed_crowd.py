@@ -1,0 +1,95 @@
+"""Many open pages: who is not concerned by a change is not looked at, and what all share is looked at now and then."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import UUID
+
+import asyncpg
+import pytest
+import pytest_asyncio
+
+from allocator.connection import connector
+from allocator.feed import Feed
+from allocator.tasks import alongside
+from allocator.views import LeaseView
+from tests.support.database import Database
+from tests.support.service import LIMIT_SECONDS, settings_for
+
+BURST = 100
+
+
+@pytest_asyncio.fixture
+async def owner(database: Database) -> asyncpg.Connection:
+    """Somebody who changes things by hand."""
+    return await database.connect()
+
+
+async def queue(owner: asyncpg.Connection, name: str) -> str:
+    """A lease that waits."""
+    return str(
+        await owner.fetchval("INSERT INTO leases (email, kind) VALUES ($1, 'job') RETURNING id", f"{name}@example.org")
+    )
+
+
+@pytest_asyncio.fixture
+async def over(owner: asyncpg.Connection) -> str:
+    """A lease that was over before anybody listened."""
+    lease = await queue(owner, "over")
+    await owner.execute("SELECT end_lease($1)", lease)
+    return lease
+
+
+@pytest_asyncio.fixture
+async def feed(database: Database, tmp_path: Path) -> AsyncIterator[Feed]:
+    """A feed that is listening, and reads nothing again unless it hears of it."""
+    feed = Feed(connector(settings_for(database, tmp_path).database, "web"), "default", check_seconds=3600)
+    async with alongside(feed.run()), asyncio.timeout(LIMIT_SECONDS):
+        await feed.listening.wait()
+        yield feed
+
+
+async def told(news: AsyncIterator[object]) -> LeaseView:
+    """The next news of a lease."""
+    lease = await anext(news)
+    assert isinstance(lease, LeaseView)
+    return lease
+
+
+async def test_a_burst_of_changes_makes_nobody_look_whom_none_of_them_is_about(
+    database: Database, over: str, feed: Feed, owner: asyncpg.Connection
+) -> None:
+    superuser, other = await database.connect("postgres"), await queue(owner, "other")
+    with feed.subscribe(UUID(over)) as unconcerned, feed.subscribe(UUID(other)) as concerned:
+        first, second = aiter(unconcerned), aiter(concerned)
+        await told(first)
+        await told(second)
+        await superuser.execute("SET session_replication_role = replica")
+        await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", over)
+
+        for _ in range(BURST):
+            await owner.execute("SELECT pg_notify('lease_updates', format('[{\"id\": \"%s\"}]', gen_random_uuid()))")
+        await owner.execute("SELECT end_lease($1)", other)
+        while (await told(second)).live:
+            pass
+
+        assert (await told(first)).output is None
+
+
+async def test_places_are_told_now_and_then_when_many_wait_and_what_happens_to_oneself_at_once(
+    feed: Feed, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    before, after, mine = await queue(owner, "before"), await queue(owner, "after"), await queue(owner, "mine")
+    with feed.subscribe(UUID(mine)) as subscription:
+        news = aiter(subscription)
+        assert (await told(news)).position == 3
+        monkeypatch.setattr("allocator.feed.SHARED_SECONDS", 3600)
+        await owner.execute("SELECT end_lease($1)", before)
+        while (await told(news)).position != 2:
+            pass
+
+        await owner.execute("SELECT end_lease($1)", after)
+        assert (await told(news)).position == 2
+        await owner.execute("UPDATE leases SET output = 'heard' WHERE id = $1", mine)
+        while (lease := await told(news)).output != "heard":
+            assert lease.position == 2
