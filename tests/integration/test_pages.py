@@ -264,6 +264,6 @@ async def test_a_browser_remembers_its_last_leases_and_forgets_the_oldest(client
 
 @pytest.mark.parametrize("cookie", ["", "x", "~~~", "." * 5000, "\xff", "0" * 32 + ".short"])
 async def test_a_cookie_that_is_none_of_ours_does_no_harm(service: RunningService, cookie: str) -> None:
-    async with service.client(headers={"Cookie": f"lablink={cookie}"}) as client:
+    async with service.client(headers={"Cookie": f"lablink={cookie}".encode("latin-1")}) as client:
         assert (await client.get("/")).status_code == 200
         assert (await client.get("/leases/00000000-0000-0000-0000-000000000000")).status_code == 404
