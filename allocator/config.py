@@ -63,7 +63,7 @@ class Server(_Group):
     key: Path | None
     body_limit: Annotated[int, Field(ge=LEAST_BODY, le=1_048_576)]
     """Bytes that one request's body may have."""
-    drain_seconds: Annotated[float, Field(ge=0, le=300)]
+    linger_seconds: Annotated[float, Field(ge=0, le=300)]
     """How long it serves on when it is to stop, with /readyz at 503: in which load balancers must have asked that."""
 
     @property

@@ -31,7 +31,7 @@ async def livez() -> Health:
 @router.get("/readyz", responses=responses(503))
 async def readyz(service: Here) -> Health:
     """Whether requests are to come here: the database answers, changes in it are heard, nobody has asked us to stop."""
-    if service.draining.is_set():
+    if service.leaving.is_set():
         raise Stopping
     try:
         async with asyncio.timeout(READY_SECONDS):

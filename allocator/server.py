@@ -39,15 +39,15 @@ class Server(uvicorn.Server):
         assert isinstance(self.config.app, FastAPI)
         if self.started:
             service: Service = self.config.app.state.service
-            await self._drain(service)
+            await self._linger(service)
             await service.hand_over()
         await super().shutdown(sockets)
 
-    async def _drain(self, service: Service) -> None:
+    async def _linger(self, service: Service) -> None:
         """Serve on for a while, with /readyz saying no. A second Ctrl-C ends that."""
-        service.draining.set()
+        service.leaving.set()
         now = asyncio.get_running_loop().time
-        until = now() + service.settings.server.drain_seconds
+        until = now() + service.settings.server.linger_seconds
         while now() < until and not self.force_exit:  # noqa: ASYNC110  # which is all that a signal sets
             await asyncio.sleep(LOOK_SECONDS)
 

@@ -51,7 +51,7 @@ class Service:
     clouds: Clouds
     desk: Desk
     guesses: Guesses = field(default_factory=Guesses)
-    draining: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when load balancers are to send nobody here any more."""
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no stream may go on."""

@@ -100,7 +100,7 @@ class HeadersMiddleware:
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 headers.update(self._headers)
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith(STATIC) else "no-store"
-                if scope["app"].state.service.draining.is_set():  # a balancer may keep none that it would use again
+                if scope["app"].state.service.leaving.is_set():  # a balancer may keep none that it would use again
                     headers["Connection"] = "close"
             await send(message)
 

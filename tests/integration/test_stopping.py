@@ -10,23 +10,23 @@ import pytest_asyncio
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for
 
-LONG = "server.drain_seconds=300"
+LONG = "server.linger_seconds=300"
 
 
 @pytest_asyncio.fixture
-async def draining(database: Database, tmp_path: Path) -> AsyncIterator[RunningService]:
+async def lingering(database: Database, tmp_path: Path) -> AsyncIterator[RunningService]:
     """A service that was told to stop, and has five minutes."""
     async with running_service(settings_for(database, tmp_path, LONG)) as service:
         await ready(service.service)
         service.server.should_exit = True
         async with asyncio.timeout(LIMIT_SECONDS):
-            await service.service.draining.wait()
+            await service.service.leaving.wait()
         yield service
         service.server.force_exit = True
 
 
-async def test_it_says_that_nobody_is_to_come_and_serves_whoever_does(draining: RunningService) -> None:
-    async with draining.client() as client:
+async def test_it_says_that_nobody_is_to_come_and_serves_whoever_does(lingering: RunningService) -> None:
+    async with lingering.client() as client:
         ready = await client.get("/readyz")
         served = await client.get("/api/v1/vms")
 
@@ -34,8 +34,8 @@ async def test_it_says_that_nobody_is_to_come_and_serves_whoever_does(draining: 
     assert (served.status_code, served.headers["Connection"]) == (httpx.codes.OK, "close")
 
 
-async def test_who_asks_a_second_time_need_not_wait(draining: RunningService) -> None:
-    draining.server.force_exit = True
+async def test_who_asks_a_second_time_need_not_wait(lingering: RunningService) -> None:
+    lingering.server.force_exit = True
 
     async with asyncio.timeout(LIMIT_SECONDS):
-        await asyncio.shield(draining.ended)
+        await asyncio.shield(lingering.ended)

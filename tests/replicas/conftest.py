@@ -63,7 +63,7 @@ async def replicas(database: Database, tmp_path: Path) -> AsyncIterator[Replicas
     allocators = [Allocator.somewhere() for _ in range(REPLICAS)]
     machines = [await hub_machine(database, tmp_path / f"vm-{n}", f"vm-{n}") for n in range(MACHINES)]
     async with AsyncExitStack() as opened:
-        starts = [opened.enter_async_context(each.serving(database, "server.drain_seconds=1")) for each in allocators]
+        starts = [opened.enter_async_context(each.serving(database, "server.linger_seconds=1")) for each in allocators]
         await asyncio.gather(*starts)
         balancer = await opened.enter_async_context(balancing(*allocators))
         for machine in machines:
