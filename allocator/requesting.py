@@ -1,8 +1,9 @@
 """Requests for a machine as the database takes them: one alone, or many in one statement."""
 
+import asyncio
 import json
-from collections.abc import Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, contextmanager
+from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
+from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -13,8 +14,11 @@ from client.command import Command, summary
 MOST = 100
 """How many requests go in one statement."""
 
-LANES = 1
+LANES = 2
 """How many such statements may be under way: while one waits for the disk, PostgreSQL works at the other."""
+
+ABUNDANCE = 2 * LANES * MOST
+"""With so many free machines everybody gets one whose statement is under way or follows, in whatever order they end."""
 
 PATIENCE = "100ms"
 """How long they wait for what somebody else is changing; then each is asked alone."""
@@ -68,6 +72,29 @@ Lending = Callable[[], AbstractContextManager[Callable[[Iterable[Lent]], object]
 def untold() -> Iterator[Callable[[Iterable[Lent]], object]]:
     """Nobody waits to hear of what is lent."""
     yield lambda lent: None
+
+
+class Turns:
+    """Statements for requests may be under way together where machines abound; elsewhere each waits for its turn."""
+
+    def __init__(self) -> None:
+        self._turn = asyncio.Lock()
+        self._abounding: set[str] = set()
+
+    @asynccontextmanager
+    async def of(self, requests: Sequence[VmRequest]) -> AsyncIterator[None]:
+        """The block for these requests: who came first is asked for first wherever there may not be enough for all."""
+        async with AsyncExitStack() as until_answered:
+            async with AsyncExitStack() as begun:
+                await begun.enter_async_context(self._turn)
+                if not {request.pool for request in requests} <= self._abounding:
+                    until_answered.push_async_exit(begun.pop_all())
+            yield
+
+    def learn(self, requests: Sequence[VmRequest], answers: Sequence[Any]) -> None:
+        """What the rows of request_vms' answer say of the pools."""
+        for request, answer in zip(requests, answers, strict=True):
+            (self._abounding.add if answer["abounds"] else self._abounding.discard)(request.pool)
 
 
 def columns(requests: Sequence[VmRequest]) -> list[list[object]]:

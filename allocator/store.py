@@ -45,7 +45,7 @@ RETRIES = 3
 VERSION = 8
 """The version of the database that this program was made for, the newest in allocator/sql."""
 
-REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11)"
+REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 OPENED = "SELECT v.*, clock() AS now, o.token_sha256 FROM opened_leases($1, $2) o JOIN lease_views v ON v.id = o.id"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
@@ -62,6 +62,7 @@ class Store:
         self._pool = pool
         self._lending = lending
         self._requests = Batches(self._request_together, requesting.MOST, requesting.LANES)
+        self._turns = requesting.Turns()
         self._looks = Batches(self._opened_leases, requesting.MOST)
         self._rules: dict[str, PoolRules] = {}
 
@@ -122,7 +123,8 @@ class Store:
     async def _request_together(self, requests: Sequence[requesting.VmRequest]) -> list[Accepted | errors.ServiceError]:
         """What became of each; a Conflict when it is to be made again, alone: something was in its or another's way."""
         try:
-            return await self._request_vms(requests, requesting.PATIENCE)
+            async with self._turns.of(requests):
+                return await self._request_vms(requests, requesting.PATIENCE)
         except (errors.Busy, errors.DatabaseFailed, errors.Refusal):
             return [errors.Conflict() for _ in requests]
 
@@ -130,8 +132,9 @@ class Store:
         self, requests: Sequence[requesting.VmRequest], patience: str | None
     ) -> list[Accepted | errors.ServiceError]:
         with self._lending() as tell:
-            rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience)
+            rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience, requesting.ABUNDANCE)
             tell(requesting.lent(requests, rows))
+        self._turns.learn(requests, rows)
         return [
             kind_of(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
         ]

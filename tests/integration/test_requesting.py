@@ -1,7 +1,9 @@
 """Requests that reach the service together: one statement for all, and whatever is wrong with one is nobody else's."""
 
 import asyncio
+import itertools
 from collections.abc import AsyncIterator
+from contextlib import suppress
 from pathlib import Path
 
 import asyncpg
@@ -9,8 +11,8 @@ import pytest
 import pytest_asyncio
 
 from allocator.connection import pooled_connector
-from allocator.errors import Busy, CommandNotAccepted, DatabaseFailed, DatabaseUnavailable, NoSuchPool
-from allocator.requesting import VmRequest
+from allocator.errors import Busy, CommandNotAccepted, Conflict, DatabaseFailed, DatabaseUnavailable, NoSuchPool
+from allocator.requesting import ABUNDANCE, MOST, VmRequest
 from allocator.store import Store
 from allocator.views import Accepted
 from client.command import JobCommand
@@ -20,6 +22,16 @@ from tests.support.wire import Wire
 
 MANY = 100
 ECHO = "UPDATE pools SET programs = '{echo}'"
+SOME_VM = "(SELECT id FROM vms WHERE status = '{}' ORDER BY random() LIMIT 1)"
+BY_HAND = (
+    f"UPDATE vms SET status = 'in-use', epoch = epoch + 1, lease_id = gen_random_uuid(), email = random() || '@x.org', "
+    f"updated_at = clock() WHERE id = {SOME_VM.format('available')}",
+    f"UPDATE vms SET status = 'in-use', email = 'u' || (random() * 99)::int || '@example.org' "
+    f"WHERE id = {SOME_VM.format('available')}",
+    f"UPDATE vms SET status = 'failed' WHERE id = {SOME_VM.format('in-use')}",
+    f"UPDATE vms SET status = 'available' WHERE id = {SOME_VM.format('in-use')}",
+)
+HANDS_BACK = "SELECT end_lease(id) FROM leases WHERE live AND kind <> 'hold' ORDER BY random() LIMIT 1"
 
 
 def request(email: str, program: str = "echo", pool: str = "default") -> VmRequest:
@@ -57,11 +69,11 @@ async def all_of(store: Store, *requests: VmRequest) -> list[Accepted | BaseExce
 async def test_people_who_come_together_are_served_by_one_transaction_in_the_order_they_came(
     store: Store, owner: asyncpg.Connection
 ) -> None:
-    answers = await all_of(store, *crowd(MANY))
+    answers = await all_of(store, *crowd(MOST))
 
     rows = await owner.fetch("SELECT id, email, xmin::text FROM leases ORDER BY place")
     assert [answer.lease_id for answer in answers if isinstance(answer, Accepted)] == [row["id"] for row in rows]
-    assert [row["email"] for row in rows] == [each.email for each in crowd(MANY)]
+    assert [row["email"] for row in rows] == [each.email for each in crowd(MOST)]
     assert len({row["xmin"] for row in rows}) == 1
 
 
@@ -127,10 +139,7 @@ async def test_a_statement_that_is_lost_on_the_way_is_lost_for_all_and_leaves_no
 async def test_people_at_two_allocators_at_once_never_share_a_machine(
     database: Database, store: Store, owner: asyncpg.Connection, tmp_path: Path
 ) -> None:
-    await owner.execute(
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, 300) g"
-    )
-    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+    await free_machines(owner, 300)
     settings = settings_for(database, tmp_path)
     async with Store.open(pooled_connector(settings.database, "web"), 4) as other:
         people = [request(f"u{n}@example.org") for n in range(200)]
@@ -141,4 +150,57 @@ async def test_people_at_two_allocators_at_once_never_share_a_machine(
     outcomes = [answer.outcome for answer in answers if isinstance(answer, Accepted)]
     assert sorted(outcomes) == ["created"] * 200 + ["live"] * 200
     assert await owner.fetchval("SELECT count(DISTINCT vm_id) FROM leases WHERE status = 'assigned'") == 200
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
+
+
+async def free_machines(owner: asyncpg.Connection, number: int) -> None:
+    await owner.execute(
+        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::integer) g", number
+    )
+    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+
+
+async def test_where_machines_abound_statements_are_under_way_together(
+    database: Database, store: Store, owner: asyncpg.Connection
+) -> None:
+    await free_machines(owner, ABUNDANCE + 4 * MOST)
+    await all_of(store, *crowd(MOST))  # from which it learns how many there are
+    in_the_way = await database.connect("lablink")
+    async with in_the_way.transaction():
+        await in_the_way.execute("LOCK TABLE leases IN SHARE MODE")
+        asking = asyncio.create_task(all_of(store, *(request(f"v{n}@example.org") for n in range(2 * MOST))))
+        waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%request_vms%'"
+        async with asyncio.timeout(10):
+            while await owner.fetchval(waiting) < 2:
+                pass
+
+    assert {each.outcome for each in await asking if isinstance(each, Accepted)} == {"created"}
+
+
+async def test_statements_together_an_admin_and_those_who_hand_back_break_no_rule(
+    store: Store, database: Database, owner: asyncpg.Connection, tmp_path: Path
+) -> None:
+    await free_machines(owner, ABUNDANCE + 2 * MOST)
+    admin, holder = await database.connect("lablink"), await database.connect("lablink_app")
+    settings = settings_for(database, tmp_path)
+    done = asyncio.Event()
+
+    async def again_and_again(connection: asyncpg.Connection, *statements: str) -> None:
+        for statement in itertools.cycle(statements):
+            with suppress(asyncpg.PostgresError):
+                await connection.execute(statement)
+            if done.is_set():
+                return
+
+    async with Store.open(pooled_connector(settings.database, "web"), 4) as other, asyncio.TaskGroup() as group:
+        group.create_task(again_and_again(admin, *BY_HAND))
+        group.create_task(again_and_again(holder, HANDS_BACK))
+        people = [request(f"u{n}@example.org") for n in range(4 * MOST)]
+        answers = await asyncio.gather(
+            *(each.request_vm(person) for person in people for each in (store, other)), return_exceptions=True
+        )
+        done.set()
+
+    assert {type(answer) for answer in answers} <= {Accepted, Busy, Conflict}
+    assert sum(isinstance(answer, Accepted) for answer in answers) > 7 * MOST
     assert await owner.fetch("SELECT * FROM broken_invariants()") == []

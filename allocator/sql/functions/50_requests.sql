@@ -23,21 +23,29 @@ END $$;
 -- The same for requests that came together, first come first served: row by row what request_vm would have answered, had
 -- each come alone. A refusal is its SQLSTATE in `refused`, and nobody else's. p_patience limits for how long all of them wait
 -- for what somebody else is changing: then the whole call fails with 55P03, to be asked one by one. vm_id and epoch are of the
--- machine that a new lease got at once. Plans are made once in a session, maybe while the tables are empty: rows are looked up
+-- machine that a new lease got at once. abounds says that the pool had p_many free machines; it is looked at only where a
+-- twelfth as many ask, so that nobody alone waits for it. Plans are made once in a session, maybe while the tables are empty: rows are looked up
 -- one by one, whatever a planner thinks of that.
 CREATE OR REPLACE FUNCTION request_vms(
     p_emails text[], p_kinds text[], p_commands jsonb[], p_secrets jsonb[], p_summaries text[], p_tokens_sha256 bytea[],
-    p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[], p_pools text[], p_patience text DEFAULT NULL)
-RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, vm_id integer, epoch bigint, refused text) LANGUAGE plpgsql SECURITY DEFINER
+    p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[], p_pools text[], p_patience text DEFAULT NULL,
+    p_many integer DEFAULT NULL)
+RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, vm_id integer, epoch bigint, refused text, abounds boolean)
+LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
-    asked  record;
-    opened record;
+    asked     record;
+    opened    record;
+    abounding text[] := '{}';
 BEGIN
     IF p_patience IS NOT NULL THEN
         p_patience := set_config('lock_timeout', p_patience, true);
+    END IF;
+    IF 12 * cardinality(p_pools) >= p_many THEN
+        abounding := ARRAY(SELECT p.name FROM pools p WHERE p.name = ANY (p_pools) AND EXISTS (
+            SELECT FROM vms v WHERE v.pool = p.name AND v.status = 'available' AND NOT v.draining OFFSET p_many - 1));
     END IF;
     SELECT * INTO asked FROM machines_at_once(p_pools, p_kinds, p_commands);
     SELECT * INTO opened FROM open_requests(
@@ -52,9 +60,9 @@ BEGIN
         PERFORM serve_queue(l.pool, (array_agg(l.id ORDER BY l.place DESC))[1])
         FROM leases l WHERE l.id = ANY (asked.ids) AND l.status = 'queued' GROUP BY l.pool;
     END IF;
-    RETURN QUERY SELECT answer.*
-    FROM unnest(asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256)
-         WITH ORDINALITY AS r (id, refusal, email, key, request, number)
+    RETURN QUERY SELECT answer.*, r.pool = ANY (abounding)
+    FROM unnest(asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools)
+         WITH ORDINALITY AS r (id, refusal, email, key, request, pool, number)
     LEFT JOIN LATERAL (SELECT * FROM leases own WHERE own.id = r.id LIMIT 1) AS l ON true,
     LATERAL (SELECT l.id, CASE WHEN r.refusal IS NULL THEN 'created' END, l.token_salt, l.vm_id, l.epoch, r.refusal
              WHERE num_nonnulls(l.id, r.refusal) = 1
