@@ -15,6 +15,7 @@ from rich.progress import BarColumn, Progress, TextColumn, TimeElapsedColumn
 
 from allocator.local import UpFailed
 from tests.bench.compare import compare
+from tests.bench.cores import Usage
 from tests.bench.figures import Section
 from tests.bench.ground import ground
 from tests.bench.machines import MachinesFailed
@@ -97,6 +98,7 @@ async def _bounded(
     this = asyncio.current_task()
     assert this
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C does
+    before = Usage.now()
     async with asyncio.timeout(options.bound_seconds):
         with _progress() as bar:
             server = bar.add_task("PostgreSQL", total=1)
@@ -109,6 +111,7 @@ async def _bounded(
                     for measure in measures:
                         sections += await measure(own, options, partial(bar.advance, tasks[name]))
                     bar.stop_task(tasks[name])
+    about["other_programs"] = f"{(Usage.now() - before).others:.0%} of the cores"
 
 
 def _tell(about: Facts, sections: list[Section], json: File, picture: File, old: File) -> None:

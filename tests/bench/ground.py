@@ -55,7 +55,8 @@ class Ground:
     async def slow_flush(self, database: str) -> None:
         """From now on whoever connects to that database flushes as if the disk were across a network.
 
-        PostgreSQL's own commit_delay: who flushes waits first, holding the lock that all others' flushes wait for.
+        PostgreSQL's own commit_delay: who flushes waits first, holding the lock that all others' flushes wait for. An
+        fdatasync that sleeps as long, put in with LD_PRELOAD, gave the same: 1.26 ms a commit beside 1.23.
         """
         for setting in (f"commit_delay = {1000 * FLUSH_MS}", "commit_siblings = 0"):
             await self._execute(f"ALTER DATABASE {database} SET {setting}")
