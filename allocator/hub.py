@@ -30,7 +30,7 @@ LEAVING_A_SECOND = 1250
 AGAIN_SECONDS = "10"
 """Within which a machine may come again whose place was taken: by itself over another line, or by a copy of it."""
 
-QUIET = 2000
+QUIET = 5000
 """How many may be connected without having said a word; who comes then takes the place of the first of them."""
 
 _BEARER = re.compile(r"Bearer ([0-9a-f]{64})")

@@ -128,7 +128,8 @@ CREATE OR REPLACE TRIGGER events_of_many_trigger BEFORE INSERT ON events
     FOR EACH ROW WHEN (NEW.actor = '*') EXECUTE FUNCTION events_of_many();
 
 -- The machines in service whose tokens these are, by their places. It pins no search_path, so that it becomes part of the
--- question it stands in: asked by itself, nobody would know that it finds a few of many.
+-- question it stands in: asked by itself, nobody would know that it finds a few of many. What is wanted of them is asked of
+-- those that were found (OFFSET 0, ORDER BY): of all machines, the planner may think that only one is in use.
 CREATE OR REPLACE FUNCTION hub_callers(p_tokens bytea[]) RETURNS TABLE (place bigint, vm vms, login oid) LANGUAGE sql STABLE
 BEGIN ATOMIC
     SELECT s.place, v, l.oid FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place)
@@ -141,9 +142,11 @@ END;
 -- The hellos of many machines that came together, one of the arrays' places each. Answers all but those that remember more
 -- than the database, and those of machines that are retired or whose row somebody keeps locked: these are to be made one by
 -- one. A heartbeat that somebody keeps locked is left as it is. So nobody waits for another, nor for any number of nobodies.
+-- Planned once, for keys: planning it for each call would take longer than a few answers do, and for a table that was small
+-- would read all of it later.
 CREATE OR REPLACE FUNCTION hub_hello(p_tokens bytea[], p_epochs bigint[], p_leases uuid[])
 RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     period double precision := hello_period();
 BEGIN
@@ -152,7 +155,7 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH callers AS MATERIALIZED (
-        SELECT c.place AS its_place, c.vm, c.login FROM hub_callers(p_tokens) c JOIN vm_heartbeats h ON h.vm_id = (c.vm).id
+        SELECT c.place AS its_place, c.vm, c.login FROM (SELECT * FROM hub_callers(p_tokens) OFFSET 0) c JOIN vm_heartbeats h ON h.vm_id = (c.vm).id
         WHERE (c.vm).status <> 'booting' AND (c.vm).reason IS DISTINCT FROM 'lost'
         AND NOT is_ahead(c.vm, p_epochs[c.place], p_leases[c.place])
     ), free AS (
@@ -173,10 +176,10 @@ END $$;
 -- What welcome_vm does, for all of these whose first contact it is or who were lost. Says whether there was one. Their rows
 -- come before their heartbeats: who is new has none that anybody could keep.
 CREATE OR REPLACE FUNCTION hub_welcome(p_tokens bytea[], p_epochs bigint[], p_leases uuid[]) RETURNS boolean LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
     come     integer[] := ARRAY(
-        SELECT (c.vm).id FROM hub_callers(p_tokens) c WHERE ((c.vm).status = 'booting' OR (c.vm).reason = 'lost')
+        SELECT (c.vm).id FROM (SELECT * FROM hub_callers(p_tokens) OFFSET 0) c WHERE ((c.vm).status = 'booting' OR (c.vm).reason = 'lost')
         AND NOT is_ahead(c.vm, p_epochs[c.place], p_leases[c.place]));
     machines integer[] := ARRAY(
         SELECT id FROM vms WHERE id = ANY (come) AND (status = 'booting' OR reason = 'lost') ORDER BY id FOR UPDATE SKIP LOCKED);
@@ -201,23 +204,25 @@ END $$;
 -- client_api.claim does; the others are to be made one by one.
 CREATE OR REPLACE FUNCTION hub_claim(p_tokens bytea[], p_epochs bigint[])
 RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
-SET search_path = pg_catalog, public, pg_temp AS $$
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
 DECLARE
-    machines integer[] := ARRAY(
-        SELECT v.id FROM hub_callers(p_tokens) c JOIN vms v ON v.id = (c.vm).id
-        WHERE v.status = 'in-use' AND v.epoch = p_epochs[c.place] ORDER BY v.id FOR UPDATE OF v SKIP LOCKED);
-    taken    uuid[] := ARRAY(
-        SELECT l.id FROM vms v JOIN leases l ON l.id = v.lease_id WHERE v.id = ANY (machines) AND l.status = 'assigned'
-        ORDER BY l.id FOR UPDATE OF l SKIP LOCKED);
+    places bigint[];
+    taken  uuid[];
 BEGIN
-    IF cardinality(taken) > 0 THEN
-        PERFORM speak_for_many(), answer_before_the_disk();  -- a claim that a crash loses is made again
-        UPDATE leases SET status = 'claimed' WHERE id = ANY (taken);
+    SELECT array_agg(c.place), array_agg(l.id) INTO places, taken
+    FROM (SELECT * FROM hub_callers(p_tokens) ORDER BY (vm).id) c,
+    LATERAL (SELECT v.status, v.epoch, v.lease_id FROM vms v WHERE v.id = (c.vm).id FOR UPDATE SKIP LOCKED) v,
+    LATERAL (SELECT l.id FROM leases l WHERE l.id = v.lease_id AND l.status = 'assigned' FOR UPDATE SKIP LOCKED) l
+    WHERE v.status = 'in-use' AND v.epoch = p_epochs[c.place];
+    IF taken IS NULL THEN
+        RETURN;
     END IF;
+    PERFORM speak_for_many(), answer_before_the_disk();  -- a claim that a crash loses is made again
+    UPDATE leases SET status = 'claimed' WHERE id = ANY (taken);
     RETURN QUERY
-    SELECT c.place, jsonb_build_object('answer', jsonb_build_object(
+    SELECT m.place, jsonb_build_object('answer', jsonb_build_object(
         'lease_id', l.id, 'epoch', l.epoch, 'kind', l.kind, 'command', l.command, 'secrets', s.secrets, 'line', s.line,
         'accepts_desktop', p.accepts_desktop, 'programs', p.programs, 'limit_seconds', p.command_seconds::double precision))
-    FROM hub_callers(p_tokens) c JOIN leases l ON l.vm_id = (c.vm).id AND l.epoch = p_epochs[c.place]
-    JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id WHERE l.id = ANY (taken);
+    FROM unnest(places, taken) AS m (place, lease) JOIN leases l ON l.id = m.lease
+    JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id;
 END $$;
