@@ -118,6 +118,14 @@ async def everybody_serves(pool: Pool, site: Site, crowd: Crowd) -> None:
         await crowd.give_back(person)
 
 
+async def repeat(crowd: Crowd, person: Person) -> None:
+    """Whoever asks again with the same key has the same lease, whichever version is asked."""
+    lease = person.lease
+    for _ in range(4):
+        await crowd.ask(person)
+        assert person.lease == lease
+
+
 async def read_all(crowd: Crowd) -> None:
     """Each allocator is asked for what it can show."""
     person = crowd.accepted[-1]
@@ -147,6 +155,7 @@ async def test_people_and_machines_of_both_versions_are_served_from_the_first_st
             await site.hub_machine("new-2")
             await everybody_serves(pool, site, crowd)
             await read_all(crowd)
+            await repeat(crowd, crowd.accepted[0])
             await site.goes(second)
             await crowd.accepts(30)
         await crowd.leave()
