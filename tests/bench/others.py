@@ -17,7 +17,7 @@ import procrastinate
 from tests.bench.workers import Ready, be_worker
 
 CONNECTIONS = 10  # as many as LabLink's service opens
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 90.0
 
 Enqueue = Callable[[Sequence[int]], Awaitable[object]]
 """Puts jobs of these numbers in; several are put in as the queue does it best."""

@@ -13,7 +13,8 @@ MISSING = "They are not installed here: `make bench` brings them."
 QUEUES = ("procrastinate", "pgqueuer")
 WAITING = 200
 GAP_SECONDS = 0.01
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 95.0
+ALONE = 100
 
 
 async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
@@ -30,7 +31,8 @@ async def measure(own: Ground, options: Options, progress: Callable[[float], Non
     ):
         section.values.append(Value(what, one[name], other[name], "/s", more=True))
     section.remarks += [
-        "Both as documented, over 10 connections; who puts in and who handles share a process.",
+        "Both as documented, over 10 connections; who puts in and who handles share a process. What took procrastinate 5 s "
+        "was found by its poll.",
         "What is not comparable: they hand any job to any worker that is free; LabLink finds a machine for a person, "
         "keeps the rules of both, writes history, and reaches that one machine. Nearest to it are claim and delivery.",
     ]
@@ -43,7 +45,7 @@ async def _measured(own: Ground, options: Options, queue: str, progress: Callabl
     task = {
         "queue": queue,
         "dsn": own.dsn("lablink", database),
-        "alone": options.rounds,
+        "alone": min(ALONE, options.rounds),
         "gap_seconds": GAP_SECONDS,
         "waiting": WAITING,
         "seconds": options.crowd_seconds,
