@@ -27,9 +27,9 @@ END $$;
 
 -- A machine's token for the hub is the one that it has now, as its password is, which is the server's and in no backup: one that
 -- was changed since does not come back. p_roles and p_tokens are those of the database that is replaced.
-CREATE OR REPLACE FUNCTION keep_present_hub_tokens(p_roles name[], p_tokens bytea[]) RETURNS void LANGUAGE sql
-SET search_path = pg_catalog, public, pg_temp
-BEGIN ATOMIC
-    UPDATE public.vm_roles r SET hub_sha256 = present.token FROM unnest(p_roles, p_tokens) AS present (role, token)
+CREATE OR REPLACE FUNCTION keep_present_hub_tokens(p_roles name[], p_tokens bytea[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    UPDATE vm_roles r SET hub_sha256 = present.token FROM unnest(p_roles, p_tokens) AS present (role, token)
     WHERE r.role = present.role AND r.hub_sha256 IS DISTINCT FROM present.token;
-END;
+END $$;
