@@ -14,6 +14,10 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 SILENCE_SECONDS = 7.0
 """How long a WebSocket may bring nothing, not even a ping."""
 
+PINGS_A_SECOND = 2.0
+PINGS = 20
+"""How many pings one may send at once. Each is answered, which nobody asked the hub about."""
+
 
 class MachineSocket(WebSocketsSansIOProtocol):
     """A WebSocket that ends when nothing comes any more. That one begins or ends is no news for the log."""
@@ -23,6 +27,7 @@ class MachineSocket(WebSocketsSansIOProtocol):
         self.logger = logging.getLogger("uvicorn.machines")
         self.conn.logger = logging.getLogger("uvicorn.machines.words")
         self._heard_at = 0.0
+        self._pings_due = 0.0
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -33,6 +38,24 @@ class MachineSocket(WebSocketsSansIOProtocol):
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
         super().data_received(data)
+
+    def handle_ping(self) -> None:
+        now = self.loop.time()
+        self._pings_due = max(self._pings_due, now - PINGS / PINGS_A_SECOND) + 1 / PINGS_A_SECOND
+        if self._pings_due > now:
+            self.transport.abort()
+        else:
+            super().handle_ping()
+
+    def pause_writing(self) -> None:
+        """It does not read: then it is not read from either, so it becomes silent."""
+        super().pause_writing()
+        self.transport.pause_reading()
+
+    def resume_writing(self) -> None:
+        super().resume_writing()
+        if not self.read_paused:
+            self.transport.resume_reading()
 
     def connection_lost(self, exc: Exception | None) -> None:
         if self._watch is not None:

@@ -93,6 +93,34 @@ async def test_a_line_that_pings_is_kept(
         assert "answer" in await talker.hears()
 
 
+async def test_who_pings_without_end_is_cut_off(service: RunningService, machine: Machine) -> None:
+    async with bare(service) as (reader, writer):
+        writer.write(handshake(machine.address.password))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(b"\x89\x80\0\0\0\0" * 50)
+        assert await ended(reader)
+
+
+async def test_who_does_not_read_is_not_read_from_and_so_falls_silent(
+    service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("allocator.sockets.PINGS", 10_000_000)
+
+    async def ping_on(writer: asyncio.StreamWriter) -> None:
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while True:
+                writer.write((b"\x89\xfd\0\0\0\0" + b"x" * 125) * 500)
+                await writer.drain()
+
+    async with bare(service) as (reader, writer):
+        writer.write(handshake(machine.address.password))
+        await reader.readuntil(b"\r\n\r\n")
+        reader._transport.pause_reading()  # type: ignore[attr-defined]
+        with pytest.raises(ConnectionError):
+            await ping_on(writer)
+
+
 async def test_of_many_who_say_nothing_the_first_make_room(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
