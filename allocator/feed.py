@@ -7,8 +7,9 @@ So everything that is subscribed is read again after each (re)connect, and at le
 import asyncio
 import json
 import random
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
+from itertools import islice
 from typing import Final, Literal
 from uuid import UUID
 
@@ -31,6 +32,9 @@ PACE_SECONDS = 0.05
 
 SHARED_SECONDS = 0.001
 """How long what everybody's changes change is left alone after a look, for each page that shows it."""
+
+AT_ONCE = 250
+"""How many are looked at together of which nobody said that they changed, so that nobody else waits for thousands."""
 
 HEARD_BYTES = 100_000
 """How much is read of notifications between two looks, 100 more of each; after more, all is looked at instead."""
@@ -100,6 +104,7 @@ class Feed:
         self._subscriptions: dict[Topic, set[Subscription]] = {}
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
+        self._unsure: set[Topic] = set()
         self._heard = 0
         self._due: asyncio.TimerHandle | None = None
         self._shared_at = 0.0
@@ -173,7 +178,7 @@ class Feed:
         """Read what is subscribed, and again whenever something may have changed, while the connection lasts."""
         now = asyncio.get_running_loop().time
         listens, next_check = True, now() + self._check_seconds
-        self._look_at(set(self._subscriptions))
+        self._look_over(self._subscriptions)
         while listens and not connection.is_closed():
             if await self._woken(next_check):
                 await self._tell_changes(connection)
@@ -183,7 +188,7 @@ class Feed:
 
     async def _checked(self, connection: Connection) -> bool:
         """Whether changes are heard over the connection; all is read again, for some may not have been."""
-        self._look_at(set(self._subscriptions))
+        self._look_over(self._subscriptions)
         return await standing.still_listens(connection, self._check_seconds / 2)
 
     async def _woken(self, until: float) -> bool:
@@ -195,7 +200,10 @@ class Feed:
     async def _tell_changes(self, connection: Connection) -> None:
         self._wake.clear()
         self._heard = 0
-        stale, self._stale = self._stale & self._subscriptions.keys(), set()
+        some = set(islice(self._unsure, AT_ONCE))
+        self._unsure -= some
+        self._look_over(self._unsure)
+        stale, self._stale = (self._stale | some) & self._subscriptions.keys(), set()
         ids = {topic for topic in stale if topic != POOL}
         if ids:
             for lease in await standing.read_leases(connection, ids):
@@ -211,7 +219,10 @@ class Feed:
         if channel == LEASE_CHANNEL and self._heard <= HEARD_BYTES:
             self._heard += len(payload) + 100
             hinted = _hinted(payload) if self._heard <= HEARD_BYTES else None
-            self._look_at(set(self._subscriptions) if hinted is None else hinted & self._subscriptions.keys())
+            if hinted is None:
+                self._look_over(self._subscriptions)
+            else:
+                self._look_at(hinted & self._subscriptions.keys())
 
     def _look_at_shared(self) -> None:
         """Look at the counts, and at the places of all who wait: the more pages show them, the less often."""
@@ -219,11 +230,17 @@ class Feed:
         topics = shared & self._subscriptions.keys()
         pages = sum(len(self._subscriptions[topic]) for topic in topics)
         self._due, self._shared_at = None, asyncio.get_running_loop().time() + SHARED_SECONDS * pages
-        self._look_at(topics)
+        self._look_over(topics)
 
     def _look_at(self, topics: set[Topic]) -> None:
         if topics:
             self._stale |= topics
+            self._wake.set()
+
+    def _look_over(self, topics: Collection[Topic]) -> None:
+        """As `_look_at`, of topics of which nobody said that they changed: by and by."""
+        self._unsure |= set(topics)
+        if topics:
             self._wake.set()
 
     def _tell(self, topic: Topic, news: News) -> None:

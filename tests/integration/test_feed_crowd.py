@@ -2,6 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
+from contextlib import AsyncExitStack
 from pathlib import Path
 from uuid import UUID
 
@@ -74,6 +75,24 @@ async def test_a_burst_of_changes_makes_nobody_look_whom_none_of_them_is_about(
             pass
 
         assert (await told(first)).output is None
+
+
+async def test_of_many_pages_each_is_looked_at_by_and_by(
+    database: Database, owner: asyncpg.Connection, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.feed.AT_ONCE", 2)
+    feed = Feed(connector(settings_for(database, tmp_path).database, "web"), "default", check_seconds=0.2)
+    leases, superuser = [await queue(owner, f"p{n}") for n in range(7)], await database.connect("postgres")
+    async with alongside(feed.run()), asyncio.timeout(LIMIT_SECONDS), AsyncExitStack() as pages:
+        await feed.listening.wait()
+        open_pages = [aiter(pages.enter_context(feed.subscribe(UUID(lease)))) for lease in leases]
+        assert {(await told(page)).position for page in open_pages} == set(range(1, 8))
+        await superuser.execute("SET session_replication_role = replica")
+        await superuser.execute("UPDATE leases SET output = 'unheard'")
+
+        for page in open_pages:
+            while (await told(page)).output != "unheard":
+                pass
 
 
 async def test_places_are_told_now_and_then_when_many_wait_and_what_happens_to_oneself_at_once(
