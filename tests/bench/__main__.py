@@ -26,42 +26,49 @@ from tests.bench.show import Facts, document, facts, show, write
 from tests.bench.workers import WorkerFailed
 
 File = Path | None
+Names = Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help=", ".join(SCENARIOS))]
+Quick = Annotated[bool, typer.Option("--quick", help="At most a minute, and less sure.")]
+Json = Annotated[File, typer.Option("--json", metavar="FILE", help="Write the figures there too.")]
+Picture = Annotated[File, typer.Option("--plot", metavar="FILE", help="Draw them there, as SVG or PNG.")]
+Old = Annotated[File, typer.Option("--compare", metavar="OLD", exists=True, help="Beside those of an earlier --json.")]
+Vms = Annotated[int, typer.Option(min=10, max=10_000, help="Machines of the largest fleet.")]
+Clients = Annotated[int, typer.Option(min=1, max=200, help="Machines that run commands, on each side.")]
+Rate = Annotated[float, typer.Option(min=0.1, max=500, help="Requests a second for those.")]
+Seconds = Annotated[float, typer.Option(min=1, max=60, help="How long each side is under load.")]
+Sizes = Annotated[list[int] | None, typer.Option("--size", min=1, help="VMs of a database to claim in; repeat it.")]
+Version = Annotated[int | None, typer.Option(metavar="VERSION", help="PostgreSQL's major version.")]
+Data = Annotated[File, typer.Option("--data", metavar="DIR", exists=True, help="PostgreSQL's data; else in memory.")]
+Within = Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="Give up after so long.")]
+Terraform = Annotated[bool, typer.Option("--terraform", help="Time machines in the cloud instead.")]
+Machines = Annotated[int, typer.Option("--machines", min=1, max=1000, help="How many of those.")]
 
 
 def main(
-    names: Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help=", ".join(SCENARIOS))] = None,
-    quick: Annotated[bool, typer.Option("--quick", help="At most a minute, and less sure.")] = False,
-    json: Annotated[File, typer.Option("--json", metavar="FILE", help="Write the figures there too.")] = None,
-    picture: Annotated[File, typer.Option("--plot", metavar="FILE", help="Draw them there, as SVG or PNG.")] = None,
-    old: Annotated[
-        File, typer.Option("--compare", metavar="OLD", exists=True, help="Beside those of an earlier --json.")
-    ] = None,
-    vms: Annotated[int, typer.Option(min=10, max=10_000, help="Machines of the largest fleet.")] = 1_000,
-    clients: Annotated[int, typer.Option(min=1, max=200, help="Machines that run commands, on each side.")] = 100,
-    rate: Annotated[float, typer.Option(min=0.1, max=500, help="Requests a second for those.")] = 20.0,
-    seconds: Annotated[float, typer.Option(min=1, max=60, help="How long each side is under load.")] = 15.0,
-    size: Annotated[list[int] | None, typer.Option(min=1, help="VMs of a database to claim in; repeat it.")] = None,
-    postgres: Annotated[int | None, typer.Option(metavar="VERSION", help="PostgreSQL's major version.")] = None,
-    data: Annotated[
-        File, typer.Option("--data", metavar="DIR", exists=True, help="Where PostgreSQL's data lies; else in memory.")
-    ] = None,
-    within: Annotated[float | None, typer.Option(min=1, metavar="SECONDS", help="Give up after so long.")] = None,
-    terraform: Annotated[bool, typer.Option("--terraform", help="Time machines in the cloud instead.")] = False,
-    fleet: Annotated[int, typer.Option("--machines", min=1, max=1000, help="How many of those.")] = 100,
+    names: Names = None,
+    quick: Quick = False,
+    json: Json = None,
+    picture: Picture = None,
+    old: Old = None,
+    vms: Vms = 1_000,
+    clients: Clients = 100,
+    rate: Rate = 20.0,
+    seconds: Seconds = 15.0,
+    sizes: Sizes = None,
+    postgres: Version = None,
+    data: Data = None,
+    within: Within = None,
+    terraform: Terraform = False,
+    fleet: Machines = 100,
 ) -> None:
     """Measure LabLink beside the naive way, beside bare PostgreSQL, and beside what it aims at.
 
     Without a name, all scenarios are measured. With --terraform: how long lablink fleet takes beside plain terraform.
     """
-    options = Options(
-        vms=vms, clients=clients, rate=rate, seconds=seconds, postgres=postgres, data=data, machines=fleet
-    )
-    if size:
-        options = replace(options, sizes=tuple(size), kept=max(size))
-    if quick:
-        options = options.quick()
-    if terraform or within:
-        options = replace(options, bound_seconds=within or MACHINES_BOUND_SECONDS)
+    options = Options(vms, clients=clients, rate=rate, seconds=seconds, postgres=postgres, data=data, machines=fleet)
+    options = options.timing(sizes) if sizes else options
+    options = options.quick() if quick else options
+    bound = within or (MACHINES_BOUND_SECONDS if terraform else options.bound_seconds)
+    options = replace(options, bound_seconds=bound)
     about, sections = facts(options), list[Section]()
     failure = _measure(options, TERRAFORM if terraform else _chosen(names), about, sections)
     _tell(about, sections, json, picture, old)

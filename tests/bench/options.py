@@ -1,5 +1,6 @@
 """What one run of the bench does, and how large it is."""
 
+from collections.abc import Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -64,6 +65,10 @@ class Options:
     def burst(self) -> int:
         """How many people come at the same moment: as many as the machines can serve twice over."""
         return min(50, self.clients // 2)
+
+    def timing(self, sizes: Sequence[int]) -> "Options":
+        """The same with databases of so many VMs."""
+        return replace(self, sizes=tuple(sizes), kept=max(sizes))
 
     def quick(self) -> "Options":
         """The same within a minute, which says less surely."""

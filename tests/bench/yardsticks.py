@@ -31,8 +31,8 @@ async def measure(own: Ground, options: Options, progress: Callable[[float], Non
     ):
         section.values.append(Value(what, one[name], other[name], "/s", more=True))
     section.remarks += [
-        "Both as documented, over 10 connections; who puts in and who handles share a process. What took procrastinate 5 s "
-        "was found by its poll.",
+        "Both as documented, over 10 connections; who puts in and who handles share a process. What took "
+        "procrastinate 5 s was found by its poll.",
         "What is not comparable: they hand any job to any worker that is free; LabLink finds a machine for a person, "
         "keeps the rules of both, writes history, and reaches that one machine. Nearest to it are claim and delivery.",
     ]
