@@ -10,7 +10,7 @@ from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from allocator.checking import EMAIL_LENGTH, KEY_LENGTH
-from allocator.config import PoolName
+from allocator.conf_values import PoolName
 from allocator.enrolling import Applicant, let_in
 from allocator.errors import WrongType
 from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin

@@ -13,7 +13,7 @@ from fastapi.sse import EventSourceResponse, ServerSentEvent
 from pydantic import BaseModel, Field
 
 from allocator.api import In, Out, require_json
-from allocator.config import PoolName
+from allocator.conf_values import PoolName
 from allocator.errors import InvalidRequest, Unavailable
 from allocator.fleet import acts
 from allocator.fleet.acts import Act

@@ -1,13 +1,11 @@
 """Composes `conf/` once, checks every value, and hands out typed settings that never change."""
 
-import re
 import ssl
 from collections.abc import Sequence
 from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    AfterValidator,
     BaseModel,
     ConfigDict,
     Field,
@@ -18,6 +16,7 @@ from pydantic import (
 )
 
 from allocator.conf_files import ConfigError, compose_conf, kept_overrides, problems
+from allocator.conf_values import Domain, Name, PoolName, Port, Program, Secret
 from client.command import JOB_BYTES
 from client.network import is_loopback
 from client.protocol import TransportName
@@ -25,25 +24,14 @@ from client.protocol import TransportName
 __all__ = ["ConfigError", "Settings", "load_settings"]
 
 DAY = 86_400
+HUB_CONNECTIONS = 5
+"""What machines say goes over its own, so that those that come all at once keep nobody's page waiting."""
 
-HUB_CONNECTIONS = 5  # of their own, so that machines that come all at once keep nobody's page waiting
+BESIDE = HUB_CONNECTIONS + 2
+"""What a service opens besides those for pages and API: the hub's, its feed's and its sweeps'."""
+
 LEAST_BODY = 3 * JOB_BYTES + 8192
 """Bytes of the longest command that is accepted, each escaped as in a form (%27), and what is sent beside it."""
-
-
-def _reference(value: str) -> str:
-    if not re.match(r"(env|file|aws):.", value):
-        raise ValueError("a secret is not written here but pointed to, as env:NAME, file:PATH or aws:NAME")
-    return value
-
-
-Port = Annotated[int, Field(ge=1, le=65535)]
-Name = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9_-]{0,62}$")]
-PoolName = Annotated[str, StringConstraints(pattern=r"^[a-z0-9][a-z0-9-]{0,62}$")]
-"""What the table `pools` takes."""
-Domain = Annotated[str, StringConstraints(pattern=r"^[a-z0-9-]+(\.[a-z0-9-]+)+$", to_lower=True)]
-Program = Annotated[str, StringConstraints(pattern=r"^[A-Za-z0-9][A-Za-z0-9._+-]*$")]
-Secret = Annotated[str, AfterValidator(_reference)]
 
 
 class _Group(BaseModel):
@@ -114,8 +102,8 @@ class Database(_Group):
 
     @property
     def all_connections(self) -> int:
-        """The most that one service process opens, its feed's, its sweeps' and its hub's among them."""
-        return self.connections + HUB_CONNECTIONS + 2
+        """The most that one service process opens."""
+        return self.connections + BESIDE
 
     @property
     def pooler(self) -> "Database | None":

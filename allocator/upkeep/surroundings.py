@@ -6,12 +6,13 @@ from dataclasses import dataclass
 import asyncpg
 
 from allocator import bootstrap
+from allocator.config import BESIDE
 from allocator.upkeep import tune
 from client.network import Connection, is_loopback
 
 OLDEST = 15
-ONE_ALLOCATOR = 17
-"""Connections of an allocator, unless it is told otherwise: its pool, its hub's, its feed and its sweeps."""
+ONE_ALLOCATOR = 10 + BESIDE
+"""Connections of an allocator, unless it is told otherwise."""
 
 FOR_ADMINS = 8
 """Connections that must be left when every machine and the service have theirs: PostgreSQL's own three, and people."""

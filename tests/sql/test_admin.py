@@ -4,7 +4,7 @@ import asyncpg
 import pytest
 from pydantic import TypeAdapter, ValidationError
 
-from allocator.config import PoolName
+from allocator.conf_values import PoolName
 from tests.sql.steps import ask, lease_of, lent, machine, refused, row_of
 from tests.support.database import Database
 
