@@ -176,7 +176,7 @@ CREATE OR REPLACE TRIGGER vm_guard_trigger BEFORE UPDATE ON vms
     FOR EACH ROW EXECUTE FUNCTION guard_vm();
 CREATE OR REPLACE TRIGGER vm_identity_insert_trigger BEFORE INSERT ON vms
     FOR EACH ROW WHEN (NEW.role IS NOT NULL) EXECUTE FUNCTION guard_vm_identity();
-CREATE OR REPLACE TRIGGER vm_identity_update_trigger BEFORE UPDATE ON vms
+CREATE OR REPLACE TRIGGER vm_identity_update_trigger BEFORE UPDATE OF id, hostname, role ON vms
     FOR EACH ROW WHEN ((NEW.id, NEW.hostname, NEW.role) IS DISTINCT FROM (OLD.id, OLD.hostname, OLD.role))
     EXECUTE FUNCTION guard_vm_identity();
 CREATE OR REPLACE TRIGGER vm_pool_trigger BEFORE INSERT OR UPDATE OF pool ON vms
@@ -202,7 +202,9 @@ BEGIN
             FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
             GROUP BY n.status, n.reason HAVING bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL);
         END IF;
-        PERFORM open_leases(lent);
+        IF lent IS NOT NULL THEN
+            PERFORM open_leases(lent);
+        END IF;
         INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
         SELECT who, 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
                jsonb_strip_nulls(jsonb_build_object('from', o.status, 'epoch', n.epoch, 'reason', n.reason))

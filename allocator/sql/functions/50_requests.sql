@@ -71,17 +71,33 @@ BEGIN
     ORDER BY r.number;
 END $$;
 
--- For each request why its pool refuses it: there is none (LL005), or it does not run this command (LL009; the client checks again
--- on the machine). For the others the id of its lease, and the free machine that it gets at once, locked, first come first served.
+-- Why a pool refuses a request: there is none (LL005), or it does not run this command (LL009; the client checks again on the
+-- machine). Null where it does not.
+CREATE OR REPLACE FUNCTION refusal_of(p_pool text, p_accepts_desktop boolean, p_programs text[], p_kind text, p_command jsonb)
+RETURNS text LANGUAGE sql IMMUTABLE
+RETURN CASE
+    WHEN p_pool IS NULL THEN 'LL005'
+    WHEN NOT coalesce(CASE p_kind WHEN 'desktop' THEN p_accepts_desktop
+                      WHEN 'job' THEN p_command -> 'argv' ->> 0 = ANY (p_programs) END, false) THEN 'LL009' END;
+
+-- For each request why its pool refuses it; or the id of its lease, and the free machine that it gets at once, locked, first come
+-- first served.
 CREATE OR REPLACE FUNCTION machines_at_once(
     p_pools text[], p_kinds text[], p_commands jsonb[], OUT refusals text[], OUT ids uuid[], OUT machines integer[])
 LANGUAGE plpgsql AS $$
+DECLARE
+    this pools;
 BEGIN
+    IF cardinality(p_pools) = 1 THEN  -- nearly all: no more than they need
+        SELECT * INTO this FROM pools p WHERE p.name = p_pools[1];
+        refusals := ARRAY[refusal_of(this.name, this.accepts_desktop, this.programs, p_kinds[1], p_commands[1])];
+        ids := ARRAY[CASE WHEN refusals[1] IS NULL THEN gen_random_uuid() END];
+        machines := CASE WHEN refusals[1] IS NULL AND NOT EXISTS (SELECT FROM leases q WHERE q.pool = this.name AND q.status = 'queued')
+                         THEN free_machines(this.name, 1) END;
+        RETURN;
+    END IF;
     WITH asked AS (
-        SELECT r.number, r.pool, CASE
-            WHEN p.name IS NULL THEN 'LL005'
-            WHEN NOT coalesce(CASE r.kind WHEN 'desktop' THEN p.accepts_desktop
-                              WHEN 'job' THEN r.command -> 'argv' ->> 0 = ANY (p.programs) END, false) THEN 'LL009' END AS refusal
+        SELECT r.number, r.pool, refusal_of(p.name, p.accepts_desktop, p.programs, r.kind, r.command) AS refusal
         FROM unnest(p_pools, p_kinds, p_commands) WITH ORDINALITY AS r (pool, kind, command, number)
         LEFT JOIN pools p ON p.name = r.pool
     ), taken AS MATERIALIZED (
