@@ -22,7 +22,7 @@ from tests.bench.machines import MachinesFailed
 from tests.bench.options import MACHINES_BOUND_SECONDS, Options
 from tests.bench.plot import plot
 from tests.bench.scenarios import SCENARIOS, TERRAFORM, Measure
-from tests.bench.show import Facts, document, facts, show, write
+from tests.bench.show import OTHERS, Facts, document, facts, show, write
 from tests.bench.workers import WorkerFailed
 
 File = Path | None
@@ -118,7 +118,7 @@ async def _bounded(
                     for measure in measures:
                         sections += await measure(own, options, partial(bar.advance, tasks[name]))
                     bar.stop_task(tasks[name])
-    about["other_programs"] = f"{(Usage.now() - before).others:.0%} of the cores"
+    about[OTHERS] = round((Usage.now() - before).others, 2)
 
 
 def _tell(about: Facts, sections: list[Section], json: File, picture: File, old: File) -> None:

@@ -19,6 +19,9 @@ from tests.bench.ground import in_memory
 from tests.bench.options import Options
 
 Facts = dict[str, str | int | float]
+OTHERS = "other_programs"
+"""The share of the cores that they used meanwhile."""
+
 LEAST_MARGIN, MOST_MARGIN = 0.01, 100.0
 
 
@@ -49,7 +52,7 @@ def facts(options: Options) -> Facts:
 
 def show(console: Console, about: Facts, sections: Sequence[Section]) -> None:
     """Print every section, then the aims; 80 columns are enough."""
-    console.print("  ".join(f"{name.replace('_', ' ')} {value}" for name, value in about.items()), style="dim")
+    console.print("  ".join(_fact(name, value) for name, value in about.items()), style="dim")
     for section in sections:
         console.print()
         console.print(section.title, style="bold")
@@ -62,6 +65,10 @@ def show(console: Console, about: Facts, sections: Sequence[Section]) -> None:
     if wanted := aims(sections):
         console.print("\nAims, for two idle cores; ratios hold anywhere", style="bold")
         console.print(_aims(wanted))
+
+
+def _fact(name: str, value: str | float) -> str:
+    return f"{name.replace('_', ' ')} {f'{value:.0%} of the cores' if name == OTHERS else value}"
 
 
 def document(about: Facts, sections: Sequence[Section]) -> dict[str, Any]:

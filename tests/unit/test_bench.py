@@ -9,7 +9,7 @@ from rich.console import Console
 from tests.bench.compare import compare
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.plot import plot
-from tests.bench.show import aims, document, show
+from tests.bench.show import OTHERS, aims, document, show
 
 MS = 1_000_000
 
@@ -19,9 +19,9 @@ def _section(claim_ms: int, rate: float) -> Section:
     return Section("Claims", rows=[row], values=[Value("claims", rate, unit="/s", aim=15_000, more=True)])
 
 
-def _compared(tmp_path: Path, then: Section, now: Section) -> list[str]:
+def _compared(tmp_path: Path, then: Section, now: Section, others: float = 0.0) -> list[str]:
     old, told = tmp_path / "old.json", io.StringIO()
-    old.write_text(json.dumps(document({}, [then])))
+    old.write_text(json.dumps(document({OTHERS: others}, [then])))
     compare(Console(file=told, width=100), old, document({}, [now]))
     return told.getvalue().splitlines()
 
@@ -39,6 +39,12 @@ def test_what_is_slower_than_in_an_earlier_run_is_said_to_be_worse(tmp_path: Pat
 
 def test_what_differs_by_less_than_the_noise_is_not_judged(tmp_path: Path) -> None:
     lines = _compared(tmp_path, _section(1, 20_000), _section(1, 19_000))
+
+    assert not any("worse" in line or "better" in line for line in lines)
+
+
+def test_what_differs_while_other_programs_took_the_machine_is_not_judged(tmp_path: Path) -> None:
+    lines = _compared(tmp_path, _section(1, 20_000), _section(2, 10_000), others=0.9)
 
     assert not any("worse" in line or "better" in line for line in lines)
 
