@@ -1,5 +1,6 @@
 """Puts the service together: routes, what wraps every request, and which status each error has."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from importlib.metadata import version
@@ -64,10 +65,11 @@ def create_app(settings: Settings) -> FastAPI:
     site = Site(settings.server.public_url, settings.server.host)
     templates = Templates()
     problems = Problems(templates, status_of)
+    leaving = asyncio.Event()
 
     @asynccontextmanager
     async def lifespan(app: FastAPI) -> AsyncIterator[None]:
-        async with opened(settings, site, templates, problems) as service:
+        async with opened(settings, site, templates, problems, leaving) as service:
             app.state.service = service
             yield
 
@@ -80,7 +82,7 @@ def create_app(settings: Settings) -> FastAPI:
         docs_url=None,
         redoc_url=None,
         redirect_slashes=False,
-        middleware=_around_every_request(site, problems, settings.server.body_limit),
+        middleware=_around_every_request(site, problems, leaving, settings.server.body_limit),
         exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
     )
     for router in (pages.pages, pages.forms, api.router, api_fleet.router, health.router, docs.router):
@@ -89,11 +91,11 @@ def create_app(settings: Settings) -> FastAPI:
     return app
 
 
-def _around_every_request(site: Site, problems: Problems, body_limit: int) -> list[Middleware]:
+def _around_every_request(site: Site, problems: Problems, leaving: asyncio.Event, body_limit: int) -> list[Middleware]:
     """What wraps the routes, the outermost first."""
     return [
         Middleware(HubMiddleware),
-        Middleware(HeadersMiddleware, site=site),
+        Middleware(HeadersMiddleware, site=site, leaving=leaving),
         Middleware(AnswerMiddleware, answer=problems.answer),
         Middleware(SameSiteMiddleware, site=site),
         Middleware(BodyLimitMiddleware, limit=body_limit),

@@ -50,9 +50,9 @@ class Service:
     sweeper: Sweeper
     clouds: Clouds
     desk: Desk
-    guesses: Guesses = field(default_factory=Guesses)
-    leaving: asyncio.Event = field(default_factory=asyncio.Event)
+    leaving: asyncio.Event
     """Set when load balancers are to send nobody here any more."""
+    guesses: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no stream may go on."""
 
@@ -92,7 +92,9 @@ class Service:
 
 
 @asynccontextmanager
-async def opened(settings: Settings, site: Site, templates: Templates, problems: Problems) -> AsyncIterator[Service]:
+async def opened(
+    settings: Settings, site: Site, templates: Templates, problems: Problems, leaving: asyncio.Event
+) -> AsyncIterator[Service]:
     """The service, with its feed and sweeps running; the database may come later."""
     metrics, clouds = Metrics(), clouds_of(settings.identity)
     sweeper = Sweeper(
@@ -114,7 +116,7 @@ async def opened(settings: Settings, site: Site, templates: Templates, problems:
         Desk.opened(settings.database, settings.fleet) as desk,
     ):
         service = Service(
-            settings, site, Cookie(site), templates, problems, metrics, store, feed, hub, sweeper, clouds, desk
+            settings, site, Cookie(site), templates, problems, metrics, store, feed, hub, sweeper, clouds, desk, leaving
         )
         yield service
         service.end_streams()

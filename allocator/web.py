@@ -83,10 +83,11 @@ class Site:
 
 
 class HeadersMiddleware:
-    """Puts the security headers on every answer."""
+    """Puts the security headers on every answer. Once `leaving` is set, it is the last one over its connection."""
 
-    def __init__(self, app: ASGIApp, site: Site) -> None:
+    def __init__(self, app: ASGIApp, site: Site, leaving: asyncio.Event) -> None:
         self.app = app
+        self._leaving = leaving
         self._headers = dict(HEADERS)
         if site.https:
             self._headers["Strict-Transport-Security"] = f"max-age={TWO_YEARS}; includeSubDomains"
@@ -100,7 +101,7 @@ class HeadersMiddleware:
                 headers = MutableHeaders(raw=message.setdefault("headers", []))
                 headers.update(self._headers)
                 headers["Cache-Control"] = "no-cache" if scope["path"].startswith(STATIC) else "no-store"
-                if scope["app"].state.service.leaving.is_set():  # a balancer may keep none that it would use again
+                if self._leaving.is_set():  # a balancer may keep none that it would use again
                     headers["Connection"] = "close"
             await send(message)
 
