@@ -1,7 +1,7 @@
 """Machines' WebSockets as uvicorn keeps them, but not for ever: who is silent is gone.
 
-Machines ping every three seconds. uvicorn would answer the last of them and wait without end; a proxy in between keeps a
-connection open to us for a machine that is none any more, so the kernel alone would not notice.
+Machines ping every three seconds. uvicorn would answer the last of them and wait without end; a proxy in between keeps
+a connection open to us for a machine that is none any more, so the kernel alone would not notice.
 """
 
 import asyncio
