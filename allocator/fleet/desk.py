@@ -65,7 +65,7 @@ class Desk:
                 raise OperationUnderWay(str(refused)) from refused
 
     async def cancel(self, operation: int, admin: str) -> None:
-        """Have it end as Ctrl-C in a terminal would, wherever it runs. Raises FleetMissing, IllegalChange, Unavailable."""
+        """End it as Ctrl-C in a terminal would, wherever it runs. Raises FleetMissing, IllegalChange, Unavailable."""
         self.fleet()  # who has none may not come as the owner
         who = f"admin:{admin}"
         with translated():
