@@ -1,7 +1,7 @@
 """What the hub asks of the database: each call for the machine whose token it shows, and only for that."""
 
 import asyncio
-from collections.abc import AsyncIterator, Mapping, Sequence
+from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 
 from allocator import errors
@@ -14,11 +14,16 @@ from allocator.store import Pool, Store
 AT_ONCE = 500
 """So many hellos take a few milliseconds."""
 
-TOGETHER: Mapping[str, Sequence[str]] = {"hello": ("epoch", "lease_id"), "claim": ("epoch",)}
-"""What machines say so often that who waits together is answered by one statement, and what is read of it for that."""
-
 Call = tuple[object, ...]
-"""The token, and what was read."""
+"""What is read of what was said, and before it the token."""
+
+TOGETHER: Mapping[str, Callable[[Said], Call | None]] = {
+    "hello": lambda said: (said.epoch, said.lease_id),
+    "claim": lambda said: (said.epoch,),
+    "report": Said.plain_report,
+    "cleaned": lambda said: (said.epoch,),
+}
+"""What machines say so often that who waits together is answered by one statement, and what is read of it for that."""
 
 
 class Calls(Store):
@@ -26,7 +31,7 @@ class Calls(Store):
 
     def __init__(self, pool: Pool, lending: Lending = untold) -> None:
         super().__init__(pool, lending)
-        self._together = {verb: self._batches(verb, 1 + len(fields)) for verb, fields in TOGETHER.items()}
+        self._together = {verb: self._batches(verb) for verb in TOGETHER}
         self._room = asyncio.Semaphore(HUB_CONNECTIONS - len(TOGETHER))
 
     @asynccontextmanager
@@ -39,8 +44,8 @@ class Calls(Store):
 
     async def answer(self, token_sha256: bytes, said: Said) -> str:
         """Do what the machine of this token said. Raises Unreadable, ServiceError."""
-        if batches := self._together.get(said.verb):
-            together = await batches.ask((token_sha256, *(getattr(said, field) for field in TOGETHER[said.verb])))
+        if (read := TOGETHER.get(said.verb)) and (call := read(said)):
+            together = await self._together[said.verb].ask((token_sha256, *call))
             if together is not None:
                 return together
         return await self._answer_alone(token_sha256, said)
@@ -51,14 +56,14 @@ class Calls(Store):
             rows = await self._ask("SELECT hub_call($1, $2, $3) AS answer", token_sha256, said.verb, said.text)
         return str(rows[0]["answer"])
 
-    def _batches(self, verb: str, columns: int) -> Batches[Call, str | None]:
+    def _batches(self, verb: str) -> Batches[Call, str | None]:
         """Answers such calls together; None: that one is to be made alone, because more follows from it."""
-        places = ", ".join(f"${column}" for column in range(1, columns + 1))
-        question = f"SELECT place, answer FROM hub_{verb}({places})"
 
         async def answer(calls: Sequence[Call]) -> list[str | None]:
+            columns = [list(column) for column in zip(*calls, strict=True)]
+            places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
             try:
-                rows = await self._ask(question, *map(list, zip(*calls, strict=True)))
+                rows = await self._ask(f"SELECT place, answer FROM hub_{verb}({places})", *columns)
             except (errors.Busy, errors.DatabaseFailed, errors.Refusal):  # one of them is in the others' way
                 return [None] * len(calls)
             answers = {row["place"]: str(row["answer"]) for row in rows}

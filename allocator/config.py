@@ -24,7 +24,7 @@ from client.protocol import TransportName
 __all__ = ["ConfigError", "Settings", "load_settings"]
 
 DAY = 86_400
-HUB_CONNECTIONS = 5
+HUB_CONNECTIONS = 6
 """What machines say goes over its own, so that those that come all at once keep nobody's page waiting."""
 
 BESIDE = HUB_CONNECTIONS + 2

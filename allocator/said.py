@@ -2,14 +2,31 @@
 
 import json
 from dataclasses import dataclass
-from typing import Any
+from typing import Annotated, Any
 from uuid import UUID
+
+from pydantic import BaseModel, ConfigDict, Field, ValidationError
+
+from client.protocol import Outcome
 
 HIGHEST = 2**63 - 1
 
 
 class Unreadable(Exception):
     """That was no verb."""
+
+
+class PlainReport(BaseModel):
+    """A report as nearly all are: the database would refuse nothing in it, and nobody waits long for it."""
+
+    model_config = ConfigDict(strict=True)
+
+    lease_id: UUID
+    epoch: Annotated[int, Field(ge=0, le=HIGHEST)]
+    outcome: Outcome
+    exit_code: Annotated[int, Field(ge=-(2**31), lt=2**31)] | None = None
+    output: Annotated[str, Field(pattern=r"^[^\x00]{0,2000}$")] = ""
+    failure: Annotated[str, Field(pattern="^[a-z][a-z-]{0,39}$")] | None = None
 
 
 @dataclass(frozen=True, slots=True)
@@ -45,3 +62,11 @@ class Said:
             return None if lease is None else UUID(lease)
         except (ValueError, TypeError, AttributeError):
             raise Unreadable from None
+
+    def plain_report(self) -> tuple[object, ...] | None:
+        """What it reports, in the order of PlainReport; None if that is not plain."""
+        try:
+            plain = PlainReport.model_validate_json(self.text)
+        except ValidationError:
+            return None
+        return None if plain.outcome == "exited" and plain.exit_code is None else tuple(vars(plain).values())

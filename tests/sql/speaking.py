@@ -1,6 +1,7 @@
 """What the service passes on for machines that speak over the hub."""
 
 import json
+from collections.abc import Sequence
 from typing import Any
 from uuid import UUID
 
@@ -20,17 +21,34 @@ async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, /, 
 
 async def hellos(service: asyncpg.Connection, *said: tuple[bytes, int, UUID | None]) -> dict[int, dict[str, Any]]:
     """The answers by place, from 1; a refusal as it is."""
-    columns = [list(column) for column in zip(*said, strict=True)]
-    rows = await service.fetch("SELECT * FROM hub_hello($1, $2, $3)", *columns)
-    heard = {row["place"]: json.loads(row["answer"]) for row in rows}
+    heard = await _together(service, "hub_hello($1, $2, $3)", said)
     return {place: said.get("answer", said) for place, said in heard.items()}
 
 
 async def claims(service: asyncpg.Connection, *said: tuple[bytes, int]) -> dict[int, dict[str, Any]]:
     """The answers by place, from 1."""
+    heard = await _together(service, "hub_claim($1, $2)", said)
+    return {place: said["answer"] for place, said in heard.items()}
+
+
+async def reports(service: asyncpg.Connection, *said: tuple[bytes, UUID, dict[str, Any]]) -> dict[int, dict[str, Any]]:
+    """The answers by place, from 1, to reports of these leases."""
+    names = ("epoch", "outcome", "exit_code", "output", "failure")
+    rows = [(token, lease, *(report[name] for name in names)) for token, lease, report in said]
+    return await _together(service, "hub_report($1, $2, $3, $4, $5, $6, $7)", rows)
+
+
+async def cleanings(service: asyncpg.Connection, *said: tuple[bytes, int]) -> dict[int, dict[str, Any]]:
+    """The answers by place, from 1."""
+    return await _together(service, "hub_cleaned($1, $2)", said)
+
+
+async def _together(
+    service: asyncpg.Connection, call: str, said: Sequence[tuple[object, ...]]
+) -> dict[int, dict[str, Any]]:
     columns = [list(column) for column in zip(*said, strict=True)]
-    rows = await service.fetch("SELECT * FROM hub_claim($1, $2)", *columns)
-    return {row["place"]: json.loads(row["answer"])["answer"] for row in rows}
+    rows = await service.fetch(f"SELECT * FROM {call}", *columns)
+    return {row["place"]: json.loads(row["answer"]) for row in rows}
 
 
 async def known(database: Database, hostname: str = "vm-1", token: bytes = TOKEN) -> Machine:

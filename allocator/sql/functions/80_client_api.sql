@@ -157,16 +157,24 @@ BEGIN
         PERFORM answer_before_the_disk();  -- a start that a crash loses is said again, for the lease is not active then
     END IF;
     lease.kind := known_kind(lease, p_outcome, p_kind);
+    lease := reported(lease, p_outcome, p_exit_code, p_output, p_failure);
+    UPDATE leases SET started_at = lease.started_at, exit_code = lease.exit_code, output = lease.output,
+           failure = lease.failure, kind = lease.kind, status = lease.status WHERE id = p_lease;
+    RETURN lease.status;
+END $$;
+
+-- What a report makes of a claimed or active lease, whose kind is known.
+CREATE OR REPLACE FUNCTION reported(lease leases, p_outcome text, p_exit_code integer, p_output text, p_failure text)
+RETURNS leases LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
     lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
     lease.exit_code := coalesce(lease.exit_code, p_exit_code);
     lease.output := coalesce(nullif(harmless(right(p_output, 65536)), ''), lease.output);
     lease.failure := CASE WHEN p_outcome = 'unknown' THEN 'unknown'
         WHEN p_outcome = 'failed' OR lease.kind = 'desktop' AND p_outcome = 'exited' AND lease.exit_code <> 0
         THEN coalesce(p_failure, 'command-failed') END;
-    UPDATE leases SET started_at = lease.started_at, exit_code = lease.exit_code, output = lease.output,
-           failure = lease.failure, kind = lease.kind, status = reported_status(lease, p_outcome)
-    WHERE id = p_lease RETURNING status INTO lease.status;
-    RETURN lease.status;
+    lease.status := reported_status(lease, p_outcome);
+    RETURN lease;
 END $$;
 
 -- The lease's kind after a report: that of a typed line is the report's. Nothing ran before it is known.
@@ -181,7 +189,7 @@ BEGIN
     RETURN lease.kind;
 END $$;
 
--- What a report makes of a claimed or active lease. A desktop is active once it exited with 0, a job once it started.
+-- Its status then. A desktop is active once it exited with 0, a job once it started.
 CREATE OR REPLACE FUNCTION reported_status(lease leases, p_outcome text) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN CASE
     WHEN lease.failure IS NOT NULL THEN 'failed'

@@ -226,3 +226,58 @@ BEGIN
     FROM unnest(places, taken) AS m (place, lease) JOIN leases l ON l.id = m.lease
     JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id;
 END $$;
+
+-- The reports of many machines that came together. Answers those about the lease that the machine has claimed, of a known kind,
+-- which nobody keeps locked, as client_api.report does; the others are to be made one by one. An exit has its code.
+CREATE OR REPLACE FUNCTION hub_report(
+    p_tokens bytea[], p_leases uuid[], p_epochs bigint[], p_outcomes text[], p_exit_codes integer[], p_outputs text[], p_failures text[])
+RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan
+SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
+DECLARE
+    places  bigint[];
+    changed leases[];
+    begun   boolean;  -- by all: nothing else was reported
+BEGIN
+    SELECT array_agg(c.place), bool_and(p_outcomes[c.place] = 'started'), array_agg(reported(
+        l.lease, p_outcomes[c.place], p_exit_codes[c.place], p_outputs[c.place], p_failures[c.place])) INTO places, begun, changed
+    FROM (SELECT DISTINCT ON ((h.vm).id) h.* FROM hub_callers(p_tokens) h ORDER BY (h.vm).id, h.place) c,
+    LATERAL (SELECT FROM vms v WHERE v.id = (c.vm).id AND (v.epoch, v.lease_id) = (p_epochs[c.place], p_leases[c.place])
+             FOR UPDATE SKIP LOCKED) v,
+    LATERAL (SELECT l AS lease FROM leases l WHERE l.id = p_leases[c.place] AND l.status IN ('claimed', 'active')
+             AND l.kind IN ('desktop', 'job') FOR UPDATE SKIP LOCKED) l;
+    IF changed IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM speak_for_many();
+    IF begun THEN
+        PERFORM answer_before_the_disk();  -- a start that a crash loses is said again, for the lease is not active then
+    END IF;
+    UPDATE leases l SET started_at = r.started_at, exit_code = r.exit_code, output = r.output, failure = r.failure, status = r.status
+    FROM unnest(changed) r WHERE l.id = r.id;
+    RETURN QUERY SELECT places[n], jsonb_build_object('answer', changed[n].status) FROM generate_subscripts(places, 1) AS n;
+END $$;
+
+-- The same for machines that wiped themselves: those that were to, whose row nobody keeps locked. Whoever waits gets them.
+CREATE OR REPLACE FUNCTION hub_cleaned(p_tokens bytea[], p_epochs bigint[])
+RETURNS TABLE (place bigint, answer jsonb) LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan SET enable_seqscan = off AS $$
+DECLARE
+    places   bigint[];
+    machines integer[];
+BEGIN
+    SELECT array_agg(c.place), array_agg((c.vm).id) INTO places, machines
+    FROM (SELECT DISTINCT ON ((h.vm).id) h.* FROM hub_callers(p_tokens) h ORDER BY (h.vm).id, h.place) c,
+    LATERAL (SELECT FROM vms v WHERE v.id = (c.vm).id AND v.status = 'cleaning' AND v.epoch = p_epochs[c.place]
+             FOR UPDATE SKIP LOCKED) v;
+    IF machines IS NULL THEN
+        RETURN;
+    END IF;
+    PERFORM speak_for_many();
+    UPDATE vms SET status = 'available', cleaned_epoch = epoch WHERE id = ANY (machines);
+    IF (SELECT sum(serve_queue(p.pool)) FROM (SELECT DISTINCT v.pool FROM vms v WHERE v.id = ANY (machines)) AS p) = 0 THEN
+        PERFORM answer_before_the_disk();  -- a crash that loses it finds the machines cleaning, and they clean again
+    END IF;
+    RETURN QUERY SELECT m.place, jsonb_build_object('answer', v.status)
+    FROM unnest(places, machines) AS m (place, vm) JOIN vms v ON v.id = m.vm;
+END $$;
