@@ -7,10 +7,11 @@ from uuid import UUID
 
 import asyncpg
 
-from tests.sql.steps import Machine, machine, sha256
+from tests.sql.steps import Machine, ask, machine, sha256
 from tests.support.database import Database
 
-TOKEN, OTHER = sha256("token of vm-1"), sha256("token of vm-2")
+TOKEN, OTHER, THIRD = (sha256(f"token of vm-{number}") for number in (1, 2, 3))
+TOKENS = {"vm-1": TOKEN, "vm-2": OTHER, "vm-3": THIRD}
 
 
 async def call(service: asyncpg.Connection, verb: str, token: bytes = TOKEN, /, **said: object) -> dict[str, Any]:
@@ -56,3 +57,18 @@ async def known(database: Database, hostname: str = "vm-1", token: bytes = TOKEN
     vm = await machine(database, hostname)
     await vm.connection.execute("SELECT client_api.keep_hub_token($1)", token)
     return vm
+
+
+async def lent(database: Database, service: asyncpg.Connection, kind: str, *emails: str) -> dict[str, UUID]:
+    """Machines, each with somebody's command; it has claimed that."""
+    await service.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 600, 90, 600)")
+    leases: dict[str, UUID] = {}
+    for (hostname, token), email in zip(TOKENS.items(), emails, strict=False):
+        await known(database, hostname, token)
+        leases[hostname] = (await ask(service, email, argv=["echo"] if kind == "job" else None))["lease_id"]
+        assert (await call(service, "claim", token, epoch=1))["answer"]["lease_id"] == str(leases[hostname])
+    return leases
+
+
+def report(outcome: str, exit_code: int | None = None, output: str = "", failure: str | None = None) -> dict[str, Any]:
+    return {"epoch": 1, "outcome": outcome, "exit_code": exit_code, "output": output, "failure": failure}

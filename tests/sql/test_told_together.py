@@ -6,12 +6,10 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.sql.speaking import OTHER, TOKEN, call, cleanings, known, reports
+from tests.sql.speaking import OTHER, THIRD, TOKEN, TOKENS, call, cleanings, lent, report, reports
 from tests.sql.steps import ADA, BOB, CYD, ask, sha256
 from tests.support.database import Database
 
-THIRD = sha256("token of vm-3")
-TOKENS = {"vm-1": TOKEN, "vm-2": OTHER, "vm-3": THIRD}
 LEASE = """SELECT l.status, l.kind, l.failure, l.exit_code, l.output, l.version, l.deadline IS NULL AS no_deadline,
     l.started_at IS NULL AS not_started, l.active_at IS NULL AS not_active, l.ended_at IS NULL AS not_ended,
     v.status AS machine, v.epoch, v.reason, v.lease_id IS NULL AS free, v.cleaned_epoch,
@@ -21,17 +19,6 @@ EVENTS = """SELECT kind, detail, actor = hostname AS itself FROM events e
     WHERE hostname = $1 AND id > $2 ORDER BY kind, detail::text"""
 
 
-async def lent(database: Database, service: asyncpg.Connection, kind: str, *emails: str) -> dict[str, UUID]:
-    """Machines, each with somebody's command, which it has claimed."""
-    await service.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 600, 90, 600)")
-    leases: dict[str, UUID] = {}
-    for (hostname, token), email in zip(TOKENS.items(), emails, strict=False):
-        await known(database, hostname, token)
-        leases[hostname] = (await ask(service, email, argv=["echo"] if kind == "job" else None))["lease_id"]
-        assert (await call(service, "claim", token, epoch=1))["answer"]["lease_id"] == str(leases[hostname])
-    return leases
-
-
 async def became(owner: asyncpg.Connection, hostname: str, since: int) -> tuple[Any, Any]:
     """The machine and its leases, and what the history says of them after this event."""
     return await owner.fetch(LEASE, hostname), await owner.fetch(EVENTS, hostname, since)
@@ -39,10 +26,6 @@ async def became(owner: asyncpg.Connection, hostname: str, since: int) -> tuple[
 
 async def newest(owner: asyncpg.Connection) -> int:
     return int(await owner.fetchval("SELECT max(id) FROM events"))
-
-
-def report(outcome: str, exit_code: int | None = None, output: str = "", failure: str | None = None) -> dict[str, Any]:
-    return {"epoch": 1, "outcome": outcome, "exit_code": exit_code, "output": output, "failure": failure}
 
 
 @pytest.mark.parametrize("kind", ["desktop", "job"])

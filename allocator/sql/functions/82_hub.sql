@@ -129,14 +129,15 @@ CREATE OR REPLACE TRIGGER events_of_many_trigger BEFORE INSERT ON events
 
 -- The machines in service whose tokens these are, by their places. It pins no search_path, so that it becomes part of the
 -- question it stands in: asked by itself, nobody would know that it finds a few of many. What is wanted of them is asked of
--- those that were found (OFFSET 0, ORDER BY): of all machines, the planner may think that only one is in use.
+-- those that were found (OFFSET 0, ORDER BY): of all machines, the planner may think that only one is in use. Each is looked up
+-- by itself (LIMIT): planned while there were none, a join would read all of them, once for each of them.
 CREATE OR REPLACE FUNCTION hub_callers(p_tokens bytea[]) RETURNS TABLE (place bigint, vm vms, login oid) LANGUAGE sql STABLE
 BEGIN ATOMIC
-    SELECT s.place, v, l.oid FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place)
-    JOIN public.vm_roles r ON r.hub_sha256 = s.token
-    JOIN pg_catalog.pg_roles l ON l.rolname = r.role AND l.rolcanlogin
-    JOIN public.vms v ON v.role = r.role
-    WHERE v.status <> 'retired';
+    SELECT s.place, v.vm, l.oid FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place),
+    LATERAL (SELECT r.role FROM public.vm_roles r WHERE r.hub_sha256 = s.token LIMIT 1) AS r,
+    LATERAL (SELECT l.oid FROM pg_catalog.pg_roles l WHERE l.rolname = r.role AND l.rolcanlogin LIMIT 1) AS l,
+    LATERAL (SELECT v AS vm FROM public.vms v WHERE v.role = r.role LIMIT 1) AS v
+    WHERE (v.vm).status <> 'retired';
 END;
 
 -- The hellos of many machines that came together, one of the arrays' places each. Answers all but those that remember more
@@ -155,22 +156,26 @@ BEGIN
     END IF;
     RETURN QUERY
     WITH callers AS MATERIALIZED (
-        SELECT c.place AS its_place, c.vm, c.login FROM (SELECT * FROM hub_callers(p_tokens) OFFSET 0) c JOIN vm_heartbeats h ON h.vm_id = (c.vm).id
+        SELECT c.place AS its_place, c.vm, c.login FROM (SELECT * FROM hub_callers(p_tokens) OFFSET 0) c
         WHERE (c.vm).status <> 'booting' AND (c.vm).reason IS DISTINCT FROM 'lost'
         AND NOT is_ahead(c.vm, p_epochs[c.place], p_leases[c.place])
+        AND (SELECT true FROM vm_heartbeats h WHERE h.vm_id = (c.vm).id)
     ), free AS (
-        SELECT h.vm_id FROM vm_heartbeats h WHERE h.vm_id IN (SELECT (vm).id FROM callers) ORDER BY h.vm_id FOR UPDATE SKIP LOCKED
+        SELECT h.vm_id FROM vm_heartbeats h WHERE h.vm_id = ANY (ARRAY(SELECT (vm).id FROM callers))
+        ORDER BY h.vm_id FOR UPDATE SKIP LOCKED
     ), beat AS (
-        UPDATE vm_heartbeats h SET seen_at = clock() FROM free WHERE h.vm_id = free.vm_id
+        UPDATE vm_heartbeats SET seen_at = clock() WHERE vm_id = ANY (ARRAY(SELECT free.vm_id FROM free))
     )
     SELECT c.its_place, jsonb_build_object('answer', jsonb_build_object(
         'vm_id', (c.vm).id, 'hostname', (c.vm).hostname, 'status', (c.vm).status, 'epoch', (c.vm).epoch,
         'lease_id', (c.vm).lease_id, 'lease_status', l.status, 'kind', l.kind, 'period_seconds', period) || to_jsonb(w))
-    FROM callers c CROSS JOIN hub_wishes(c.login, (c.vm).pool) w LEFT JOIN leases l ON l.id = (c.vm).lease_id
+    FROM callers c CROSS JOIN hub_wishes(c.login, (c.vm).pool) w
+    LEFT JOIN LATERAL (SELECT o.status, o.kind FROM leases o WHERE o.id = (c.vm).lease_id LIMIT 1) AS l ON true
     UNION ALL
     SELECT s.place, jsonb_build_object('refused', 'LL010', 'why', 'this token is no machine''s (any more)')
-    FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place) WHERE NOT EXISTS (
-        SELECT FROM vm_roles r JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin WHERE r.hub_sha256 = s.token);
+    FROM unnest(p_tokens) WITH ORDINALITY AS s (token, place) WHERE (
+        SELECT l.oid FROM (SELECT r.role FROM vm_roles r WHERE r.hub_sha256 = s.token LIMIT 1) AS r
+        JOIN pg_roles l ON l.rolname = r.role AND l.rolcanlogin) IS NULL;
 END $$;
 
 -- What welcome_vm does, for all of these whose first contact it is or who were lost. Says whether there was one. Their rows
