@@ -5,18 +5,24 @@ from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 
+from allocator.doorman import Doorman
+
 HEAD_BYTES = 65_536
 """How long a request may be before its body begins; a browser's cookies for this service are under 1,000."""
 
 HEAD_SECONDS = 30.0
 """In which a request must have come as far as its body, from when its connection was opened or its first byte came."""
 
+FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
 
 class Http1(HttpToolsProtocol):
-    """One connection."""
+    """One connection. Who wants to speak over a WebSocket is sent to the doorman, and says nothing until let in."""
 
-    def __init__(self, *arguments: Any, **options: Any) -> None:
+    def __init__(self, doorman: Doorman, *arguments: Any, **options: Any) -> None:
         super().__init__(*arguments, **options)
+        self._doorman = doorman
+        self._in_line = False
         self._head_bytes = 0
         self._late: asyncio.TimerHandle | None = None
 
@@ -28,14 +34,30 @@ class Http1(HttpToolsProtocol):
     def connection_lost(self, exc: Exception | None) -> None:
         """It is closed."""
         self._wait_no_longer()
+        self._doorman.forget(self)
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
         """A piece came; what is not (yet) the whole of a head must not be longer than one may be."""
+        if self._in_line:
+            return self.transport.abort()
         self._head_bytes += len(data)
         super().data_received(data)
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
+
+    def handle_websocket_upgrade(self) -> None:
+        """It is in line, or told to come later."""
+        seconds = self._doorman.ask(self)
+        self._in_line = seconds is None
+        if seconds is not None:
+            self.transport.write(FULL % seconds)
+            self.transport.close()
+
+    def come_in(self) -> None:
+        """It is its turn."""
+        if not self.transport.is_closing():
+            super().handle_websocket_upgrade()
 
     def on_message_begin(self) -> None:
         """A request begins."""

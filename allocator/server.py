@@ -2,18 +2,27 @@
 
 import asyncio
 import socket
+from functools import partial
+from typing import cast
 
 import uvicorn
 from fastapi import FastAPI
 
 from allocator.app import create_app
 from allocator.config import Settings
+from allocator.doorman import Doorman
 from allocator.http1 import Http1
 from allocator.logs import configure
 from allocator.service import Service
 from allocator.sockets import MachineSocket
 from client.network import keep_alive
 from client.protocol import HUB_MESSAGE_BYTES
+
+ACCEPTED_AT_ONCE = 32
+"""How many connections are accepted each turn of the loop; whatever else is to be done waits for them."""
+
+BACKLOG = 2048
+"""How many the kernel keeps until then."""
 
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 5
@@ -33,6 +42,8 @@ class Server(uvicorn.Server):
             if listener.family != socket.AF_UNIX:
                 listener.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         await super().startup(sockets)
+        for listener in sockets or ():
+            listener.listen(BACKLOG)  # asyncio has set it to the number that it accepts at once
 
     async def shutdown(self, sockets: list[socket.socket] | None = None) -> None:
         """Let load balancers notice, machines go and streams end, then stop as usual."""
@@ -66,7 +77,8 @@ def new_server(settings: Settings) -> Server:
             ws=MachineSocket,
             ws_max_size=HUB_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # 10,000 machines would have 10,000 compressors
-            http=Http1,
+            backlog=ACCEPTED_AT_ONCE,
+            http=cast("type[asyncio.Protocol]", partial(Http1, Doorman())),
             ws_ping_interval=None,  # machines ping
             ssl_certfile=settings.server.certificate,
             ssl_keyfile=settings.server.key,

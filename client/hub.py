@@ -16,7 +16,7 @@ from uuid import UUID
 
 from client.boot import Boot
 from client.command import Accepts, from_parts
-from client.line import LOST, Line, dial, socket_url, words
+from client.line import LOST, Line, dial, socket_url, told_to_wait, words
 from client.protocol import NOBODYS_TOKEN, NOT_ENROLLED, STALE_EPOCH, Assignment, Memory, Orders, Report
 from client.rotation import Passwords
 from client.scram import hub_sha256, hub_token
@@ -49,6 +49,7 @@ class HubTransport:
         self._due = 0.0
         self._told: dict[str, Any] | None = None
         self._line: Line | None = None
+        self._room_in: float | None = None
         self._refused_patience = refused_patience
         self._refused_since: float | None = None
 
@@ -144,7 +145,13 @@ class HubTransport:
         return self._line is not None and not self._line.ended
 
     def _pause(self) -> float:
-        """Seconds until the next try. An allocator that stops says over how many all of its machines may spread."""
+        """Seconds until the next try.
+
+        An allocator that stops says over how many all of its machines may spread; one that is full, when it is not.
+        """
+        room_in, self._room_in = self._room_in, None
+        if room_in is not None:
+            return random.uniform(room_in, 2 * room_in)
         spread, self._line = self._line.spread if self._line else None, None
         return self._backoff.delay() if spread is None else random.uniform(0, spread)
 
@@ -174,6 +181,7 @@ class HubTransport:
             try:
                 self._line = Line(await dial(self._url, self._tls, hub_token(self._untried[0])), self._hear)
             except LOST as error:
+                self._room_in = told_to_wait(error)
                 raise Unreachable(words(error)) from error
         return self._line
 

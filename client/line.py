@@ -115,6 +115,14 @@ async def dial(url: str, tls: ssl.SSLContext | None, token: str) -> ClientConnec
     return socket
 
 
+def told_to_wait(error: BaseException) -> float | None:
+    """In how many seconds an allocator that has no room now will have some, if it said that."""
+    if isinstance(error, InvalidStatus):
+        with suppress(ValueError):
+            return min(MOST_SPREAD_SECONDS, max(0.0, float(error.response.headers.get("Retry-After", ""))))
+    return None
+
+
 def socket_url(allocator_url: str) -> str:
     """Where an allocator takes WebSockets. Raises InsecureHub where others could read what is said there."""
     parts = urlsplit(allocator_url)

@@ -16,9 +16,6 @@ if TYPE_CHECKING:
     from allocator.config import Server
     from allocator.config import Settings as Loaded
 
-BACKLOG = 2048
-
-
 Overrides = Annotated[list[str] | None, typer.Argument(metavar="[KEY=VALUE]...", help="The same as --set.")]
 Descriptor = Annotated[
     int | None, typer.Option("--fd", metavar="N", min=3, help="Accept on this open socket, not on host and port.")
@@ -95,6 +92,7 @@ def require_certificate(server: "Server") -> None:
 def listener_of(server: "Server", fd: int | None) -> socket.socket:
     """The socket to accept on: an open one that was handed to us, or one at the host and port that are set."""
     from allocator.cli.failures import CommandFailed
+    from allocator.server import BACKLOG
     from allocator.upkeep.way_in import in_words
 
     try:

@@ -1,22 +1,43 @@
 """Who is silent, in no hurry, cut off or many at the hub keeps nobody else from it."""
 
 import asyncio
+import math
+import random
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from functools import partial
 from pathlib import Path
+from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
+from websockets.exceptions import InvalidStatus
 
-from client.protocol import HUB_PATH
+from allocator.doorman import Doorman
+from allocator.http1 import Http1
+from client.protocol import HUB_PATH, Memory
 from client.scram import hub_token
+from client.transport import Unreachable
 from tests.support.database import Database
-from tests.support.hub import hub_machine, talking
+from tests.support.hub import hub_machine, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 from tests.support.service import RunningService
 
 HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
+
+CROWD = 20_000
+"""So many turns of the loop until they are let in one by one; what is sent here arrives within a few."""
+
+
+class Other:
+    """A machine in line."""
+
+    def __init__(self) -> None:
+        self.is_in = asyncio.Event()
+
+    def come_in(self) -> None:
+        self.is_in.set()
 
 
 @pytest_asyncio.fixture
@@ -181,3 +202,50 @@ async def test_neither_that_machines_come_and_go_nor_what_strangers_say_is_logge
         assert await ended(reader)
     await reached(lambda: service.service.hub.machines == 0)
     assert [record.getMessage() for record in caplog.records if record.name.startswith("uvicorn")] == []
+
+
+async def test_who_hangs_up_at_the_door_or_speaks_there_is_not_let_in(
+    service: RunningService, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    let_in: list[Http1] = []
+    monkeypatch.setattr("allocator.doorman.AT_ONCE", 1)
+    monkeypatch.setattr("allocator.doorman.LONGEST_SECONDS", math.inf)
+    monkeypatch.setattr(Http1, "come_in", let_in.append)
+    doorman: Doorman = cast("partial[Http1]", service.server.config.http).args[0]
+    for _ in range(CROWD):
+        doorman.ask(Other())
+    async with bare(service) as (_, leaving), bare(service) as (reader, speaker):
+        for writer in (leaving, speaker):
+            writer.write(handshake("password"))
+        for _ in range(100):
+            await asyncio.sleep(0)
+        leaving.transport.abort()
+        speaker.write(b"hello")
+        assert await ended(reader)
+        doorman.ask(last := Other())
+        await last.is_in.wait()
+    assert let_in == []
+
+
+async def test_when_the_line_is_too_long_a_machine_is_told_when_to_come_again_and_does(
+    service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.doorman.LONGEST_SECONDS", -1.0)
+    with pytest.raises(InvalidStatus) as refused:
+        async with talking(service.url, machine.address.password):
+            pass
+    assert (refused.value.response.status_code, refused.value.response.headers["Retry-After"]) == (503, "1")
+    waits: list[tuple[float, float]] = []
+
+    def note(*bounds: float) -> float:
+        waits.append((bounds[0], bounds[1]))
+        return 0.0
+
+    monkeypatch.setattr(random, "uniform", note)
+    async with hub_transport(machine, service.url) as transport:
+        with pytest.raises(Unreachable, match="503"):
+            await transport.hello(Memory(0, None))
+        await transport.idle(60)
+        assert waits == [(1.0, 2.0)]
+        monkeypatch.undo()
+        assert (await transport.hello(Memory(0, None))).hostname == "vm-1"
