@@ -85,6 +85,7 @@ async def _section(own: Ground, options: Options, progress: Callable[[float], No
                 ("alone", ours.claim_alone, ours.refill),
                 ("naive", naive.claim, naive.refill),
             ):
+                await crowd(claim, WAITING, options.crowd_seconds, WAITING)  # connections open, plans are made
                 await refill()
                 before = server_seconds(own.server.process.pid)
                 done = await crowd(claim, WAITING, options.crowd_seconds, int(SHARE * hosts))
