@@ -1,14 +1,16 @@
 """Who is silent, in no hurry, cut off or many at the hub keeps nobody else from it."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
 import pytest
 import pytest_asyncio
 
+from allocator.tasks import alongside
 from client.protocol import HUB_PATH
 from client.scram import hub_token
 from tests.support.database import Database
@@ -17,6 +19,15 @@ from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 from tests.support.service import RunningService
 
 HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
+
+
+def frame(opcode: int, payload: bytes = b"") -> bytes:
+    """A frame as a client sends it, masked with zeros. Without 0x80 in its opcode more of its message follows."""
+    return bytes([opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+HELLO_FRAME = frame(0x81, json.dumps(HELLO).encode())
+HELLO_BEGUN, EMPTY_PART, EMPTY_PING = frame(0x01, b"{"), frame(0x00), frame(0x89)
 
 
 @pytest_asyncio.fixture
@@ -93,19 +104,11 @@ async def test_a_line_that_pings_is_kept(
         assert "answer" in await talker.hears()
 
 
-async def test_who_pings_without_end_is_cut_off(service: RunningService, machine: Machine) -> None:
-    async with bare(service) as (reader, writer):
-        writer.write(handshake(machine.address.password))
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"\x89\x80\0\0\0\0" * 50)
-        assert await ended(reader)
-
-
 async def test_who_does_not_read_is_not_read_from_and_so_falls_silent(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr("allocator.sockets.PINGS", 10_000_000)
+    monkeypatch.setattr("allocator.sockets.FRAMES", 10_000_000)
 
     async def ping_on(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -119,6 +122,29 @@ async def test_who_does_not_read_is_not_read_from_and_so_falls_silent(
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         with pytest.raises(ConnectionError):
             await ping_on(writer)
+
+
+@pytest.mark.parametrize("sent", [EMPTY_PING, EMPTY_PART, HELLO_FRAME])
+async def test_who_sends_frames_without_end_is_cut_off(
+    service: RunningService, pool: Pool, machine: Machine, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 600.0)
+    monkeypatch.setattr("allocator.line.FIRST_WORD_SECONDS", 600.0)
+    async with bare(service) as (reader, writer):
+        writer.write(handshake(machine.address.password))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HELLO_FRAME + HELLO_BEGUN * (sent == EMPTY_PART))
+
+        async def flood() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(sent * 1000)
+                    await writer.drain()
+
+        async with alongside(flood()):
+            assert await ended(reader)
+    async with service.client() as client:
+        assert (await client.get("/livez")).status_code == 200
 
 
 async def test_of_many_who_say_nothing_the_first_make_room(
