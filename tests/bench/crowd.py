@@ -74,6 +74,7 @@ async def measure(own: Ground, options: Options, progress: Callable[[float], Non
 
 async def _section(own: Ground, options: Options, progress: Callable[[float], None], *, slow_flush: bool) -> Section:
     suffix, hosts = ("_slow" if slow_flush else ""), min(MACHINES, max(options.sizes))
+    first = min(WAITING, hosts // 20)
     rounds: dict[str, list[Crowd]] = {"together": [], "alone": [], "naive": []}
     async with (
         stock(own, f"bench_crowd{suffix}", hosts, slow_flush=slow_flush) as ours,
@@ -85,10 +86,10 @@ async def _section(own: Ground, options: Options, progress: Callable[[float], No
                 ("alone", ours.claim_alone, ours.refill),
                 ("naive", naive.claim, naive.refill),
             ):
-                await crowd(claim, WAITING, options.crowd_seconds, WAITING)  # connections open, plans are made
                 await refill()
+                await crowd(claim, first, options.crowd_seconds, first)  # connections open, plans are made
                 before = server_seconds(own.server.process.pid)
-                done = await crowd(claim, WAITING, options.crowd_seconds, int(SHARE * hosts))
+                done = await crowd(claim, WAITING, options.crowd_seconds, int(SHARE * hosts) - first)
                 done.server = server_seconds(own.server.process.pid) - before
                 rounds[name].append(done)
             progress(0.5 / options.crowds)
