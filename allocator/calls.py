@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
 from allocator import errors
+from allocator.asking import Asking, Pool, connections
 from allocator.batches import Batches
 from allocator.config import HUB_CONNECTIONS
-from allocator.requesting import Lending, untold
+from allocator.connection import Connect
 from allocator.said import Said
-from allocator.store import Pool, Store
 
 AT_ONCE = 500
 """So many hellos take a few milliseconds."""
@@ -21,21 +22,23 @@ Call = tuple[object, ...]
 """The token, and what was read."""
 
 
-class Calls(Store):
+class Calls(Asking):
     """Passes on what machines say. Answers are JSON as the machine gets it: {"answer": …} or {"refused": …}."""
 
-    def __init__(self, pool: Pool, lending: Lending = untold) -> None:
-        super().__init__(pool, lending)
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
         self._together = {verb: self._batches(verb, 1 + len(fields)) for verb, fields in TOGETHER.items()}
         self._room = asyncio.Semaphore(HUB_CONNECTIONS - len(TOGETHER))
 
+    @classmethod
     @asynccontextmanager
-    async def attended(self) -> AsyncIterator[None]:
-        """In the block, what is said together is answered."""
-        async with AsyncExitStack() as stack:
-            for batches in self._together.values():
+    async def open(cls, connect: Connect) -> AsyncIterator[Self]:
+        """In the block, what is said is answered."""
+        async with connections(connect, HUB_CONNECTIONS) as pool, AsyncExitStack() as stack:
+            own = cls(pool)
+            for batches in own._together.values():
                 await stack.enter_async_context(batches.served())
-            yield
+            yield own
 
     async def answer(self, token_sha256: bytes, said: Said) -> str:
         """Do what the machine of this token said. Raises Unreadable, ServiceError."""
