@@ -12,7 +12,7 @@ from itertools import count
 from client.network import Connection
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 
 WARM_UP = 20
 SEED = 1
@@ -31,10 +31,11 @@ GIVE_BACK = """
 """
 
 GIVE_BACK_ALL = """
-    UPDATE vms SET status = 'available', email = NULL, crd_command = NULL WHERE status <> 'available'
+    ALTER TABLE vms DISABLE TRIGGER vm_update_trigger;
+    UPDATE vms SET status = 'available', email = NULL, crd_command = NULL WHERE status <> 'available';
+    ALTER TABLE vms ENABLE TRIGGER vm_update_trigger;
 """
 
-Progress = Callable[[float], None]
 _people = count()
 
 

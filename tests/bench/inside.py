@@ -19,9 +19,9 @@ from allocator.server import Server, new_server
 from allocator.service import Service
 from client.command import JobCommand
 from tests.bench.cores import server_seconds
+from tests.bench.ground import FREE_ALL
 from tests.bench.load import poisson
 from tests.bench.process import becomes, many_files, resident
-from tests.bench.swarm_ground import FREE_ALL
 from tests.bench.workers import Ready, be_worker
 
 COMMAND = JobCommand(("echo",))

@@ -20,10 +20,7 @@ from tests.bench import (
 )
 from tests.bench.figures import Section
 from tests.bench.ground import Ground
-from tests.bench.options import Options
-
-Progress = Callable[[float], None]
-"""Told of each share of a measurement that is done; all of them make 1."""
+from tests.bench.options import Options, Progress
 
 Measure = Callable[[Ground, Options, Progress], Awaitable[list[Section]]]
 

@@ -1,6 +1,6 @@
 """Times a request on its way to the right machine, in fleets from ten to ten thousand, over the hub and direct."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -9,7 +9,7 @@ from typing import Any
 from allocator.local.installation import Installation
 from tests.bench.figures import Row, Section, Value, figure, times
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 from tests.bench.swarm_ground import Fleet, new_fleet
 from tests.bench.workers import Worker, worker, workers
 
@@ -25,8 +25,6 @@ SEEN_SECONDS = 90.0
 AIM, TIMES_BARE = (1.5, 5.0), (1.5, 3.0)
 DELIVERED_A_SECOND, TIMES_NAIVE = 15_000, 200
 KILOBYTES = 35.0
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)

@@ -26,14 +26,6 @@ KEEP_TOKENS = """
     UPDATE vm_roles r SET hub_sha256 = t.token FROM unnest($1::bytea[]) WITH ORDINALITY AS t (token, n)
     WHERE r.role = 'lablink_vm_' || lpad(to_hex(t.n), 16, '0')
 """
-FREE_ALL = """
-    SET session_replication_role = replica;
-    UPDATE vms SET status = 'available', lease_id = NULL, email = NULL, crd_command = NULL, cleaned_epoch = epoch,
-        reason = NULL WHERE status <> 'available';
-    DELETE FROM lease_secrets;
-    DELETE FROM leases;
-    RESET session_replication_role;
-"""
 
 
 @dataclass(frozen=True, slots=True)
