@@ -9,8 +9,8 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from tests.bench.claim import GIVE_BACK, LOOK
 from tests.bench.options import CONNECTIONS
+from tests.bench.sides.guide import GIVE_BACK, LOOK
 from tests.bench.workers import Ready, be_worker
 
 TAKE = """

@@ -13,11 +13,11 @@ from functools import partial
 import asyncpg
 
 from client.network import Connection
-from tests.bench.crowd import crowd
 from tests.bench.figures import Row, Section, Value, figure, times
 from tests.bench.ground import FLUSH_MS, Ground
 from tests.bench.options import CONNECTIONS, Options, Progress
-from tests.bench.stock import stock
+from tests.bench.scenarios.crowd import crowd
+from tests.bench.sides.stock import stock
 
 CHANNEL = "bench"
 WARM_UP = 20

@@ -10,7 +10,7 @@ from allocator.local.installation import Installation
 from tests.bench.figures import Row, Section, Value, figure, times
 from tests.bench.ground import Ground
 from tests.bench.options import Options, Progress
-from tests.bench.swarm_ground import Fleet, new_fleet
+from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 from tests.bench.workers import Worker, worker, workers
 
 RATE = 500.0
@@ -117,8 +117,8 @@ async def _naive(own: Ground, size: int, options: Options) -> Seen:
     load["crowds"] = (WAITING, min(WAITING, load["crowds"][1]), 1)
     tasks = [{"dsn": dsn, "numbers": task["numbers"]} for task in Fleet(own, database, size, "").tasks("")]
     async with (
-        workers("tests.bench.swarm_naive", tasks, log) as machines,
-        worker("tests.bench.swarm_naive", load | {"dsn": dsn}, log) as people,
+        workers("tests.bench.sides.swarm_naive", tasks, log) as machines,
+        worker("tests.bench.sides.swarm_naive", load | {"dsn": dsn}, log) as people,
     ):
         return await _finish(size, people, machines)
 
@@ -137,7 +137,7 @@ async def _inside(fleet: Fleet, load: dict[str, Any], *, machines: int, idle: fl
         "idle": idle,
         "bare": (load["slices"][0], min(500, 2 * load["slices"][1])),
     }
-    async with worker("tests.bench.inside", task, own.directory / "inside.log") as service:
+    async with worker("tests.bench.sides.inside", task, own.directory / "inside.log") as service:
         yield service
 
 

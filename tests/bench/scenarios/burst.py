@@ -6,13 +6,13 @@ from dataclasses import dataclass
 from math import inf
 
 from allocator.bootstrap import DATABASE
-from tests.bench import naive
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import poisson
 from tests.bench.options import PROGRAM, Options, Progress
-from tests.bench.serving import serving
-from tests.bench.visitors import Visit
+from tests.bench.sides import naive
+from tests.bench.sides.serving import serving
+from tests.bench.sides.visitors import Visit
 from tests.bench.workers import worker
 
 AT_ONCE, A_SECOND = 500, 100
@@ -68,7 +68,7 @@ async def _come(
     address = {"port": port, "content_type": form[0], "body": form[1]}
     met = []
     async with worker(
-        "tests.bench.visitors", {"address": address, "phases": phases}, own.directory / "people.log"
+        "tests.bench.sides.visitors", {"address": address, "phases": phases}, own.directory / "people.log"
     ) as people:
         for _ in phases:
             met.append(await people.word(PHASE_SECONDS))

@@ -7,7 +7,7 @@ from tests.bench.cores import server_seconds
 from tests.bench.figures import Section, Value
 from tests.bench.ground import Ground
 from tests.bench.options import Options, Progress
-from tests.bench.stock import stock
+from tests.bench.sides.stock import stock
 
 LARGEST = 10_000
 AIM_MS, AIM_FLAT = 0.3, 1.3

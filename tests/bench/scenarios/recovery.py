@@ -8,10 +8,10 @@ from functools import partial
 from client.network import Connection
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.killable import Killable, killable
 from tests.bench.options import Options, Progress
 from tests.bench.process import becomes
-from tests.bench.swarm_ground import Fleet, new_fleet
+from tests.bench.sides.killable import Killable, killable
+from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 from tests.support.allocator import Allocator
 from tests.support.balancer import balancing
 from tests.support.front import front_of

@@ -10,10 +10,10 @@ from typing import Any
 
 from client.scram import hub_sha256, verifier
 from tests.bench.ground import HERE, Ground
-from tests.bench.swarm import password
+from tests.bench.sides.swarm import password
 from tests.bench.workers import Worker, workers
 
-SWARM = "tests.bench.swarm"
+SWARM = "tests.bench.sides.swarm"
 MAKE_ROLES = """
     DO $$ DECLARE machine name; BEGIN
         FOR machine IN SELECT 'lablink_vm_' || lpad(to_hex(g), 16, '0') FROM generate_series(1, %d) g

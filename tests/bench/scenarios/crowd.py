@@ -12,12 +12,12 @@ from statistics import median
 import asyncpg
 
 from client.network import Connection
-from tests.bench.claim import GIVE_BACK_ALL, LOOK, TAKE
 from tests.bench.cores import server_seconds
 from tests.bench.figures import Row, Section, Value, figure, typical
 from tests.bench.ground import FLUSH_MS, Ground
 from tests.bench.options import CONNECTIONS, Options, Progress
-from tests.bench.stock import stock
+from tests.bench.sides.guide import GIVE_BACK_ALL, LOOK, TAKE
+from tests.bench.sides.stock import stock
 
 WAITING = 200
 MACHINES = 10_000

@@ -50,7 +50,7 @@ async def _measured(own: Ground, options: Options, queue: str, progress: Progres
         "seconds": options.crowd_seconds,
         "together": options.together,
     }
-    async with worker("tests.bench.others", task, own.directory / f"{queue}.log", python=PYTHON) as child:
+    async with worker("tests.bench.sides.others", task, own.directory / f"{queue}.log", python=PYTHON) as child:
         await child.ready()
         seen = await child.word(LIMIT_SECONDS)
     progress(0.5)

@@ -5,15 +5,15 @@ from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from allocator.bootstrap import DATABASE
-from tests.bench import flood
 from tests.bench.cores import Usage
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import Asked, Side, come, poisson
-from tests.bench.naive import Naive, naive
 from tests.bench.options import Options, Progress
-from tests.bench.ours import MACHINES_A_PROCESS, Ours, ours
-from tests.bench.trips import Trip, double_bookings, lost, refused, repeated, spans
+from tests.bench.scenarios import flood
+from tests.bench.sides.naive import Naive, naive
+from tests.bench.sides.ours import MACHINES_A_PROCESS, Ours, ours
+from tests.bench.sides.trips import Trip, double_bookings, lost, refused, repeated, spans
 
 WARM_UP_RATE = 25
 """Requests a second of the warm-up: one for every machine, since a connection's first lease finds no plan made yet."""
