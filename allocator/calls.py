@@ -29,6 +29,7 @@ class Calls(Asking):
         super().__init__(pool)
         self._together = {verb: self._batches(verb, 1 + len(fields)) for verb, fields in TOGETHER.items()}
         self._room = asyncio.Semaphore(HUB_CONNECTIONS - len(TOGETHER))
+        self._alone: set[bytes] = set()
 
     @classmethod
     @asynccontextmanager
@@ -49,9 +50,15 @@ class Calls(Asking):
         return await self._answer_alone(token_sha256, said)
 
     async def _answer_alone(self, token_sha256: bytes, said: Said) -> str:
-        """Who comes when all connections are at work waits in line."""
-        async with self._room:
-            rows = await self._ask("SELECT hub_call($1, $2, $3) AS answer", token_sha256, said.verb, said.text)
+        """Who comes when all connections are at work waits in line, each once: a machine may keep its own row locked."""
+        if token_sha256 in self._alone:  # over another line, which it has left
+            raise errors.Busy
+        self._alone.add(token_sha256)
+        try:
+            async with self._room:
+                rows = await self._ask("SELECT hub_call($1, $2, $3) AS answer", token_sha256, said.verb, said.text)
+        finally:
+            self._alone.remove(token_sha256)
         return str(rows[0]["answer"])
 
     def _batches(self, verb: str, columns: int) -> Batches[Call, str | None]:

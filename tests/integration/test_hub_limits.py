@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from pathlib import Path
 from urllib.parse import urlsplit
 
@@ -164,6 +164,26 @@ async def test_of_many_who_say_nothing_the_first_make_room(
             assert (await second.hears())["refused"] == "LL010"
         await known.say(HELLO)
         assert "answer" in await known.hears()
+
+
+async def test_who_keeps_its_own_row_locked_has_one_verb_under_way_however_often_it_comes(
+    service: RunningService, pool: Pool, machine: Machine
+) -> None:
+    locked = await machine.vm.connect()
+    await locked.execute("BEGIN")
+    await locked.execute("SELECT client_api.unhealthy(0, 'x')")
+    async with AsyncExitStack() as lines:
+        for number in range(2):
+            line = await lines.enter_async_context(talking(service.url, machine.address.password))
+            await line.say(HELLO)
+            await line.hears()
+            await line.say({"verb": "unhealthy", "epoch": 0, "reason": f"line {number}"})
+        assert "unavailable" in await line.hears()
+        await locked.execute("ROLLBACK")
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while await pool.owner.fetchval("SELECT reason FROM vms") != "unhealthy: line 0":
+                pass
+    await locked.close()
 
 
 @pytest.mark.parametrize("how", ["retire_vm", "revoke_vm"])
