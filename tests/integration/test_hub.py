@@ -14,17 +14,14 @@ from websockets.exceptions import InvalidStatus
 
 from allocator.server import new_server
 from allocator.tokens import sha256
-from client.protocol import HUB_MESSAGE_BYTES, Memory
+from client.protocol import HUB_MESSAGE_BYTES
 from client.transport import UnknownVm, Unreachable
 from tests.support.certificates import Authority
 from tests.support.database import Database
 from tests.support.front import Front, front_of
-from tests.support.hub import hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, NOTHING, hub_machine, hub_transport, talking
 from tests.support.machine import AS_ROOT, Machine, Pool, reached, started_client
 from tests.support.service import RunningService, ready, running_service, settings_for
-
-HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
-NOTHING = Memory(0, None)
 
 
 @pytest_asyncio.fixture

@@ -14,12 +14,9 @@ from allocator.leasing import LeaseRequest, open_lease
 from allocator.requesting import Lent
 from client.protocol import Memory
 from tests.support.database import Database
-from tests.support.hub import Talker, hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, NOTHING, Talker, hub_machine, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
 from tests.support.service import RunningService
-
-HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
-NOTHING = Memory(0, None)
 
 
 @pytest_asyncio.fixture
@@ -44,7 +41,7 @@ async def greeted(service: RunningService, machine: Machine) -> AsyncIterator[Ta
 async def lend(service: RunningService, email: str = "ada@example.org") -> UUID:
     """Ask for a machine as the page does."""
     own = service.service
-    opened = await open_lease(own.store, own.metrics, LeaseRequest(email, "sleep 60", "default", ()))
+    opened = await open_lease(own.store, own.metrics, LeaseRequest(email, "sh -c 'sleep 60'", "default", ()))
     return opened.lease_id
 
 
@@ -64,7 +61,6 @@ async def woken(wake: asyncio.Event) -> None:
 async def test_who_is_lent_is_told_the_orders_and_then_nothing_of_the_same(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with greeted(service, machine) as talker:
         lease = await lend(service)
         told = await talker.hears()
@@ -87,7 +83,6 @@ async def test_who_is_lent_is_told_the_orders_and_then_nothing_of_the_same(
 async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_answered(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         before = await transport.hello(NOTHING)
         transport.wake.clear()
@@ -107,7 +102,6 @@ async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_a
 async def test_a_machine_that_remembers_those_orders_asks(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         transport.wake.clear()
@@ -120,7 +114,6 @@ async def test_a_machine_that_remembers_those_orders_asks(
 async def test_orders_that_were_taken_back_are_not_followed(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         transport.wake.clear()
@@ -134,7 +127,6 @@ async def test_orders_that_were_taken_back_are_not_followed(
 async def test_orders_that_come_after_the_answer_to_a_later_hello_are_no_news(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         lease = await lend(service)
@@ -171,7 +163,6 @@ async def test_a_machine_that_says_it_is_clean_is_not_woken_for_that(
 async def test_a_machine_that_has_no_line_here_is_not_looked_for(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     lease = await lend(service)
     assert (await pool.lease(lease))["vm_id"] == machine.vm.id
     async with talking(service.url, machine.address.password) as late:
@@ -183,7 +174,6 @@ async def test_a_machine_that_has_no_line_here_is_not_looked_for(
 async def test_a_forged_hint_takes_no_orders_from_anybody(
     service: RunningService, pool: Pool, machine: Machine, hints: str
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         await pool.owner.execute("SELECT pg_notify('vm_updates', $1)", hints)
