@@ -50,7 +50,7 @@ class Calls(Asking):
         return await self._answer_alone(token_sha256, said)
 
     async def _answer_alone(self, token_sha256: bytes, said: Said) -> str:
-        """Who comes when all connections are at work waits in line, each once: a machine may keep its own row locked."""
+        """Who comes when all connections are at work waits in line; each once, for it may keep its own row locked."""
         if token_sha256 in self._alone:  # over another line, which it has left
             raise errors.Busy
         self._alone.add(token_sha256)

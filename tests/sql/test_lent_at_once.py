@@ -199,8 +199,8 @@ async def test_a_lease_that_is_begun_with_a_machine_needs_that_machine(
 def begun_with_its_machine(vm: Machine, hostname: str = "vm-1", times: str = "clock(), clock(), clock()") -> str:
     """A statement that opens a lease on a machine and lends that, as a request does."""
     return (
-        "WITH l AS (INSERT INTO leases (email, status, kind, vm_id, hostname, epoch, assigned_at, deadline, expires_at) "
-        f"VALUES ('{ADA}', 'assigned', 'job', {vm.vm.id}, '{hostname}', 1, {times}) RETURNING *) "
+        "WITH l AS (INSERT INTO leases (email, status, kind, vm_id, hostname, epoch, assigned_at, deadline, expires_at)"
+        f" VALUES ('{ADA}', 'assigned', 'job', {vm.vm.id}, '{hostname}', 1, {times}) RETURNING *) "
         "UPDATE vms SET status = 'in-use', epoch = 1, updated_at = clock(), lease_id = l.id, email = l.email "
         "FROM l WHERE vms.id = l.vm_id"
     )
