@@ -111,9 +111,7 @@ class Store(Asking):
             rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience, requesting.ABUNDANCE)
             tell(requesting.lent(requests, rows))
         self._turns.learn(requests, rows)
-        return [
-            kind_of(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
-        ]
+        return [_accepted(row) for row in rows]
 
     async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
         """The lease, if one of the tokens opens it. Raises NoSuchLease: whether it is there is not told to others."""
@@ -216,6 +214,13 @@ class Store(Asking):
     async def check(self) -> None:
         """Raises Unavailable unless the database answers and is of a version that we may serve."""
         await self._ask("SELECT check_version($1)", VERSION)
+
+
+def _accepted(row: asyncpg.Record) -> Accepted | errors.ServiceError:
+    """What became of one request; a refusal is not raised, for whoever came with it is to have their answer."""
+    if state := row["refused"]:
+        return kind_of(state)(why=f"SQLSTATE {state}")
+    return Accepted(*(row[each.name] for each in fields(Accepted)))
 
 
 def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:
