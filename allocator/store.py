@@ -28,12 +28,12 @@ from allocator.views import (
     Tally,
     VmView,
 )
-from client.command import Accepts
 
 VERSION = 8
 """The version of the database that this program was made for, the newest in allocator/sql."""
 
 REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+RULES = "SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = ANY ($1)"
 OPENED = "SELECT v.*, clock() AS now, o.token_sha256 FROM opened_leases($1, $2) o JOIN lease_views v ON v.id = o.id"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
@@ -50,6 +50,7 @@ class Store(Asking):
         self._requests = Batches(self._request_together, requesting.MOST, requesting.LANES)
         self._turns = requesting.Turns()
         self._looks = Batches(self._opened_leases, requesting.MOST)
+        self._pools = Batches(self._pool_rules, requesting.MOST)
         self._rules: dict[str, PoolRules] = {}
 
     @classmethod
@@ -60,19 +61,22 @@ class Store(Asking):
         """A store with at most that many connections."""
         async with connections(connect, most) as pool:
             own = cls(pool, lending)
-            async with own._requests.served(), own._looks.served():
+            async with own._requests.served(), own._looks.served(), own._pools.served():
                 yield own
 
     async def pool_rules(self, name: str) -> PoolRules:
         """What the pool accepts. Raises NoSuchPool."""
-        rows = await self._ask("SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = $1", name)
-        if not rows:
+        rules = await self._pools.ask(name)
+        if rules is None:
             self._rules.pop(name, None)
             raise errors.NoSuchPool
-        row = rows[0]
-        accepts = Accepts(row["accepts_desktop"], tuple(row["programs"]))
-        self._rules[name] = PoolRules(row["name"], accepts, row["lease_seconds"])
-        return self._rules[name]
+        self._rules[name] = rules
+        return rules
+
+    async def _pool_rules(self, names: Sequence[str]) -> list[PoolRules | None]:
+        """What each of these pools accepts; None where there is none."""
+        found = {row["name"]: PoolRules.of(dict(row)) for row in await self._ask(RULES, names)}
+        return [found.get(name) for name in names]
 
     def remembered_rules(self, name: str) -> PoolRules | None:
         """What the pool accepted when it was last asked about; None when it was not, or was gone."""

@@ -110,6 +110,11 @@ class PoolRules:
     accepts: Accepts
     lease_seconds: int
 
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The rules as a row of pools tells them."""
+        return cls(row["name"], Accepts(row["accepts_desktop"], tuple(row["programs"])), row["lease_seconds"])
+
 
 @dataclass(frozen=True, slots=True)
 class Counts:
