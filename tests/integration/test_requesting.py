@@ -16,7 +16,7 @@ from allocator.requesting import ABUNDANCE, MOST, VmRequest
 from allocator.store import Store
 from allocator.views import Accepted
 from client.command import JobCommand
-from tests.support.database import Database
+from tests.support.database import Database, free_machines
 from tests.support.service import settings_for
 from tests.support.wire import Wire
 
@@ -151,13 +151,6 @@ async def test_people_at_two_allocators_at_once_never_share_a_machine(
     assert sorted(outcomes) == ["created"] * 200 + ["live"] * 200
     assert await owner.fetchval("SELECT count(DISTINCT vm_id) FROM leases WHERE status = 'assigned'") == 200
     assert await owner.fetch("SELECT * FROM broken_invariants()") == []
-
-
-async def free_machines(owner: asyncpg.Connection, number: int) -> None:
-    await owner.execute(
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::integer) g", number
-    )
-    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
 
 
 async def test_where_machines_abound_statements_are_under_way_together(
