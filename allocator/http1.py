@@ -9,7 +9,7 @@ from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
 HEAD_BYTES = 65_536
 """How long a request may be before its body begins; a browser's cookies for this service are under 1,000."""
 
-PIECE = 1024
+PIECE = 4096
 """How much of what came is read at once: nobody waits for the rest of what somebody sends without end."""
 
 AHEAD = 16
