@@ -1,10 +1,12 @@
 """What requests ask of the database: one statement a method, its errors in our own words."""
 
+import asyncio
 from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
 from typing import Self
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 
@@ -49,6 +51,7 @@ class Store(Asking):
         self._lending = lending
         self._requests = Batches(self._request_together, requesting.MOST, requesting.LANES)
         self._turns = requesting.Turns()
+        self._people: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._looks = Batches(self._opened_leases, requesting.MOST)
         self._pools = Batches(self._pool_rules, requesting.MOST)
         self._rules: dict[str, PoolRules] = {}
@@ -85,8 +88,14 @@ class Store(Asking):
     async def request_vm(self, request: requesting.VmRequest) -> Accepted:
         """Open a lease, or find the one that the request repeats or that this person holds.
 
-        Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it changed meanwhile).
+        One person's requests are made one by one: should somebody keep that person's lease locked, they take one
+        connection and hold others up once. Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it
+        changed meanwhile).
         """
+        async with self._people.setdefault(request.email.lower(), asyncio.Lock()):
+            return await self._request_in_turn(request)
+
+    async def _request_in_turn(self, request: requesting.VmRequest) -> Accepted:
         answer = await self._requests.ask(request)
         if isinstance(answer, errors.Conflict):
             return await again(lambda: self._request_alone(request))
