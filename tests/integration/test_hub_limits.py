@@ -88,7 +88,7 @@ async def test_a_line_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
 async def test_a_line_that_pings_is_kept(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 2.0)
     async with bare(service) as (silent, writer), talking(service.url, machine.address.password) as talker:
         await talker.say(HELLO)
         await talker.hears()
@@ -96,7 +96,7 @@ async def test_a_line_that_pings_is_kept(
         while not silent.at_eof():
             await (await talker.socket.ping())
             try:
-                async with asyncio.timeout(0.05):
+                async with asyncio.timeout(0.1):
                     await ended(silent)
             except TimeoutError:
                 continue
