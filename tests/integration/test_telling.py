@@ -12,6 +12,7 @@ import pytest_asyncio
 
 from allocator.leasing import LeaseRequest, open_lease
 from allocator.requesting import Lent
+from client.hub import HubTransport
 from client.protocol import Memory
 from tests.support.database import Database
 from tests.support.hub import HELLO, NOTHING, Talker, hub_machine, hub_transport, talking
@@ -56,6 +57,12 @@ async def woken(wake: asyncio.Event) -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         await wake.wait()
     wake.clear()
+
+
+async def next_status(transport: HubTransport) -> str:
+    """What the machine is once it was told that there is something new, and looked."""
+    await woken(transport.wake)
+    return (await transport.hello(NOTHING)).status
 
 
 async def test_who_is_lent_is_told_the_orders_and_then_nothing_of_the_same(
@@ -129,15 +136,14 @@ async def test_orders_that_come_after_the_answer_to_a_later_hello_are_no_news(
 ) -> None:
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
-        lease = await lend(service)
-        await pool.end(lease)
-        while (await transport.hello(NOTHING)).status != "cleaning":
-            pass
         transport.wake.clear()
+        lease = await lend(service)
+        assert await next_status(transport) == "in-use"
+        await pool.end(lease)
+        assert await next_status(transport) == "cleaning"
         with service.service.hub.telling.lending() as tell:
             tell([Lent(machine.vm.id, 1, lease, "job")])
-        await woken(transport.wake)
-        assert (await transport.hello(NOTHING)).status == "cleaning"
+        assert await next_status(transport) == "cleaning"
 
 
 async def test_who_was_lent_elsewhere_is_woken(service: RunningService, pool: Pool, machine: Machine) -> None:
