@@ -3,13 +3,14 @@
 import asyncio
 from collections.abc import AsyncIterator, Callable, Mapping, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from typing import Self
 
 from allocator import errors
+from allocator.asking import Asking, Pool, connections
 from allocator.batches import Batches
 from allocator.config import HUB_CONNECTIONS
-from allocator.requesting import Lending, untold
+from allocator.connection import Connect
 from allocator.said import Said
-from allocator.store import Pool, Store
 
 AT_ONCE = 500
 """So many hellos take a few milliseconds."""
@@ -26,21 +27,24 @@ TOGETHER: Mapping[str, Callable[[Said], Call | None]] = {
 """What machines say so often that who waits together is answered by one statement, and what is read of it for that."""
 
 
-class Calls(Store):
+class Calls(Asking):
     """Passes on what machines say. Answers are JSON as the machine gets it: {"answer": …} or {"refused": …}."""
 
-    def __init__(self, pool: Pool, lending: Lending = untold) -> None:
-        super().__init__(pool, lending)
+    def __init__(self, pool: Pool) -> None:
+        super().__init__(pool)
         self._together = {verb: self._batches(verb) for verb in TOGETHER}
         self._room = asyncio.Semaphore(HUB_CONNECTIONS - len(TOGETHER))
+        self._alone: set[bytes] = set()
 
+    @classmethod
     @asynccontextmanager
-    async def attended(self) -> AsyncIterator[None]:
-        """In the block, what is said together is answered."""
-        async with AsyncExitStack() as stack:
-            for batches in self._together.values():
+    async def open(cls, connect: Connect) -> AsyncIterator[Self]:
+        """In the block, what is said is answered."""
+        async with connections(connect, HUB_CONNECTIONS) as pool, AsyncExitStack() as stack:
+            own = cls(pool)
+            for batches in own._together.values():
                 await stack.enter_async_context(batches.served())
-            yield
+            yield own
 
     async def answer(self, token_sha256: bytes, said: Said) -> str:
         """Do what the machine of this token said. Raises Unreadable, ServiceError."""
@@ -51,9 +55,15 @@ class Calls(Store):
         return await self._answer_alone(token_sha256, said)
 
     async def _answer_alone(self, token_sha256: bytes, said: Said) -> str:
-        """Who comes when all connections are at work waits in line."""
-        async with self._room:
-            rows = await self._ask("SELECT hub_call($1, $2, $3) AS answer", token_sha256, said.verb, said.text)
+        """Who comes when all connections are at work waits in line; each once, for it may keep its own row locked."""
+        if token_sha256 in self._alone:  # over another line, which it has left
+            raise errors.Busy
+        self._alone.add(token_sha256)
+        try:
+            async with self._room:
+                rows = await self._ask("SELECT hub_call($1, $2, $3) AS answer", token_sha256, said.verb, said.text)
+        finally:
+            self._alone.remove(token_sha256)
         return str(rows[0]["answer"])
 
     def _batches(self, verb: str) -> Batches[Call, str | None]:

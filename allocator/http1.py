@@ -1,6 +1,7 @@
 """HTTP as uvicorn speaks it with httptools, which by itself reads a head of any length and waits for it for ever."""
 
 import asyncio
+from collections.abc import Iterator
 from typing import Any
 
 from uvicorn.protocols.http.httptools_impl import HttpToolsProtocol
@@ -10,10 +11,21 @@ from allocator.doorman import Doorman
 HEAD_BYTES = 65_536
 """How long a request may be before its body begins; a browser's cookies for this service are under 1,000."""
 
+PIECE = 4096
+"""How much of what came is read at once: nobody waits for the rest of what somebody sends without end."""
+
+AHEAD = 16
+"""How many requests may come before those ahead of them were answered; browsers and proxies send none."""
+
 HEAD_SECONDS = 30.0
 """In which a request must have come as far as its body, from when its connection was opened or its first byte came."""
 
 FULL = b"HTTP/1.1 503 Service Unavailable\r\nRetry-After: %d\r\nConnection: close\r\nContent-Length: 0\r\n\r\n"
+
+
+def pieces(data: bytes) -> Iterator[bytes]:
+    """What came, bit by bit."""
+    return (data[start : start + PIECE] for start in range(0, len(data), PIECE))
 
 
 class Http1(HttpToolsProtocol):
@@ -38,13 +50,22 @@ class Http1(HttpToolsProtocol):
         super().connection_lost(exc)
 
     def data_received(self, data: bytes) -> None:
-        """A piece came; what is not (yet) the whole of a head must not be longer than one may be."""
-        if self._in_line:
-            return self.transport.abort()
-        self._head_bytes += len(data)
-        super().data_received(data)
+        """Something came. Who stands in line has nothing to say yet."""
+        for piece in pieces(data):
+            if self._in_line:
+                self.transport.abort()
+            if self.transport.is_closing() or self.transport.get_protocol() is not self:
+                return
+            self._read(piece)
+
+    def _read(self, piece: bytes) -> None:
+        """What is not (yet) the whole of a head must not be too long, nor too many requests ahead of their turn."""
+        self._head_bytes += len(piece)
+        super().data_received(piece)
         if self._head_bytes > HEAD_BYTES and not self.transport.is_closing():
             self.send_400_response("The request's head is too long.")
+        elif len(self.pipeline) > AHEAD:
+            self.transport.abort()
 
     def handle_websocket_upgrade(self) -> None:
         """It is in line, or told to come later."""

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Iterable, Iterator, Sequence
-from contextlib import AbstractContextManager, AsyncExitStack, asynccontextmanager, contextmanager
+from contextlib import AbstractContextManager, asynccontextmanager, contextmanager
 from dataclasses import dataclass, field
 from typing import Any
 from uuid import UUID
@@ -84,17 +84,20 @@ class Turns:
     @asynccontextmanager
     async def of(self, requests: Sequence[VmRequest]) -> AsyncIterator[None]:
         """The block for these requests: who came first is asked for first wherever there may not be enough for all."""
-        async with AsyncExitStack() as until_answered:
-            async with AsyncExitStack() as begun:
-                await begun.enter_async_context(self._turn)
-                if not {request.pool for request in requests} <= self._abounding:
-                    until_answered.push_async_exit(begun.pop_all())
+        async with self._turn:
+            abounding = {request.pool for request in requests} <= self._abounding
+            if not abounding:
+                yield
+        if abounding:
             yield
 
     def learn(self, requests: Sequence[VmRequest], answers: Sequence[Any]) -> None:
         """What the rows of request_vms' answer say of the pools."""
         for request, answer in zip(requests, answers, strict=True):
-            (self._abounding.add if answer["abounds"] else self._abounding.discard)(request.pool)
+            if answer["abounds"]:
+                self._abounding.add(request.pool)
+            else:
+                self._abounding.discard(request.pool)
 
 
 def columns(requests: Sequence[VmRequest]) -> list[list[object]]:

@@ -11,7 +11,7 @@ from fastapi import Depends, Request
 
 from allocator.arrivals import Arrivals
 from allocator.calls import Calls
-from allocator.config import HUB_CONNECTIONS, Settings
+from allocator.config import Settings
 from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import NotAdmin, NoToken
@@ -105,8 +105,7 @@ async def opened(
         metrics,
     )
     async with (
-        Calls.open(pooled_connector(settings.database, "hub"), HUB_CONNECTIONS) as calls,
-        calls.attended(),
+        Calls.open(pooled_connector(settings.database, "hub")) as calls,
         storing(settings, hub := Hub(calls)) as store,
         following(settings, store, hub) as feed,
         alongside(sweeper.run()),

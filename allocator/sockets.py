@@ -11,12 +11,13 @@ from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
 
+from allocator.http1 import pieces
+
 SILENCE_SECONDS = 7.0
 """How long a WebSocket may bring nothing, not even a ping."""
 
-PINGS_A_SECOND = 2.0
-PINGS = 20
-"""How many pings one may send at once. Each is answered, which nobody asked the hub about."""
+FRAMES = 500
+"""How many frames it may bring in that time: each takes a moment, and a machine needs less than a hundred."""
 
 
 class MachineSocket(WebSocketsSansIOProtocol):
@@ -27,7 +28,7 @@ class MachineSocket(WebSocketsSansIOProtocol):
         self.logger = logging.getLogger("uvicorn.machines")
         self.conn.logger = logging.getLogger("uvicorn.machines.words")
         self._heard_at = 0.0
-        self._pings_due = 0.0
+        self._frames = 0
         self._watch: asyncio.TimerHandle | None = None
 
     def connection_made(self, transport: BaseTransport) -> None:
@@ -37,15 +38,17 @@ class MachineSocket(WebSocketsSansIOProtocol):
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()
-        super().data_received(data)
+        for piece in pieces(data):
+            if not self.transport.is_closing():
+                super().data_received(piece)
 
-    def handle_ping(self) -> None:
-        now = self.loop.time()
-        self._pings_due = max(self._pings_due, now - PINGS / PINGS_A_SECOND) + 1 / PINGS_A_SECOND
-        if self._pings_due > now:
+    def handle_events(self) -> None:
+        """Pings are answered and parts of a message kept, whether or not anybody reads: that must end."""
+        self._frames += len(self.conn.events)
+        if self._frames > FRAMES:
             self.transport.abort()
         else:
-            super().handle_ping()
+            super().handle_events()
 
     def pause_writing(self) -> None:
         """It does not read: then it is not read from either, so it becomes silent."""
@@ -63,6 +66,7 @@ class MachineSocket(WebSocketsSansIOProtocol):
         super().connection_lost(exc)
 
     def _look(self) -> None:
+        self._frames = 0
         silent = self.loop.time() - self._heard_at
         if silent >= SILENCE_SECONDS:
             self.transport.abort()

@@ -1,18 +1,20 @@
 """What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
-from collections.abc import AsyncIterator, Awaitable, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager, suppress
+from collections.abc import AsyncIterator, Collection, Iterable, Mapping, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import fields
-from typing import TYPE_CHECKING, Self, TypeVar
+from typing import Self
 from uuid import UUID
+from weakref import WeakValueDictionary
 
 import asyncpg
 
 from allocator import errors, requesting, standing
+from allocator.asking import Asking, Pool, again, connections
 from allocator.batches import Batches
-from allocator.connection import Connect, PooledConnection
-from allocator.sqlstates import kind_of, translated
+from allocator.connection import Connect
+from allocator.sqlstates import kind_of
 from allocator.tokens import sha256
 from allocator.views import (
     Absent,
@@ -28,75 +30,56 @@ from allocator.views import (
     Tally,
     VmView,
 )
-from client.command import Accepts
-from client.network import Connection
-
-if TYPE_CHECKING:
-    Pool = asyncpg.Pool[asyncpg.Record]
-else:
-    Pool = asyncpg.Pool
-
-WAIT_SECONDS = 2.0
-"""How long a request may wait for a connection."""
-
-RETRIES = 3
-"""How often a statement is run again when PostgreSQL asks for that."""
 
 VERSION = 8
 """The version of the database that this program was made for, the newest in allocator/sql."""
 
 REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
+RULES = "SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = ANY ($1)"
 OPENED = "SELECT v.*, clock() AS now, o.token_sha256 FROM opened_leases($1, $2) o JOIN lease_views v ON v.id = o.id"
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
 ENROL_INSTANCE = "SELECT e.* FROM enrol_instance($1, $2, $4, $5) e, LATERAL keep_hub_token($1, e.role, $3)"
 
-Answer = TypeVar("Answer")
 
-
-class Store:
+class Store(Asking):
     """Answers questions on a pool of connections that it opens when they are needed."""
 
-    def __init__(self, pool: Pool, lending: requesting.Lending = requesting.untold) -> None:
-        self._pool = pool
+    def __init__(self, pool: Pool, lending: requesting.Lending) -> None:
+        super().__init__(pool)
         self._lending = lending
         self._requests = Batches(self._request_together, requesting.MOST, requesting.LANES)
         self._turns = requesting.Turns()
+        self._people: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._looks = Batches(self._opened_leases, requesting.MOST)
+        self._pools = Batches(self._pool_rules, requesting.MOST)
         self._rules: dict[str, PoolRules] = {}
 
     @classmethod
     @asynccontextmanager
     async def open(
-        cls, connect: Connect, connections: int, lending: requesting.Lending = requesting.untold
+        cls, connect: Connect, most: int, lending: requesting.Lending = requesting.untold
     ) -> AsyncIterator[Self]:
-        """A store with at most that many connections; none is opened yet, so the database may come later."""
-        pool: Pool = asyncpg.create_pool(
-            connect=connect,
-            min_size=0,
-            max_size=connections,
-            max_inactive_connection_lifetime=0,
-            reset=_leave_as_it_is,
-        )
-        async with pool:
+        """A store with at most that many connections."""
+        async with connections(connect, most) as pool:
             own = cls(pool, lending)
-            try:
-                async with own._requests.served(), own._looks.served():
-                    yield own
-            finally:
-                pool.terminate()
+            async with own._requests.served(), own._looks.served(), own._pools.served():
+                yield own
 
     async def pool_rules(self, name: str) -> PoolRules:
         """What the pool accepts. Raises NoSuchPool."""
-        rows = await self._ask("SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = $1", name)
-        if not rows:
+        rules = await self._pools.ask(name)
+        if rules is None:
             self._rules.pop(name, None)
             raise errors.NoSuchPool
-        row = rows[0]
-        accepts = Accepts(row["accepts_desktop"], tuple(row["programs"]))
-        self._rules[name] = PoolRules(row["name"], accepts, row["lease_seconds"])
-        return self._rules[name]
+        self._rules[name] = rules
+        return rules
+
+    async def _pool_rules(self, names: Sequence[str]) -> list[PoolRules | None]:
+        """What each of these pools accepts; None where there is none."""
+        found = {row["name"]: PoolRules.of(dict(row)) for row in await self._ask(RULES, names)}
+        return [found.get(name) for name in names]
 
     def remembered_rules(self, name: str) -> PoolRules | None:
         """What the pool accepted when it was last asked about; None when it was not, or was gone."""
@@ -105,11 +88,17 @@ class Store:
     async def request_vm(self, request: requesting.VmRequest) -> Accepted:
         """Open a lease, or find the one that the request repeats or that this person holds.
 
-        Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it changed meanwhile).
+        One person's requests are made one by one: should somebody keep that person's lease locked, they take one
+        connection and hold others up once. Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it
+        changed meanwhile).
         """
+        async with self._people.setdefault(request.email.lower(), asyncio.Lock()):
+            return await self._request_in_turn(request)
+
+    async def _request_in_turn(self, request: requesting.VmRequest) -> Accepted:
         answer = await self._requests.ask(request)
         if isinstance(answer, errors.Conflict):
-            return await _again(lambda: self._request_alone(request))
+            return await again(lambda: self._request_alone(request))
         if isinstance(answer, errors.ServiceError):
             raise answer
         return answer
@@ -135,9 +124,7 @@ class Store:
             rows = await self._ask_once(REQUEST, *requesting.columns(requests), patience, requesting.ABUNDANCE)
             tell(requesting.lent(requests, rows))
         self._turns.learn(requests, rows)
-        return [
-            kind_of(state)(why=f"SQLSTATE {state}") if (state := row["refused"]) else Accepted(*row[:5]) for row in rows
-        ]
+        return [_accepted(row) for row in rows]
 
     async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
         """The lease, if one of the tokens opens it. Raises NoSuchLease: whether it is there is not told to others."""
@@ -241,49 +228,12 @@ class Store:
         """Raises Unavailable unless the database answers and is of a version that we may serve."""
         await self._ask("SELECT check_version($1)", VERSION)
 
-    async def _ask(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        return await _again(lambda: self._ask_once(query, *arguments))
 
-    async def _ask_once(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self._connection() as connection:
-            return await connection.fetch(query, *arguments)
-
-    @asynccontextmanager
-    async def _connection(self) -> AsyncIterator[PooledConnection]:
-        try:
-            with translated():
-                connection = await self._acquire()
-                try:
-                    yield connection
-                except (asyncio.CancelledError, TimeoutError):
-                    connection.terminate()  # otherwise the release waits for an answer that nobody wants any more
-                    raise
-                finally:
-                    await self._pool.release(connection, timeout=WAIT_SECONDS)
-        except errors.DatabaseUnavailable:
-            # The other connections may lead to the same dead (or, after a fail-over, read-only) server.
-            await self._pool.expire_connections()
-            raise
-
-    async def _acquire(self) -> PooledConnection:
-        try:
-            return await self._pool.acquire(timeout=WAIT_SECONDS)
-        except TimeoutError:
-            if self._pool.get_size() < self._pool.get_max_size():
-                raise  # a new one could have been opened, but nobody answered
-            raise errors.Busy from None
-
-
-async def _again(call: Callable[[], Awaitable[Answer]]) -> Answer:
-    """What the call gives, which is made again when two changes met."""
-    for _ in range(RETRIES):
-        with suppress(errors.Conflict):
-            return await call()
-    return await call()
-
-
-async def _leave_as_it_is(_connection: Connection) -> None:
-    """Every statement is a transaction of its own and leaves nothing behind; asking for a reset would cost a trip."""
+def _accepted(row: asyncpg.Record) -> Accepted | errors.ServiceError:
+    """What became of one request; a refusal is not raised, for whoever came with it is to have their answer."""
+    if state := row["refused"]:
+        return kind_of(state)(why=f"SQLSTATE {state}")
+    return Accepted(*(row[each.name] for each in fields(Accepted)))
 
 
 def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:

@@ -17,7 +17,9 @@ OperationStatus = Literal["waiting", "running", "done", "failed"]
 RequestOutcome = Literal["created", "repeated", "live"]
 EndedBy = Literal["holder", "admin", "machine", "service"]
 
-HALF_A_MINUTE = 30
+NOTICED_SECONDS = 30
+"""By how much what a page says of time may be off before it is made again."""
+
 LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
 
 
@@ -61,8 +63,8 @@ class LeaseView:
     @property
     def looks(self) -> tuple[object, ...]:
         """What stays the same while nothing that a person is shown changes by more than half a minute."""
-        wait = None if self.eta_seconds is None else (self.now.timestamp() + self.eta_seconds) // HALF_A_MINUTE
-        return self.version, self.position, wait, self.now.timestamp() // HALF_A_MINUTE
+        wait = None if self.eta_seconds is None else (self.now.timestamp() + self.eta_seconds) // NOTICED_SECONDS
+        return self.version, self.position, wait, self.now.timestamp() // NOTICED_SECONDS
 
 
 @dataclass(frozen=True, slots=True)
@@ -107,6 +109,11 @@ class PoolRules:
     name: str
     accepts: Accepts
     lease_seconds: int
+
+    @classmethod
+    def of(cls, row: Mapping[str, Any]) -> Self:
+        """The rules as a row of pools tells them."""
+        return cls(row["name"], Accepts(row["accepts_desktop"], tuple(row["programs"])), row["lease_seconds"])
 
 
 @dataclass(frozen=True, slots=True)

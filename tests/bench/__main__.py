@@ -18,10 +18,10 @@ from tests.bench.compare import compare
 from tests.bench.cores import Usage
 from tests.bench.figures import Section
 from tests.bench.ground import ground
-from tests.bench.machines import MachinesFailed
 from tests.bench.options import MACHINES_BOUND_SECONDS, Options
 from tests.bench.plot import plot
 from tests.bench.scenarios import SCENARIOS, TERRAFORM, Measure
+from tests.bench.scenarios.terraform import MachinesFailed
 from tests.bench.show import OTHERS, Facts, document, facts, show, write
 from tests.bench.workers import WorkerFailed
 

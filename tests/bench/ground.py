@@ -23,6 +23,16 @@ FLUSH_MS = 1
 MOST_DIRECT = 550
 """How many machines may hold a connection of their own."""
 
+FREE_ALL = """
+    SET session_replication_role = replica;
+    UPDATE vms SET status = 'available', lease_id = NULL, email = NULL, crd_command = NULL, cleaned_epoch = epoch,
+        reason = NULL WHERE status <> 'available';
+    DELETE FROM lease_secrets;
+    DELETE FROM leases;
+    RESET session_replication_role;
+"""
+"""Frees all machines beside the triggers, and forgets all leases."""
+
 SETTINGS = {"track_commit_timestamp": "on"}  # so that the moment of a commit can be asked for afterwards
 
 

@@ -3,12 +3,16 @@
 import asyncio
 import random
 import time
-from collections.abc import Sequence
+from collections import deque
+from collections.abc import Awaitable, Callable, Sequence
 from dataclasses import dataclass
 from typing import Protocol
 
 HOLD_SECONDS = 0.3
 """How long a person keeps the machine once it is theirs; long enough for the command to have ended."""
+
+Answered = tuple[int, int, int, int]
+"""A request's machine and epoch, and when it was made and answered."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -60,3 +64,29 @@ async def _visit(side: Side, number: int, moment: float) -> Asked:
 def now() -> int:
     """This moment, by the clock that PostgreSQL and `date` read too."""
     return time.time_ns()
+
+
+async def at_random(ask: Callable[[], Awaitable[Answered]], rate: float, count: int, seed: int = 0) -> list[Answered]:
+    """So many requests, `rate` a second on average, whether or not they are answered as fast."""
+    moments = poisson(rate, 2 * count / rate + 1, seed)[:count]
+    loop = asyncio.get_running_loop()
+    begin = loop.time() + 0.05
+
+    async def at(moment: float) -> Answered:
+        await asyncio.sleep(begin + moment - loop.time())
+        return await ask()
+
+    return list(await asyncio.gather(*(at(moment) for moment in moments)))
+
+
+async def at_once(ask: Callable[[], Awaitable[Answered]], waiting: int, count: int) -> list[Answered]:
+    """So many requests, the next of which comes when one is answered, so that as many always wait."""
+    asked: deque[Answered] = deque()
+    left = iter(range(count))
+
+    async def one_after_the_other() -> None:
+        for _ in left:
+            asked.append(await ask())
+
+    await asyncio.gather(*(one_after_the_other() for _ in range(min(waiting, count))))
+    return list(asked)

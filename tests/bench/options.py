@@ -1,6 +1,6 @@
 """What one run of the bench does, and how large it is."""
 
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from dataclasses import dataclass, replace
 from pathlib import Path
 
@@ -9,6 +9,13 @@ QUICK_BOUND_SECONDS = 59.0
 MACHINES_BOUND_SECONDS = 1800.0
 PROGRAM = "date"
 """What every request runs: it prints its request's number and the moment at which it runs, by itself."""
+
+
+CONNECTIONS = 10
+"""As many as LabLink's service opens for people, so every other side has as many."""
+
+Progress = Callable[[float], None]
+"""Told of each share of a measurement that is done; all of them make 1."""
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,27 +50,20 @@ async def at_work(pool: Pool, machine: Machine, **options: float) -> AsyncIterat
         yield
 
 
-async def hello_every(pool: Pool, seconds: float) -> None:
-    """Have machines say hello this often."""
-    await pool.owner.execute(
-        f"CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN {seconds}"
-    )
-
-
 async def backends(pool: Pool, machine: Machine) -> int:
     count: int = await pool.owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", machine.vm.role)
     return count
 
 
 async def test_a_notification_brings_the_command_long_before_the_next_hello(pool: Pool, machine: Machine) -> None:
-    await hello_every(pool, seconds=600)
+    await pool.hello_every(600)
     async with at_work(pool, machine):
         lease = await pool.settled(await pool.request_job(machine.job()))
         assert lease["status"] == "active"
 
 
 async def test_a_dropped_notification_costs_one_period(pool: Pool, machine: Machine, wire: Wire) -> None:
-    await hello_every(pool, 0.3)
+    await pool.hello_every(0.3)
     wire.drops_notifications = True
     async with at_work(pool, machine):
         lease = await pool.finished(await pool.request_job(machine.job()))
@@ -82,7 +75,7 @@ async def test_a_dropped_notification_costs_one_period(pool: Pool, machine: Mach
 async def test_a_cut_connection_is_replaced_and_what_was_missed_is_found(
     pool: Pool, machine: Machine, wire: Wire
 ) -> None:
-    await hello_every(pool, seconds=600)
+    await pool.hello_every(600)
     async with at_work(pool, machine):
         wire.cut()
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"

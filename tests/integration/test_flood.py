@@ -15,7 +15,7 @@ from allocator.connection import pooled_connector
 from allocator.feed import Feed
 from allocator.floods import FLOOD_BYTES, OVERHEAD_BYTES
 from allocator.hub import Hub
-from allocator.service import following
+from allocator.service import following, storing
 from tests.support.database import Database
 from tests.support.machine import Pool, reached
 from tests.support.service import LIMIT_SECONDS, settings_for
@@ -30,8 +30,9 @@ async def feed(database: Database, tmp_path: Path) -> AsyncIterator[Feed]:
     """A feed that is listening."""
     settings = settings_for(database, tmp_path)
     async with (
-        Calls.open(pooled_connector(settings.database, "web"), settings.database.connections) as store,
-        following(settings, store, Hub(store)) as feed,
+        Calls.open(pooled_connector(settings.database, "hub")) as calls,
+        storing(settings, hub := Hub(calls)) as store,
+        following(settings, store, hub) as feed,
     ):
         await feed.listening.wait()
         yield feed

@@ -9,7 +9,7 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from allocator.http1 import HEAD_BYTES
+from allocator.http1 import AHEAD, HEAD_BYTES
 from tests.support.service import RunningService
 
 LIMIT_SECONDS = 20
@@ -47,12 +47,25 @@ def what_follows_a_request() -> Iterator[bytes]:
     yield from one_long_header()
 
 
+def requests_without_end() -> Iterator[bytes]:
+    while True:
+        yield (BEGUN + b"\r\n") * 200
+
+
 async def connected(service: RunningService) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
     return await asyncio.open_connection("127.0.0.1", urlsplit(service.url).port)
 
 
 @pytest.mark.parametrize(
-    "head", [one_long_header, many_headers, a_long_address, nothing_but_line_ends, what_follows_a_request]
+    "head",
+    [
+        one_long_header,
+        many_headers,
+        a_long_address,
+        nothing_but_line_ends,
+        what_follows_a_request,
+        requests_without_end,
+    ],
 )
 async def test_a_head_that_does_not_end_is_not_read_for_ever(
     service: RunningService, head: Callable[[], Iterator[bytes]]
@@ -88,6 +101,16 @@ async def test_a_long_head_and_a_body_that_is_longer_are_read(client: httpx.Asyn
     answer = await client.post("/api/v1/leases", json=wanted, headers={"X-Long": "x" * (HEAD_BYTES - PIECE)})
 
     assert answer.status_code == 201
+
+
+async def test_a_few_requests_that_do_not_wait_for_each_other_are_answered(service: RunningService) -> None:
+    reader, writer = await connected(service)
+    writer.write((BEGUN + b"\r\n") * AHEAD)
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        for _ in range(AHEAD):
+            await reader.readuntil(b"HTTP/1.1 200 OK\r\n")
+    writer.close()
 
 
 @pytest.mark.parametrize("begun", [b"", BEGUN, BEGUN + b"\r\n" + BEGUN])

@@ -14,17 +14,14 @@ from websockets.exceptions import InvalidStatus
 
 from allocator.server import new_server
 from allocator.tokens import sha256
-from client.protocol import HUB_MESSAGE_BYTES, Memory
+from client.protocol import HUB_MESSAGE_BYTES
 from client.transport import UnknownVm, Unreachable
 from tests.support.certificates import Authority
 from tests.support.database import Database
 from tests.support.front import Front, front_of
-from tests.support.hub import hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, NOTHING, hub_machine, hub_transport, talking
 from tests.support.machine import AS_ROOT, Machine, Pool, reached, started_client
 from tests.support.service import RunningService, ready, running_service, settings_for
-
-HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
-NOTHING = Memory(0, None)
 
 
 @pytest_asyncio.fixture
@@ -43,12 +40,6 @@ async def front(service: RunningService) -> AsyncIterator[Front]:
         yield front
 
 
-async def hello_every(pool: Pool, seconds: float) -> None:
-    await pool.owner.execute(
-        f"CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN {seconds}"
-    )
-
-
 @asynccontextmanager
 async def at_work(service: RunningService, machine: Machine, url: str = "") -> AsyncIterator[None]:
     """The machine serves over the hub, and has said hello there."""
@@ -60,7 +51,7 @@ async def at_work(service: RunningService, machine: Machine, url: str = "") -> A
 async def test_a_wake_up_brings_the_command_long_before_the_next_hello(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await hello_every(pool, 600)
+    await pool.hello_every(600)
     async with at_work(service, machine):
         lease = await pool.finished(await pool.request_job(machine.job("echo served")))
         assert (lease["status"], lease["exit_code"], lease["output"]) == ("active", 0, "served\n")
@@ -98,7 +89,7 @@ async def test_only_the_machine_that_changed_is_woken(
 async def test_a_link_that_is_cut_is_replaced_and_what_was_missed_is_found(
     service: RunningService, pool: Pool, machine: Machine, front: Front
 ) -> None:
-    await hello_every(pool, 600)
+    await pool.hello_every(600)
     async with at_work(service, machine, front.url):
         front.cut()
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
@@ -108,7 +99,7 @@ async def test_a_link_that_is_cut_is_replaced_and_what_was_missed_is_found(
 async def test_a_link_that_is_dead_without_saying_so_is_noticed(
     service: RunningService, pool: Pool, machine: Machine, front: Front
 ) -> None:
-    await hello_every(pool, 600)
+    await pool.hello_every(600)
     async with at_work(service, machine, front.url):
         front.stalls = True
         before = front.accepted
@@ -121,7 +112,7 @@ async def test_a_link_that_is_dead_without_saying_so_is_noticed(
 async def test_machines_go_to_another_allocator_when_theirs_stops(
     database: Database, service: RunningService, pool: Pool, machine: Machine, front: Front, tmp_path: Path
 ) -> None:
-    await hello_every(pool, 600)
+    await pool.hello_every(600)
     settings = settings_for(database, tmp_path, "pool.programs=[sh]")
     async with running_service(settings) as other, at_work(service, machine, front.url):
         await ready(other.service)
@@ -245,7 +236,7 @@ async def test_a_refused_token_is_believed_only_when_it_stays_refused(
 async def test_a_machine_makes_itself_a_new_password_while_its_lease_goes_on(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await hello_every(pool, 0.2)
+    await pool.hello_every(0.2)
     old = machine.address.password
     async with at_work(service, machine):
         lease = await pool.request_job(machine.job("sleep 60"))

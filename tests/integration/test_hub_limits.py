@@ -1,10 +1,11 @@
 """Who is silent, in no hurry, cut off or many at the hub keeps nobody else from it."""
 
 import asyncio
+import json
 import math
 import random
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
 from pathlib import Path
 from typing import cast
@@ -16,6 +17,7 @@ from websockets.exceptions import InvalidStatus
 
 from allocator.doorman import Doorman
 from allocator.http1 import Http1
+from allocator.tasks import alongside
 from client.protocol import HUB_PATH, Memory
 from client.scram import hub_token
 from client.transport import Unreachable
@@ -38,6 +40,15 @@ class Other:
 
     def come_in(self) -> None:
         self.is_in.set()
+
+
+def frame(opcode: int, payload: bytes = b"") -> bytes:
+    """A frame as a client sends it, masked with zeros. Without 0x80 in its opcode more of its message follows."""
+    return bytes([opcode, 0x80 | len(payload), 0, 0, 0, 0]) + payload
+
+
+HELLO_FRAME = frame(0x81, json.dumps(HELLO).encode())
+HELLO_BEGUN, EMPTY_PART, EMPTY_PING = frame(0x01, b"{"), frame(0x00), frame(0x89)
 
 
 @pytest_asyncio.fixture
@@ -98,7 +109,7 @@ async def test_a_line_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
 async def test_a_line_that_pings_is_kept(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 2.0)
     async with bare(service) as (silent, writer), talking(service.url, machine.address.password) as talker:
         await talker.say(HELLO)
         await talker.hears()
@@ -106,7 +117,7 @@ async def test_a_line_that_pings_is_kept(
         while not silent.at_eof():
             await (await talker.socket.ping())
             try:
-                async with asyncio.timeout(0.05):
+                async with asyncio.timeout(0.1):
                     await ended(silent)
             except TimeoutError:
                 continue
@@ -114,19 +125,11 @@ async def test_a_line_that_pings_is_kept(
         assert "answer" in await talker.hears()
 
 
-async def test_who_pings_without_end_is_cut_off(service: RunningService, machine: Machine) -> None:
-    async with bare(service) as (reader, writer):
-        writer.write(handshake(machine.address.password))
-        await reader.readuntil(b"\r\n\r\n")
-        writer.write(b"\x89\x80\0\0\0\0" * 50)
-        assert await ended(reader)
-
-
 async def test_who_does_not_read_is_not_read_from_and_so_falls_silent(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
-    monkeypatch.setattr("allocator.sockets.PINGS", 10_000_000)
+    monkeypatch.setattr("allocator.sockets.FRAMES", 10_000_000)
 
     async def ping_on(writer: asyncio.StreamWriter) -> None:
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -140,6 +143,29 @@ async def test_who_does_not_read_is_not_read_from_and_so_falls_silent(
         reader._transport.pause_reading()  # type: ignore[attr-defined]
         with pytest.raises(ConnectionError):
             await ping_on(writer)
+
+
+@pytest.mark.parametrize("sent", [EMPTY_PING, EMPTY_PART, HELLO_FRAME])
+async def test_who_sends_frames_without_end_is_cut_off(
+    service: RunningService, pool: Pool, machine: Machine, sent: bytes, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 600.0)
+    monkeypatch.setattr("allocator.line.FIRST_WORD_SECONDS", 600.0)
+    async with bare(service) as (reader, writer):
+        writer.write(handshake(machine.address.password))
+        await reader.readuntil(b"\r\n\r\n")
+        writer.write(HELLO_FRAME + HELLO_BEGUN * (sent == EMPTY_PART))
+
+        async def flood() -> None:
+            with suppress(ConnectionError):
+                while True:
+                    writer.write(sent * 1000)
+                    await writer.drain()
+
+        async with alongside(flood()):
+            assert await ended(reader)
+    async with service.client() as client:
+        assert (await client.get("/livez")).status_code == 200
 
 
 async def test_of_many_who_say_nothing_the_first_make_room(
@@ -159,6 +185,26 @@ async def test_of_many_who_say_nothing_the_first_make_room(
             assert (await second.hears())["refused"] == "LL010"
         await known.say(HELLO)
         assert "answer" in await known.hears()
+
+
+async def test_who_keeps_its_own_row_locked_has_one_verb_under_way_however_often_it_comes(
+    service: RunningService, pool: Pool, machine: Machine
+) -> None:
+    locked = await machine.vm.connect()
+    await locked.execute("BEGIN")
+    await locked.execute("SELECT client_api.unhealthy(0, 'x')")
+    async with AsyncExitStack() as lines:
+        for number in range(2):
+            line = await lines.enter_async_context(talking(service.url, machine.address.password))
+            await line.say(HELLO)
+            await line.hears()
+            await line.say({"verb": "unhealthy", "epoch": 0, "reason": f"line {number}"})
+        assert "unavailable" in await line.hears()
+        await locked.execute("ROLLBACK")
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while await pool.owner.fetchval("SELECT reason FROM vms") != "unhealthy: line 0":
+                pass
+    await locked.close()
 
 
 @pytest.mark.parametrize("how", ["retire_vm", "revoke_vm"])

@@ -7,8 +7,9 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import asyncpg
+import pytest_asyncio
 
-from tests.support.database import Database
+from tests.support.database import Database, free_machines
 from tests.support.service import RunningService
 
 PEOPLE = 500
@@ -18,14 +19,10 @@ LIMIT_SECONDS = 60
 FIRST_COME = "SELECT max(place) FILTER (WHERE vm_id IS NOT NULL) < min(place) FILTER (WHERE vm_id IS NULL) FROM leases"
 
 
-async def free_machines(database: Database, number: int) -> asyncpg.Connection:
-    """An admin's connection to a pool with that many free machines."""
-    owner = await database.connect("lablink")
-    await owner.execute(
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::integer) g", number
-    )
-    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
-    return owner
+@pytest_asyncio.fixture
+async def owner(database: Database) -> asyncpg.Connection:
+    """An admin's connection."""
+    return await database.connect("lablink")
 
 
 def wanted(person: int) -> bytes:
@@ -68,9 +65,9 @@ def lease_in(answer: bytes) -> dict[str, Any]:
 
 
 async def test_five_hundred_at_once_are_all_answered_and_who_gets_no_machine_has_a_place_of_their_own(
-    database: Database, service: RunningService
+    owner: asyncpg.Connection, service: RunningService
 ) -> None:
-    owner = await free_machines(database, MACHINES)
+    await free_machines(owner, MACHINES)
 
     answers = await ask_all(service, [wanted(person) for person in range(PEOPLE)])
 
@@ -86,9 +83,9 @@ async def test_five_hundred_at_once_are_all_answered_and_who_gets_no_machine_has
 
 
 async def test_five_hundred_forms_at_once_each_lead_to_a_lease_of_their_own(
-    database: Database, service: RunningService
+    owner: asyncpg.Connection, service: RunningService
 ) -> None:
-    owner = await free_machines(database, PEOPLE)
+    await free_machines(owner, PEOPLE)
 
     answers = await ask_all(service, [form(person) for person in range(PEOPLE)])
 
@@ -98,9 +95,7 @@ async def test_five_hundred_forms_at_once_each_lead_to_a_lease_of_their_own(
     assert await owner.fetchval("SELECT count(DISTINCT vm_id) FROM leases WHERE status = 'assigned'") == PEOPLE
 
 
-async def test_everybody_who_looks_at_once_sees_what_their_own_token_opens(
-    database: Database, service: RunningService
-) -> None:
+async def test_everybody_who_looks_at_once_sees_what_their_own_token_opens(service: RunningService) -> None:
     answers = await ask_all(service, [wanted(person) for person in range(20)])
     tokens = {lease["id"]: lease["token"] for lease in (lease_in(answer) for _, answer in answers)}
 

@@ -1,10 +1,16 @@
 """What a pool accepts holds from the moment that an admin changes it, however much the service remembers."""
 
+import asyncio
+from pathlib import Path
+
 import asyncpg
 import httpx
 import pytest_asyncio
 
+from allocator.connection import pooled_connector
+from allocator.store import Store
 from tests.support.database import Database
+from tests.support.service import settings_for
 
 LEASES = "/api/v1/leases"
 
@@ -50,3 +56,16 @@ async def test_a_pool_that_is_gone_is_none(owner: asyncpg.Connection, client: ht
     refused = await client.post(LEASES, json=wanted)
 
     assert (refused.status_code, refused.json()["type"]) == (422, "urn:lablink:no-such-pool")
+
+
+async def test_many_who_ask_what_a_pool_accepts_take_one_connection_together(
+    database: Database, tmp_path: Path
+) -> None:
+    settings = settings_for(database, tmp_path)
+    admin = await database.connect("lablink")
+    async with Store.open(pooled_connector(settings.database, "web"), most=5) as store:
+        rules = await asyncio.gather(*(store.pool_rules("default") for _ in range(100)))
+        sessions = await admin.fetchval("SELECT count(*) FROM pg_stat_activity WHERE application_name = 'lablink web'")
+
+    assert {each.name for each in rules} == {"default"}
+    assert sessions == 1

@@ -16,7 +16,7 @@ from allocator.requesting import ABUNDANCE, MOST, VmRequest
 from allocator.store import Store
 from allocator.views import Accepted
 from client.command import JobCommand
-from tests.support.database import Database
+from tests.support.database import Database, free_machines
 from tests.support.service import settings_for
 from tests.support.wire import Wire
 
@@ -108,6 +108,28 @@ async def test_nobody_waits_for_a_person_whose_lease_somebody_is_changing(
     assert all(isinstance(answer, Accepted) for answer in others)
 
 
+async def test_such_a_person_has_one_connection_however_often_they_ask(
+    database: Database, store: Store, owner: asyncpg.Connection
+) -> None:
+    transaction = owner.transaction()
+    await transaction.start()
+    await owner.execute("INSERT INTO leases (email, kind) VALUES ('ada@example.org', 'job')")
+
+    waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%request_vms%'"
+    watching = await database.connect("lablink")
+    asking = [asyncio.create_task(store.request_vm(request("ada@example.org"))) for _ in range(MANY)]
+    async with asyncio.timeout(20):
+        while not await watching.fetchval(f"{waiting} AND query_start < clock_timestamp() - interval '500 ms'"):
+            pass
+    connections = await watching.fetchval(waiting)
+    for task in asking:
+        task.cancel()
+    await asyncio.gather(*asking, return_exceptions=True)
+    await transaction.rollback()
+
+    assert connections == 1
+
+
 async def test_all_are_told_when_the_database_is_lost_and_served_when_it_is_back(store: Store, wire: Wire) -> None:
     with wire.down():
         lost = await all_of(store, *crowd(5))
@@ -151,13 +173,6 @@ async def test_people_at_two_allocators_at_once_never_share_a_machine(
     assert sorted(outcomes) == ["created"] * 200 + ["live"] * 200
     assert await owner.fetchval("SELECT count(DISTINCT vm_id) FROM leases WHERE status = 'assigned'") == 200
     assert await owner.fetch("SELECT * FROM broken_invariants()") == []
-
-
-async def free_machines(owner: asyncpg.Connection, number: int) -> None:
-    await owner.execute(
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::integer) g", number
-    )
-    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
 
 
 async def test_where_machines_abound_statements_are_under_way_together(

@@ -30,9 +30,7 @@ SESSIONS = "SELECT (SELECT count(*) FROM pg_stat_activity WHERE usename = $1) = 
 @pytest_asyncio.fixture
 async def pool(database: Database, service: RunningService) -> Pool:
     pool = await Pool.of(database)
-    await pool.owner.execute(
-        "CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN 0.2"
-    )
+    await pool.hello_every(0.2)
     return pool
 
 

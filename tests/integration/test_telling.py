@@ -12,14 +12,12 @@ import pytest_asyncio
 
 from allocator.leasing import LeaseRequest, open_lease
 from allocator.requesting import Lent
+from client.hub import HubTransport
 from client.protocol import Memory
 from tests.support.database import Database
-from tests.support.hub import Talker, hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, NOTHING, Talker, hub_machine, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
 from tests.support.service import RunningService
-
-HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
-NOTHING = Memory(0, None)
 
 
 @pytest_asyncio.fixture
@@ -44,7 +42,7 @@ async def greeted(service: RunningService, machine: Machine) -> AsyncIterator[Ta
 async def lend(service: RunningService, email: str = "ada@example.org") -> UUID:
     """Ask for a machine as the page does."""
     own = service.service
-    opened = await open_lease(own.store, own.metrics, LeaseRequest(email, "sleep 60", "default", ()))
+    opened = await open_lease(own.store, own.metrics, LeaseRequest(email, "sh -c 'sleep 60'", "default", ()))
     return opened.lease_id
 
 
@@ -61,10 +59,15 @@ async def woken(wake: asyncio.Event) -> None:
     wake.clear()
 
 
+async def next_status(transport: HubTransport) -> str:
+    """What the machine is once it was told that there is something new, and looked."""
+    await woken(transport.wake)
+    return (await transport.hello(NOTHING)).status
+
+
 async def test_who_is_lent_is_told_the_orders_and_then_nothing_of_the_same(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with greeted(service, machine) as talker:
         lease = await lend(service)
         told = await talker.hears()
@@ -87,7 +90,6 @@ async def test_who_is_lent_is_told_the_orders_and_then_nothing_of_the_same(
 async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_answered(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         before = await transport.hello(NOTHING)
         transport.wake.clear()
@@ -107,7 +109,6 @@ async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_a
 async def test_a_machine_that_remembers_those_orders_asks(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         transport.wake.clear()
@@ -120,7 +121,6 @@ async def test_a_machine_that_remembers_those_orders_asks(
 async def test_orders_that_were_taken_back_are_not_followed(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         transport.wake.clear()
@@ -134,18 +134,16 @@ async def test_orders_that_were_taken_back_are_not_followed(
 async def test_orders_that_come_after_the_answer_to_a_later_hello_are_no_news(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
-        lease = await lend(service)
-        await pool.end(lease)
-        while (await transport.hello(NOTHING)).status != "cleaning":
-            pass
         transport.wake.clear()
+        lease = await lend(service)
+        assert await next_status(transport) == "in-use"
+        await pool.end(lease)
+        assert await next_status(transport) == "cleaning"
         with service.service.hub.telling.lending() as tell:
             tell([Lent(machine.vm.id, 1, lease, "job")])
-        await woken(transport.wake)
-        assert (await transport.hello(NOTHING)).status == "cleaning"
+        assert await next_status(transport) == "cleaning"
 
 
 async def test_who_was_lent_elsewhere_is_woken(service: RunningService, pool: Pool, machine: Machine) -> None:
@@ -171,7 +169,6 @@ async def test_a_machine_that_says_it_is_clean_is_not_woken_for_that(
 async def test_a_machine_that_has_no_line_here_is_not_looked_for(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     lease = await lend(service)
     assert (await pool.lease(lease))["vm_id"] == machine.vm.id
     async with talking(service.url, machine.address.password) as late:
@@ -183,7 +180,6 @@ async def test_a_machine_that_has_no_line_here_is_not_looked_for(
 async def test_a_forged_hint_takes_no_orders_from_anybody(
     service: RunningService, pool: Pool, machine: Machine, hints: str
 ) -> None:
-    await pool.owner.execute("SELECT ensure_pool('default', true, ARRAY['sleep'], 3600, 60, 3600)")
     async with hub_transport(machine, service.url) as transport:
         await transport.hello(NOTHING)
         await pool.owner.execute("SELECT pg_notify('vm_updates', $1)", hints)

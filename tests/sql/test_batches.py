@@ -20,7 +20,7 @@ from tests.sql.steps import (
     row_of,
     waits_for_a_lock,
 )
-from tests.support.database import Database
+from tests.support.database import Database, free_machines
 
 MANY = 200
 
@@ -157,10 +157,7 @@ async def test_each_has_their_own_code(
 async def test_two_allocators_calls_at_once_give_every_machine_to_one_person(
     database: Database, owner: asyncpg.Connection
 ) -> None:
-    await owner.execute(
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::int) g", MANY
-    )
-    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+    await free_machines(owner, MANY)
     allocators = await connections(database, 4)
     people = [asked(f"u{n}@example.org") for n in range(MANY)]
 

@@ -7,7 +7,7 @@ import pytest
 
 from allocator.migrations import function_files
 from tests.sql.steps import ADA, ask
-from tests.support.database import Database
+from tests.support.database import Database, free_machines
 
 MANY = 10_000
 JOIN = re.compile(r"FROM \w+_rows \w FULL JOIN [^;]*")
@@ -48,10 +48,7 @@ async def test_a_thousand_who_wait_are_served_by_sweeps_that_each_end_in_time(
 ) -> None:
     for number in range(1000):
         await owner.execute("INSERT INTO leases (email, kind) VALUES ($1, 'job')", f"u{number}@example.org")
-    await owner.execute(
-        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, 1000) g"
-    )
-    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+    await free_machines(owner, 1000)
     await service.execute("SET statement_timeout = '5s'")
 
     while await service.fetchval("SELECT sweep_queue()"):

@@ -1,6 +1,7 @@
 """Who asks while a machine is free is lent it in one step; nobody gets around a rule by writing rows like that."""
 
 import json
+from datetime import timedelta
 from uuid import UUID
 
 import asyncpg
@@ -193,3 +194,46 @@ async def test_a_lease_that_is_begun_with_a_machine_needs_that_machine(
 
     assert await owner.fetchval("SELECT count(*) FROM leases") == 0
     assert (await row_of(owner))["status"] == "available"
+
+
+def begun_with_its_machine(vm: Machine, hostname: str = "vm-1", times: str = "clock(), clock(), clock()") -> str:
+    """A statement that opens a lease on a machine and lends that, as a request does."""
+    return (
+        "WITH l AS (INSERT INTO leases (email, status, kind, vm_id, hostname, epoch, assigned_at, deadline, expires_at)"
+        f" VALUES ('{ADA}', 'assigned', 'job', {vm.vm.id}, '{hostname}', 1, {times}) RETURNING *) "
+        "UPDATE vms SET status = 'in-use', epoch = 1, updated_at = clock(), lease_id = l.id, email = l.email "
+        "FROM l WHERE vms.id = l.vm_id"
+    )
+
+
+@pytest.mark.parametrize(
+    "times",
+    [
+        "clock(), clock() - interval '1 day', clock() + interval '1 day'",
+        "clock(), clock() + interval '1 day', clock() - interval '1 day'",
+        "clock(), 'infinity', clock() + interval '1 day'",
+        "clock(), clock() + interval '1 day', 'infinity'",
+        "'-infinity', clock() + interval '1 day', clock() + interval '1 day'",
+    ],
+)
+async def test_a_lease_that_is_begun_with_a_machine_is_neither_over_at_once_nor_never(
+    database: Database, owner: asyncpg.Connection, times: str
+) -> None:
+    vm = await machine(database)
+    await owner.execute("UPDATE pools SET claim_seconds = 60, lease_seconds = 3600")
+
+    await owner.execute(begun_with_its_machine(vm, times=times))
+
+    lasts = await owner.fetchrow(
+        "SELECT deadline - assigned_at, expires_at - assigned_at, assigned_at = created_at FROM leases"
+    )
+    assert lasts is not None
+    assert tuple(lasts) == (timedelta(seconds=60), timedelta(seconds=3600), True)
+
+
+async def test_a_lease_that_is_begun_with_a_machine_names_that_machine(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    with refused("LL003"):
+        await owner.execute(begun_with_its_machine(vm, hostname="vm-2"))

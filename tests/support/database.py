@@ -118,6 +118,14 @@ AGE_LEASE = (
 )
 
 
+async def free_machines(owner: asyncpg.Connection, number: int) -> None:
+    """That many machines more, none of which has a client."""
+    await owner.execute(
+        "INSERT INTO vms (hostname, status) SELECT 'h' || g, 'available' FROM generate_series(1, $1::integer) g", number
+    )
+    await owner.execute("INSERT INTO vm_heartbeats SELECT id, clock() FROM vms")
+
+
 @asynccontextmanager
 async def migrated_template(server: TestServer) -> AsyncIterator[str]:
     """The name of a database that has LabLink's roles and every migration, for others to be cloned from."""

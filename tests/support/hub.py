@@ -12,9 +12,16 @@ from websockets.asyncio.client import ClientConnection, connect
 
 from client.hub import REFUSED_PATIENCE_SECONDS, HubTransport
 from client.line import socket_url
+from client.protocol import Memory
 from client.scram import hub_sha256, hub_token
 from tests.support.database import Database
 from tests.support.machine import LIMIT_SECONDS, Machine
+
+NOTHING = Memory(0, None)
+"""What a machine remembers that was never lent."""
+
+HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
+"""How it says that."""
 
 
 async def hub_machine(database: Database, root: Path, hostname: str = "vm-1") -> Machine:

@@ -187,6 +187,12 @@ class Pool:
             await pool.owner.add_listener(channel, pool._heard)
         return pool
 
+    async def hello_every(self, seconds: float) -> None:
+        """Have machines say hello this often."""
+        await self.owner.execute(
+            f"CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN {seconds}"
+        )
+
     async def request_job(self, argv: list[str]) -> UUID:
         """A lease whose command is this job."""
         return await self._request("job", {"argv": argv}, None)

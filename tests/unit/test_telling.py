@@ -10,9 +10,10 @@ from starlette.websockets import WebSocket
 
 from allocator.line import WAKE, Line
 from allocator.requesting import Lent
-from allocator.telling import HOLD_SECONDS, Telling
+from allocator.telling import Telling
 
 LEASE = uuid4()
+LIMIT_SECONDS = 20
 
 
 def hint(vm_id: int, epoch: int, status: str) -> str:
@@ -42,7 +43,7 @@ async def line_of(telling: Telling, vm_id: int = 1) -> tuple[Line, list[str]]:
 
 async def settled(done: Callable[[], bool] = lambda: True) -> None:
     """Everything that was begun is done, and so is that."""
-    async with asyncio.timeout(50 * HOLD_SECONDS):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while len(asyncio.all_tasks()) > 1 or not done():  # noqa: ASYNC110
             await asyncio.sleep(0)
 

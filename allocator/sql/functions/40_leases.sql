@@ -29,7 +29,8 @@ BEGIN
        AND (TG_OP = 'INSERT' OR NEW.crd_command IS DISTINCT FROM OLD.crd_command) THEN
         NEW.crd_command := harmless(blot_out(NEW.crd_command));
     END IF;
-    IF TG_OP = 'INSERT' AND (NEW.status <> 'assigned' OR num_nulls(NEW.assigned_at, NEW.deadline, NEW.expires_at) > 0)
+    IF TG_OP = 'INSERT' AND (NEW.status = 'assigned' AND NEW.assigned_at = clock() AND NEW.deadline > clock()
+                             AND NEW.expires_at > clock() AND isfinite(NEW.deadline) AND isfinite(NEW.expires_at)) IS NOT TRUE
        OR TG_OP = 'UPDATE' AND NEW.status <> OLD.status THEN
         NEW := stamp_lease(NEW);
     END IF;
@@ -139,7 +140,7 @@ BEGIN
     SELECT array_agg(n.id) FILTER (WHERE NOT n.live), array_agg(n.id) FILTER (WHERE n.status = 'failed'),
            array_agg(n.id) FILTER (WHERE NOT n.live OR n.started_at IS NOT NULL),
            array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
-               (SELECT (v.lease_id, v.epoch) = (n.id, n.epoch) FROM vms v WHERE v.id = n.vm_id), false))
+               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false))
     INTO over, failed, delivered, odd FROM new_rows n;
     IF delivered IS NOT NULL THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
@@ -219,7 +220,8 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     odd leases;
 BEGIN
-    SELECT l.* INTO odd FROM leases l LEFT JOIN vms v ON v.lease_id = l.id AND v.id = l.vm_id AND v.epoch = l.epoch
+    SELECT l.* INTO odd FROM leases l LEFT JOIN vms v
+        ON v.lease_id = l.id AND (v.id, v.epoch, v.hostname) = (l.vm_id, l.epoch, l.hostname)
     WHERE l.id = ANY (p_leases) AND v.id IS NULL AND l.live LIMIT 1;
     IF FOUND THEN
         RAISE EXCEPTION 'lease % says it holds %, but that machine is not lent to it', odd.id, odd.hostname

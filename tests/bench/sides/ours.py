@@ -13,12 +13,12 @@ import asyncpg
 import httpx
 
 from allocator.bootstrap import DATABASE
-from tests.bench.fleet import Steps
 from tests.bench.ground import Ground
 from tests.bench.load import HOLD_SECONDS, Asked, now
 from tests.bench.options import command_of, started
-from tests.bench.serving import serving
-from tests.bench.trips import Trip
+from tests.bench.sides.fleet import Steps
+from tests.bench.sides.serving import serving
+from tests.bench.sides.trips import Trip
 from tests.bench.workers import Worker, dealt, workers
 
 START_LIMIT_SECONDS = 10.0
@@ -100,7 +100,8 @@ async def ours(own: Ground, clients: int) -> AsyncIterator[Ours]:
     async with AsyncExitStack() as opened:
         installation = await opened.enter_async_context(serving(own))
         tasks = _tasks(own, installation.url, await _invite(own, clients))
-        machines = await opened.enter_async_context(workers("tests.bench.fleet", tasks, own.directory / "fleet.log"))
+        log = own.directory / "fleet.log"
+        machines = await opened.enter_async_context(workers("tests.bench.sides.fleet", tasks, log))
         http = await opened.enter_async_context(httpx.AsyncClient(base_url=installation.url, timeout=30))
         system = Ours(own, http, machines)
         owner = await own.connect("lablink", DATABASE)

@@ -9,14 +9,14 @@ import uvicorn
 from fastapi import FastAPI, HTTPException
 from pydantic import BaseModel
 
-from tests.bench.claim import GIVE_BACK, LOOK
+from tests.bench.options import CONNECTIONS
+from tests.bench.sides.guide import GIVE_BACK, LOOK
 from tests.bench.workers import Ready, be_worker
 
 TAKE = """
     UPDATE vms SET status = 'in-use', email = $2, crd_command = $3, updated_at = now() WHERE hostname = $1
     RETURNING txid_current()::text
 """
-CONNECTIONS = 10  # as many as LabLink's service opens
 
 
 class Request(BaseModel):

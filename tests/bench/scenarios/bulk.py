@@ -2,14 +2,14 @@
 
 import asyncio
 import time
-from collections.abc import AsyncIterator, Callable
+from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
 from client.network import Connection
 from tests.bench.figures import Section, Value
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 
 LISTENERS = 20
 MACHINES = 10_000
@@ -46,7 +46,7 @@ class Change:
     size: int
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about a fleet that fails and is made available again, on both sides."""
     hosts = min(MACHINES, max(options.sizes))
     section = Section(f"UPDATE of {hosts:,} machines, {LISTENERS} listeners")

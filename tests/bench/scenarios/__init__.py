@@ -2,7 +2,10 @@
 
 from collections.abc import Awaitable, Callable
 
-from tests.bench import (
+from tests.bench.figures import Section
+from tests.bench.ground import Ground
+from tests.bench.options import Options, Progress
+from tests.bench.scenarios import (
     bulk,
     burst,
     ceilings,
@@ -10,20 +13,14 @@ from tests.bench import (
     crowd,
     delivery,
     effort,
-    machines,
+    herd,
     polling,
+    recovery,
     swarm_delivery,
-    swarm_herd,
-    swarm_recovery,
+    terraform,
     upkeep,
     yardsticks,
 )
-from tests.bench.figures import Section
-from tests.bench.ground import Ground
-from tests.bench.options import Options
-
-Progress = Callable[[float], None]
-"""Told of each share of a measurement that is done; all of them make 1."""
 
 Measure = Callable[[Ground, Options, Progress], Awaitable[list[Section]]]
 
@@ -32,10 +29,10 @@ SCENARIOS: dict[str, tuple[Measure, ...]] = {
     "delivery": (delivery.measure, swarm_delivery.measure, polling.measure),
     "burst": (burst.measure,),
     "bulk": (bulk.measure, upkeep.measure),
-    "herd": (swarm_herd.measure,),
-    "recovery": (swarm_recovery.measure,),
+    "herd": (herd.measure,),
+    "recovery": (recovery.measure,),
     "yardsticks": (yardsticks.measure,),
 }
 """In the order in which they are measured."""
 
-TERRAFORM: dict[str, tuple[Measure, ...]] = {"terraform": (machines.measure,)}
+TERRAFORM: dict[str, tuple[Measure, ...]] = {"terraform": (terraform.measure,)}

@@ -3,7 +3,7 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from typing import Any
 
@@ -13,11 +13,11 @@ from client.network import Connection
 from tests.bench.cores import seconds_of
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.killable import Killable, killable
 from tests.bench.load import poisson
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 from tests.bench.process import becomes
-from tests.bench.swarm_ground import Fleet, new_fleet
+from tests.bench.sides.killable import Killable, killable
+from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 
 HURRY_SECONDS = 10.0
 HURRY_A_SECOND = 1_500
@@ -30,8 +30,6 @@ CALM_SECONDS = 1.5
 """For how long people come before anything happens, and afterwards."""
 
 BACK = "SELECT count(*) = $1 FROM vm_heartbeats WHERE seen_at BETWEEN $2 AND now()"
-
-Progress = Callable[[float], None]
 
 
 @dataclass(slots=True)

@@ -11,8 +11,8 @@ import httpx
 from tests.bench.ground import Ground
 from tests.bench.load import HOLD_SECONDS, Asked, now
 from tests.bench.options import command_of, started
-from tests.bench.ours import MACHINES_A_PROCESS
-from tests.bench.trips import Trip
+from tests.bench.sides.ours import MACHINES_A_PROCESS
+from tests.bench.sides.trips import Trip
 from tests.bench.workers import Worker, dealt, worker, workers
 
 DATABASE = "bench_naive"
@@ -70,7 +70,7 @@ async def service(own: Ground, database: str, hosts: int) -> AsyncIterator[int]:
     """The naive service alone, on a database of that name with so many free machines; the port it listens on."""
     await own.naive(database, hosts)
     task = {"dsn": own.dsn("lablink", database)}
-    async with worker("tests.bench.naive_service", task, own.directory / "naive.log") as running:
+    async with worker("tests.bench.sides.naive_service", task, own.directory / "naive.log") as running:
         yield await running.ready()
 
 
@@ -84,7 +84,7 @@ async def naive(own: Ground, clients: int) -> AsyncIterator[Naive]:
     tasks = [{"dsn": dsn, "directory": str(directory), "hostnames": group} for group in groups]
     async with (
         service(own, DATABASE, clients) as port,
-        workers("tests.bench.naive_fleet", tasks, log) as machines,
+        workers("tests.bench.sides.naive_fleet", tasks, log) as machines,
         httpx.AsyncClient(base_url=f"http://127.0.0.1:{port}", timeout=30) as http,
     ):
         yield Naive(own, http, machines)

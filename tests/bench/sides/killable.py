@@ -11,7 +11,7 @@ from allocator.local.postgres_process import free_port
 from allocator.local.readiness import page_ready
 from allocator.local.supervisor import Child, environment
 from tests.bench.cores import seconds_of
-from tests.bench.swarm_ground import Fleet
+from tests.bench.sides.swarm_fleet import Fleet
 
 
 @dataclass(slots=True)

@@ -3,7 +3,6 @@
 import asyncio
 import gc
 import time
-from collections import deque
 from collections.abc import Awaitable, Callable, Sequence
 from functools import partial
 from pathlib import Path
@@ -19,9 +18,9 @@ from allocator.server import Server, new_server
 from allocator.service import Service
 from client.command import JobCommand
 from tests.bench.cores import server_seconds
-from tests.bench.load import poisson
+from tests.bench.ground import FREE_ALL
+from tests.bench.load import Answered, at_once, at_random, poisson
 from tests.bench.process import becomes, many_files, resident
-from tests.bench.swarm_ground import FREE_ALL
 from tests.bench.workers import Ready, be_worker
 
 COMMAND = JobCommand(("echo",))
@@ -29,9 +28,6 @@ SETTLE_SECONDS = 0.3
 TAKEN_UP_SECONDS = 3.0
 ARRIVE_SECONDS = 60.0
 ALL_TAKEN_UP = "SELECT NOT EXISTS (SELECT FROM leases WHERE status IN ('queued', 'assigned', 'claimed'))"
-
-Asked = tuple[int, int, int, int]
-"""A request's machine and epoch, and when it was made and answered."""
 
 
 class Inside:
@@ -43,7 +39,7 @@ class Inside:
         self._postgres = postgres
         self._number = 0
 
-    async def ask(self) -> Asked:
+    async def ask(self) -> Answered:
         """Ask for a machine as a person who was never here before."""
         self._number += 1
         request = VmRequest(
@@ -61,7 +57,7 @@ class Inside:
         """Rounds of so many requests, of which so many wait at any moment."""
         return await self._rounds([partial(at_once, self.ask, waiting, count)] * rounds)
 
-    async def _rounds(self, rounds: Sequence[Callable[[], Awaitable[list[Asked]]]]) -> dict[str, Any]:
+    async def _rounds(self, rounds: Sequence[Callable[[], Awaitable[list[Answered]]]]) -> dict[str, Any]:
         asked, cpu = [], {"allocator": 0.0, "postgres": 0.0, "seconds": 0.0}
         for each in rounds:
             before, began = self.used(), time.monotonic()
@@ -88,32 +84,6 @@ class Inside:
     def used(self) -> dict[str, float]:
         """Seconds of processor time so far."""
         return {"allocator": time.process_time(), "postgres": server_seconds(self._postgres)}
-
-
-async def at_random(ask: Callable[[], Awaitable[Asked]], rate: float, count: int, seed: int = 0) -> list[Asked]:
-    """So many requests, `rate` a second on average, whether or not they are answered as fast."""
-    moments = poisson(rate, 2 * count / rate + 1, seed)[:count]
-    loop = asyncio.get_running_loop()
-    begin = loop.time() + 0.05
-
-    async def at(moment: float) -> Asked:
-        await asyncio.sleep(begin + moment - loop.time())
-        return await ask()
-
-    return list(await asyncio.gather(*(at(moment) for moment in moments)))
-
-
-async def at_once(ask: Callable[[], Awaitable[Asked]], waiting: int, count: int) -> list[Asked]:
-    """So many requests, the next of which comes when one is answered, so that as many always wait."""
-    asked: deque[Asked] = deque()
-    left = iter(range(count))
-
-    async def one_after_the_other() -> None:
-        for _ in left:
-            asked.append(await ask())
-
-    await asyncio.gather(*(one_after_the_other() for _ in range(min(waiting, count))))
-    return list(asked)
 
 
 async def round_trips(dsn: str, rate: float, count: int) -> list[int]:

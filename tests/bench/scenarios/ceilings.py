@@ -13,11 +13,11 @@ from functools import partial
 import asyncpg
 
 from client.network import Connection
-from tests.bench.crowd import crowd
-from tests.bench.figures import Figure, Row, Section, Value, figure, times
+from tests.bench.figures import Row, Section, Value, figure, times
 from tests.bench.ground import FLUSH_MS, Ground
-from tests.bench.options import Options
-from tests.bench.stock import CONNECTIONS, stock
+from tests.bench.options import CONNECTIONS, Options, Progress
+from tests.bench.scenarios.crowd import crowd
+from tests.bench.sides.stock import stock
 
 CHANNEL = "bench"
 WARM_UP = 20
@@ -36,7 +36,7 @@ COMMITTED, TOLD, HEARD, CLAIMED = "one row, committed", "the same with NOTIFY", 
 Samples = dict[str, list[int]]
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about PostgreSQL's own limits."""
     section = Section("Bare PostgreSQL, and one claim", ours="flush", beside=f"flush +{FLUSH_MS} ms")
     fast, slow = [await _ceiling(own, options, slow_flush=flush) for flush in (False, True)]
@@ -66,11 +66,11 @@ async def _ceiling(own: Ground, options: Options, *, slow_flush: bool) -> Sample
         raw(own, f"bench_raw{suffix}", slow_flush=slow_flush) as (speaker, hears),
         stock(own, f"bench_lone{suffix}", hosts, slow_flush=slow_flush) as machines,
     ):
-        turns = {
+        turns: dict[str, Callable[[int], Awaitable[object]]] = {
             COMMITTED: lambda n: speaker.fetch(COMMIT, n),
             TOLD: lambda n: speaker.fetch(COMMIT_AND_TELL, n),
             HEARD: hears,
-            CLAIMED: machines.claim_next,
+            CLAIMED: lambda _: machines.claim(),
         }
         for number in range(WARM_UP + min(options.rounds, hosts - WARM_UP)):
             for name, work in turns.items():
@@ -103,17 +103,6 @@ async def raw(
         yield speaker, hears
     finally:
         await asyncio.gather(speaker.close(), listener.close())
-
-
-async def round_trip(own: Ground, database: str, rounds: int) -> Figure | None:
-    """A bare NOTIFY, from before it is sent until another connection of this process has heard it."""
-    sample = []
-    async with raw(own, database) as (_, hears):
-        for number in range(WARM_UP + rounds):
-            began = time.perf_counter_ns()
-            await hears(number)
-            sample.append(time.perf_counter_ns() - began)
-    return figure(sample[WARM_UP:])
 
 
 async def _rates(own: Ground, options: Options, name: str, query: str) -> Value:

@@ -1,6 +1,6 @@
 """Times a request on its way to the right machine, in fleets from ten to ten thousand, over the hub and direct."""
 
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
 from statistics import median
@@ -9,8 +9,8 @@ from typing import Any
 from allocator.local.installation import Installation
 from tests.bench.figures import Row, Section, Value, figure, times
 from tests.bench.ground import Ground
-from tests.bench.options import Options
-from tests.bench.swarm_ground import Fleet, new_fleet
+from tests.bench.options import Options, Progress
+from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 from tests.bench.workers import Worker, worker, workers
 
 RATE = 500.0
@@ -25,8 +25,6 @@ SEEN_SECONDS = 90.0
 AIM, TIMES_BARE = (1.5, 5.0), (1.5, 3.0)
 DELIVERED_A_SECOND, TIMES_NAIVE = 15_000, 200
 KILOBYTES = 35.0
-
-Progress = Callable[[float], None]
 
 
 @dataclass(frozen=True, slots=True)
@@ -119,8 +117,8 @@ async def _naive(own: Ground, size: int, options: Options) -> Seen:
     load["crowds"] = (WAITING, min(WAITING, load["crowds"][1]), 1)
     tasks = [{"dsn": dsn, "numbers": task["numbers"]} for task in Fleet(own, database, size, "").tasks("")]
     async with (
-        workers("tests.bench.swarm_naive", tasks, log) as machines,
-        worker("tests.bench.swarm_naive", load | {"dsn": dsn}, log) as people,
+        workers("tests.bench.sides.swarm_naive", tasks, log) as machines,
+        worker("tests.bench.sides.swarm_naive", load | {"dsn": dsn}, log) as people,
     ):
         return await _finish(size, people, machines)
 
@@ -139,7 +137,7 @@ async def _inside(fleet: Fleet, load: dict[str, Any], *, machines: int, idle: fl
         "idle": idle,
         "bare": (load["slices"][0], min(500, 2 * load["slices"][1])),
     }
-    async with worker("tests.bench.inside", task, own.directory / "inside.log") as service:
+    async with worker("tests.bench.sides.inside", task, own.directory / "inside.log") as service:
         yield service
 
 

@@ -1,18 +1,18 @@
 """Times what people wait for at the page: from sending the form until they are led to their lease, over HTTP."""
 
 import random
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from math import inf
 
 from allocator.bootstrap import DATABASE
-from tests.bench import naive
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import poisson
-from tests.bench.options import PROGRAM, Options
-from tests.bench.serving import serving
-from tests.bench.visitors import Visit
+from tests.bench.options import PROGRAM, Options, Progress
+from tests.bench.sides import naive
+from tests.bench.sides.serving import serving
+from tests.bench.sides.visitors import Visit
 from tests.bench.workers import worker
 
 AT_ONCE, A_SECOND = 500, 100
@@ -37,7 +37,7 @@ class Side:
     twice: int
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about people at the page; the same people come to both sides, one side after the other."""
     phases = _phases(options)
     free = sum(map(len, phases)) + SPARE
@@ -62,13 +62,13 @@ def _phases(options: Options) -> list[list[float]]:
 
 
 async def _come(
-    own: Ground, port: int, form: tuple[str, str], phases: Sequence[list[float]], progress: Callable[[float], None]
+    own: Ground, port: int, form: tuple[str, str], phases: Sequence[list[float]], progress: Progress
 ) -> Met:
     """Everybody, from a process of their own."""
     address = {"port": port, "content_type": form[0], "body": form[1]}
     met = []
     async with worker(
-        "tests.bench.visitors", {"address": address, "phases": phases}, own.directory / "people.log"
+        "tests.bench.sides.visitors", {"address": address, "phases": phases}, own.directory / "people.log"
     ) as people:
         for _ in phases:
             met.append(await people.word(PHASE_SECONDS))

@@ -1,14 +1,13 @@
 """How much of the processors PostgreSQL uses for a claim, in small and in large fleets."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 
 from tests.bench.cores import server_seconds
 from tests.bench.figures import Section, Value
 from tests.bench.ground import Ground
-from tests.bench.options import Options
-from tests.bench.stock import stock
+from tests.bench.options import Options, Progress
+from tests.bench.sides.stock import stock
 
 LARGEST = 10_000
 AIM_MS, AIM_FLAT = 0.3, 1.3
@@ -16,7 +15,7 @@ AT_ONCE = 100
 WARM_UP = 2
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about it. The sizes take turns; of every fleet the same number is claimed each time."""
     sizes = [size for size in options.sizes if size <= LARGEST]
     at_once, turns = min(AT_ONCE, *sizes), options.crowds * 8

@@ -11,20 +11,14 @@ from typing import Any
 
 import asyncpg
 
-from tests.bench.claim import LOOK, TAKE
-from tests.bench.inside import SETTLE_SECONDS, Asked, at_once, at_random
+from tests.bench.load import Answered, at_once, at_random
+from tests.bench.options import CONNECTIONS
 from tests.bench.process import many_files
+from tests.bench.sides.guide import GIVE_BACK_ALL, LOOK, TAKE
+from tests.bench.sides.inside import SETTLE_SECONDS
 from tests.bench.workers import Ready, be_worker
 
 AT_ONCE = 32
-CONNECTIONS = 10
-"""As many as LabLink's service has."""
-
-FREE_ALL = """
-    ALTER TABLE vms DISABLE TRIGGER vm_update_trigger;
-    UPDATE vms SET status = 'available', email = NULL, crd_command = NULL WHERE status <> 'available';
-    ALTER TABLE vms ENABLE TRIGGER vm_update_trigger;
-"""
 
 
 async def listen(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> dict[str, Any]:
@@ -60,7 +54,7 @@ async def ask(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None:
         pool = await opened.enter_async_context(asyncpg.create_pool(task["dsn"], max_size=CONNECTIONS))
         numbers = iter(range(1, 1_000_000))
 
-        async def one() -> Asked:
+        async def one() -> Answered:
             number, sent = next(numbers), time.monotonic_ns()
             async with pool.acquire() as connection:
                 hostname = await connection.fetchval(LOOK)
@@ -74,7 +68,7 @@ async def ask(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None:
             for _ in range(rounds):
                 asked.append(await load(one, *how))
                 await asyncio.sleep(SETTLE_SECONDS)
-                await pool.execute(FREE_ALL)
+                await pool.execute(GIVE_BACK_ALL)
             seen[name] = {"asked": asked, "cpu": {}}
         ready(seen)
         await stop.wait()

@@ -3,16 +3,15 @@
 import asyncio
 import signal
 import time
-from collections.abc import Callable
 from functools import partial
 
 from client.network import Connection
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.killable import Killable, killable
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 from tests.bench.process import becomes
-from tests.bench.swarm_ground import Fleet, new_fleet
+from tests.bench.sides.killable import Killable, killable
+from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 from tests.support.allocator import Allocator
 from tests.support.balancer import balancing
 from tests.support.front import front_of
@@ -36,7 +35,7 @@ FAIL = "SELECT fail_vm('vm-' || $1)"
 EPOCH = "SELECT epoch FROM vms WHERE hostname = 'vm-' || $1"
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about what breaks."""
     served = min(options.vms, MOST)
     fleet = await new_fleet(own, "bench_recovery", served + SILENCED)

@@ -10,10 +10,10 @@ from typing import Any
 
 from client.scram import hub_sha256, verifier
 from tests.bench.ground import HERE, Ground
-from tests.bench.swarm import password
+from tests.bench.sides.swarm import password
 from tests.bench.workers import Worker, workers
 
-SWARM = "tests.bench.swarm"
+SWARM = "tests.bench.sides.swarm"
 MAKE_ROLES = """
     DO $$ DECLARE machine name; BEGIN
         FOR machine IN SELECT 'lablink_vm_' || lpad(to_hex(g), 16, '0') FROM generate_series(1, %d) g
@@ -25,14 +25,6 @@ MAKE_ROLES = """
 KEEP_TOKENS = """
     UPDATE vm_roles r SET hub_sha256 = t.token FROM unnest($1::bytea[]) WITH ORDINALITY AS t (token, n)
     WHERE r.role = 'lablink_vm_' || lpad(to_hex(t.n), 16, '0')
-"""
-FREE_ALL = """
-    SET session_replication_role = replica;
-    UPDATE vms SET status = 'available', lease_id = NULL, email = NULL, crd_command = NULL, cleaned_epoch = epoch,
-        reason = NULL WHERE status <> 'available';
-    DELETE FROM lease_secrets;
-    DELETE FROM leases;
-    RESET session_replication_role;
 """
 
 

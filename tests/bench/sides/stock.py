@@ -14,20 +14,13 @@ from allocator.requesting import VmRequest
 from allocator.store import Store
 from client.command import JobCommand
 from client.network import Connection
-from tests.bench.ground import Ground
+from tests.bench.ground import FREE_ALL, Ground
+from tests.bench.options import CONNECTIONS
 
-CONNECTIONS = 10  # as many as the service opens
 COMMAND = JobCommand(("echo", "bench"))
 TOKEN = hashlib.sha256(b"bench").digest()
 ALONE = """SELECT FROM request_vm($1, 'job', '{"argv": ["echo"]}', NULL, 'echo', $2, $2)"""
 CHANNELS = ("vm_updates", "lease_updates")
-EMPTIED = """
-    SET session_replication_role = replica;
-    DELETE FROM leases WHERE live;
-    UPDATE vms SET status = 'available', lease_id = NULL, email = NULL, crd_command = NULL, cleaned_epoch = epoch
-    WHERE status <> 'available';
-    RESET session_replication_role;
-"""
 TWICE = "SELECT count(vm_id) - count(DISTINCT vm_id) FROM leases WHERE live"
 
 _people = count()
@@ -48,17 +41,13 @@ class Stock:
         )
         assert accepted.vm_id is not None
 
-    async def claim_next(self, _number: int) -> None:
-        """As `claim`."""
-        await self.claim()
-
     async def claim_alone(self) -> None:
         """The same as a statement and a commit of its own, however many wait."""
         await self.alone.execute(ALONE, f"{next(_people)}@bench.test", TOKEN)
 
     async def refill(self) -> None:
         """All machines are free again, beside the triggers."""
-        await self.superuser.execute(EMPTIED)
+        await self.superuser.execute(FREE_ALL)
         for table in ("vms", "leases", "events"):
             await self.superuser.execute(f"VACUUM ANALYZE {table}")
 

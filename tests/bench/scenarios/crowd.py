@@ -12,12 +12,12 @@ from statistics import median
 import asyncpg
 
 from client.network import Connection
-from tests.bench.claim import GIVE_BACK_ALL, LOOK, TAKE
 from tests.bench.cores import server_seconds
 from tests.bench.figures import Row, Section, Value, figure, typical
 from tests.bench.ground import FLUSH_MS, Ground
-from tests.bench.options import Options
-from tests.bench.stock import CONNECTIONS, stock
+from tests.bench.options import CONNECTIONS, Options, Progress
+from tests.bench.sides.guide import GIVE_BACK_ALL, LOOK, TAKE
+from tests.bench.sides.stock import stock
 
 WAITING = 200
 MACHINES = 10_000
@@ -67,13 +67,14 @@ async def crowd(claim: Claim, waiting: int, seconds: float, most: int | None = N
     return done
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The sections about a crowd, with either flush."""
     return [await _section(own, options, progress, slow_flush=slow_flush) for slow_flush in (False, True)]
 
 
-async def _section(own: Ground, options: Options, progress: Callable[[float], None], *, slow_flush: bool) -> Section:
+async def _section(own: Ground, options: Options, progress: Progress, *, slow_flush: bool) -> Section:
     suffix, hosts = ("_slow" if slow_flush else ""), min(MACHINES, max(options.sizes))
+    first = min(WAITING, hosts // 20)
     rounds: dict[str, list[Crowd]] = {"together": [], "alone": [], "naive": []}
     async with (
         stock(own, f"bench_crowd{suffix}", hosts, slow_flush=slow_flush) as ours,
@@ -86,8 +87,9 @@ async def _section(own: Ground, options: Options, progress: Callable[[float], No
                 ("naive", naive.claim, naive.refill),
             ):
                 await refill()
+                await crowd(claim, first, options.crowd_seconds, first)  # connections open, plans are made
                 before = server_seconds(own.server.process.pid)
-                done = await crowd(claim, WAITING, options.crowd_seconds, int(SHARE * hosts))
+                done = await crowd(claim, WAITING, options.crowd_seconds, int(SHARE * hosts) - first)
                 done.server = server_seconds(own.server.process.pid) - before
                 rounds[name].append(done)
             progress(0.5 / options.crowds)
@@ -142,9 +144,7 @@ class NaiveClaims:
         """All machines are free again."""
         self.twice += len(self.given) - len(set(self.given))
         self.given.clear()
-        await self.owner.execute("ALTER TABLE vms DISABLE TRIGGER vm_update_trigger")
         await self.owner.execute(GIVE_BACK_ALL)
-        await self.owner.execute("ALTER TABLE vms ENABLE TRIGGER vm_update_trigger")
         await self.owner.execute("VACUUM ANALYZE vms")
 
 

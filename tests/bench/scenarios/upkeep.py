@@ -2,7 +2,7 @@
 
 import tempfile
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from pathlib import Path
 from typing import TypeVar
 
@@ -14,10 +14,9 @@ from allocator.upkeep.restore import restore
 from allocator.upkeep.storage import Directory
 from tests.bench.figures import Section, Value
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 
 T = TypeVar("T")
-Progress = Callable[[float], None]
 
 DATABASE = "bench_upkeep"
 EVENTS = """

@@ -14,8 +14,8 @@ from client.command import JobCommand
 from client.network import Connection
 from client.runner import Programs, start
 from client.session import Session
-from tests.bench.fleet import end
 from tests.bench.load import now
+from tests.bench.sides.fleet import end
 from tests.bench.workers import Ready, be_worker
 
 MINE = "SELECT crd_command FROM vms WHERE hostname = $1"

@@ -14,9 +14,9 @@ import asyncpg
 import pgqueuer
 import procrastinate
 
+from tests.bench.options import CONNECTIONS
 from tests.bench.workers import Ready, be_worker
 
-CONNECTIONS = 10  # as many as LabLink's service opens
 LIMIT_SECONDS = 90.0
 
 Enqueue = Callable[[Sequence[int]], Awaitable[object]]

@@ -23,8 +23,8 @@ from client.rotation import Passwords
 from client.runner import Finished
 from client.settings import Credential, DatabaseLogin, StateDir
 from client.transport import Backoff
-from tests.bench.fleet import end
 from tests.bench.process import many_files
+from tests.bench.sides.fleet import end
 from tests.bench.workers import Ready, be_worker
 
 NOWHERE = Path("/nonexistent")

@@ -4,7 +4,7 @@ import asyncio
 import json
 import random
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable
+from collections.abc import AsyncIterator, Awaitable
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -12,7 +12,7 @@ from client.network import Connection
 from tests.bench.cores import server_seconds
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 
 DATABASE = "bench_polling"
 MACHINES = 100
@@ -53,7 +53,7 @@ class Machine:
             self.knew.set_result(time.perf_counter_ns())
 
 
-async def measure(own: Ground, _options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, _options: Options, progress: Progress) -> list[Section]:
     """The section about machines that ask: the same changes, first told, then asked for."""
     title = f"{MACHINES} machines that are told, and that ask every {PERIOD_SECONDS:g} s"
     section = Section(title, ours="NOTIFY", beside="polling")

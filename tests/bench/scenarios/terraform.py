@@ -6,7 +6,7 @@ import shutil
 import signal
 import tempfile
 import time
-from collections.abc import Callable, Sequence
+from collections.abc import Sequence
 from dataclasses import dataclass
 from pathlib import Path
 
@@ -14,7 +14,7 @@ from allocator.fleet.description import root_directory
 from allocator.fleet.terraform import NOT_COPIED
 from tests.bench.figures import Section, Value
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 from tests.support.admin import place
 from tests.support.cloud import Aws, fresh, moto_server
 from tests.support.terraform import environment_in
@@ -25,7 +25,6 @@ DATABASE = "bench_machines"
 MISSING = "There is no terraform on this machine, so machines are not timed: see CONTRIBUTING.md."
 
 Command = Sequence[str]
-Progress = Callable[[float], None]
 
 
 class MachinesFailed(Exception):

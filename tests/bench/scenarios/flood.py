@@ -16,7 +16,7 @@ from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import Asked, Side, come, poisson
 from tests.bench.options import Options
-from tests.bench.trips import Trip, spans
+from tests.bench.sides.trips import Trip, spans
 
 A_SECOND = 10_000
 AT_ONCE = 100

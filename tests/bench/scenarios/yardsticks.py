@@ -1,11 +1,10 @@
 """Public yardsticks: two job queues on PostgreSQL, on the same server in the same run."""
 
-from collections.abc import Callable
 from typing import Any
 
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
 from tests.bench.workers import ROOT, worker
 
 PYTHON = ROOT / "build" / "yardsticks" / "bin" / "python"
@@ -17,7 +16,7 @@ LIMIT_SECONDS = 95.0
 ALONE = 100
 
 
-async def measure(own: Ground, options: Options, progress: Callable[[float], None]) -> list[Section]:
+async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about them, side by side."""
     section = Section("Yardsticks: other people's job queues", ours=QUEUES[0], beside=QUEUES[1])
     if not PYTHON.exists():
@@ -39,7 +38,7 @@ async def measure(own: Ground, options: Options, progress: Callable[[float], Non
     return [section]
 
 
-async def _measured(own: Ground, options: Options, queue: str, progress: Callable[[float], None]) -> Any:
+async def _measured(own: Ground, options: Options, queue: str, progress: Progress) -> Any:
     database = f"bench_{queue}"
     await own.make(database)
     task = {
@@ -51,7 +50,7 @@ async def _measured(own: Ground, options: Options, queue: str, progress: Callabl
         "seconds": options.crowd_seconds,
         "together": options.together,
     }
-    async with worker("tests.bench.others", task, own.directory / f"{queue}.log", python=PYTHON) as child:
+    async with worker("tests.bench.sides.others", task, own.directory / f"{queue}.log", python=PYTHON) as child:
         await child.ready()
         seen = await child.word(LIMIT_SECONDS)
     progress(0.5)

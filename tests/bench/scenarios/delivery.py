@@ -1,20 +1,19 @@
 """Times a request on its whole way, from the person's POST to the command that runs, on both sides in turn."""
 
 import asyncio
-from collections.abc import Callable
 from contextlib import AsyncExitStack
 from typing import TypeVar
 
 from allocator.bootstrap import DATABASE
-from tests.bench import flood
 from tests.bench.cores import Usage
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.load import Asked, Side, come, poisson
-from tests.bench.naive import Naive, naive
-from tests.bench.options import Options
-from tests.bench.ours import MACHINES_A_PROCESS, Ours, ours
-from tests.bench.trips import Trip, double_bookings, lost, refused, repeated, spans
+from tests.bench.options import Options, Progress
+from tests.bench.scenarios import flood
+from tests.bench.sides.naive import Naive, naive
+from tests.bench.sides.ours import MACHINES_A_PROCESS, Ours, ours
+from tests.bench.sides.trips import Trip, double_bookings, lost, refused, repeated, spans
 
 WARM_UP_RATE = 25
 """Requests a second of the warm-up: one for every machine, since a connection's first lease finds no plan made yet."""
@@ -33,8 +32,6 @@ BUSY = 0.1
 T = TypeVar("T")
 Both = tuple[T, T]
 """LabLink's and the naive side's."""
-
-Progress = Callable[[float], None]
 
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:

@@ -12,7 +12,8 @@ from itertools import count
 from client.network import Connection
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.options import Options
+from tests.bench.options import Options, Progress
+from tests.bench.sides.guide import GIVE_BACK, LOOK, TAKE
 
 WARM_UP = 20
 SEED = 1
@@ -24,17 +25,8 @@ CLEANED = """
     UPDATE vms SET status = 'available', cleaned_epoch = epoch
     WHERE id = (SELECT vm_id FROM leases WHERE id = $1::text::uuid) AND status = 'cleaning'
 """
-LOOK = "SELECT hostname FROM vms WHERE status = 'available' ORDER BY created_at LIMIT 1"
-TAKE = "UPDATE vms SET status = 'in-use', email = $2, crd_command = 'echo', updated_at = now() WHERE hostname = $1"
-GIVE_BACK = """
-    UPDATE vms SET status = 'available', email = NULL, crd_command = NULL, updated_at = now() WHERE hostname = $1
-"""
 
-GIVE_BACK_ALL = """
-    UPDATE vms SET status = 'available', email = NULL, crd_command = NULL WHERE status <> 'available'
-"""
 
-Progress = Callable[[float], None]
 _people = count()
 
 
