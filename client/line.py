@@ -118,8 +118,8 @@ async def dial(url: str, tls: ssl.SSLContext | None, token: str) -> ClientConnec
 def told_to_wait(error: BaseException) -> float | None:
     """In how many seconds an allocator that has no room now will have some, if it said that."""
     if isinstance(error, InvalidStatus):
-        with suppress(ValueError):
-            return min(MOST_SPREAD_SECONDS, max(0.0, float(error.response.headers.get("Retry-After", ""))))
+        with suppress(ValueError, LookupError):
+            return min(MOST_SPREAD_SECONDS, max(0.0, float(error.response.headers["Retry-After"])))
     return None
 
 

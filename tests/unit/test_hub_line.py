@@ -5,9 +5,12 @@ import asyncio
 import pytest
 from starlette.types import Message
 from starlette.websockets import WebSocket
+from websockets.datastructures import Headers
+from websockets.exceptions import InvalidStatus
+from websockets.http11 import Response
 
 from allocator.line import BURST, VERBS_A_SECOND, Gone, Line
-from client.line import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url
+from client.line import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait
 
 
 async def silence() -> Message:
@@ -68,3 +71,22 @@ def test_the_hub_is_where_the_machine_enrolled(url: str, hub: str) -> None:
 def test_a_hub_that_others_could_listen_to_is_not_spoken_to(url: str) -> None:
     with pytest.raises(InsecureHub, match="https"):
         socket_url(url)
+
+
+@pytest.mark.parametrize(
+    ("said", "seconds"),
+    [
+        (["4"], 4.0),
+        (["3600"], 30.0),
+        (["-1"], 0.0),
+        (["nan"], 0.0),
+        ([], None),
+        (["4", "5"], None),
+        (["Sun, 22 Nov 2026 08:00:00 GMT"], None),
+    ],
+)
+def test_an_allocator_that_is_full_says_when_there_is_room_and_is_believed_within_bounds(
+    said: list[str], seconds: float | None
+) -> None:
+    headers = Headers([("Retry-After", value) for value in said])
+    assert told_to_wait(InvalidStatus(Response(503, "Service Unavailable", headers))) == seconds
