@@ -1,6 +1,7 @@
 -- Back to version 7: machines speak to PostgreSQL. What else is of that version comes with its migrate.
 DROP FUNCTION hub_call(bytea, text, text), hub_hello(bytea[], bigint[], uuid[]), hub_wishes(oid, text), speak_for(bytea),
-    hub_change_password(text, bytea), keep_present_hub_tokens(name[], bytea[]), keep_hub_token(bytea, text, bytea),
+    hub_change_password(text, bytea), keep_present_hub_tokens(name[], bytea[]), give_hub_token(name, bytea),
+    keep_hub_token(bytea, text, bytea),
     ensure_transport(text, text), client_api.transport(), client_api.keep_hub_token(bytea), client_api.change_password(text),
     hub_callers(bytea[]), hub_welcome(bytea[], bigint[], uuid[]), hub_claim(bytea[], bigint[]), speak_for_many(),
     hub_report(bytea[], uuid[], bigint[], text[], integer[], text[], text[]), hub_cleaned(bytea[], bigint[]),

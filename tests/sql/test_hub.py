@@ -127,6 +127,30 @@ async def test_an_enrolment_brings_its_token_once(
     assert kept == [None, OTHER, OTHER]
 
 
+async def test_a_machine_invited_again_before_it_was_answered_comes_with_the_token_it_had(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await known(database)
+    left = await owner.fetchval("SELECT role FROM vms")
+    await owner.execute("SELECT invite_vm('vm-1', 'default', $1)", sha256("again"))
+    role = await service.fetchval("SELECT role FROM enrol_vm($1, $2)", sha256("again"), verifier("the same"))
+    await service.execute("SELECT keep_hub_token($1, $2, $3)", sha256("again"), role, TOKEN)
+    kept = {row["role"]: row["hub_sha256"] for row in await owner.fetch("SELECT role, hub_sha256 FROM vm_roles")}
+    assert kept == {left: None, role: TOKEN}
+    assert (await call(service, "hello", epoch=0, lease_id=None))["answer"]["hostname"] == "vm-1"
+
+
+async def test_the_token_of_another_machine_is_refused_with_what_to_do(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await known(database)
+    copy = await known(database, "vm-2", OTHER)
+    with pytest.raises(asyncpg.PostgresError, match="another machine has this password") as refused:
+        await copy.connection.execute("SELECT client_api.keep_hub_token($1)", TOKEN)
+    assert refused.value.sqlstate == "LL006" and "state directory" in (refused.value.hint or "")
+    assert (await call(service, "hello", epoch=0, lease_id=None))["answer"]["hostname"] == "vm-1"
+
+
 async def test_a_token_is_a_hash(database: Database) -> None:
     vm = await known(database)
     with pytest.raises(asyncpg.CheckViolationError):

@@ -1,21 +1,36 @@
 -- The hub: what machines say over a WebSocket, passed on by the service. Each call shows the SHA-256 of the token of the
 -- machine that spoke. So the service can act only for machines that have spoken to it, and no machine for another.
 
+-- Gives a role the token of this SHA-256. Of a role that no machine has any more it is taken: a machine that is invited again before
+-- its first enrolment was answered comes with the same password.
+CREATE OR REPLACE FUNCTION give_hub_token(p_role name, p_sha256 bytea) RETURNS void
+LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    UPDATE vm_roles r SET hub_sha256 = NULL WHERE r.hub_sha256 = p_sha256 AND r.role <> p_role
+        AND NOT EXISTS (SELECT FROM vms v WHERE v.role = r.role AND v.status <> 'retired');
+    UPDATE vm_roles r SET hub_sha256 = p_sha256 WHERE r.role = p_role AND r.hub_sha256 IS DISTINCT FROM p_sha256;
+EXCEPTION WHEN unique_violation THEN
+    RAISE EXCEPTION 'another machine has this password' USING ERRCODE = 'LL006',
+        HINT = 'Two machines have one disk''s contents: empty the state directory of one and invite it again.';
+END $$;
+
 -- The SHA-256 of the token with which the calling machine will speak over the hub. Whoever has it can do what the machine can.
 CREATE OR REPLACE FUNCTION client_api.keep_hub_token(p_sha256 bytea) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     vm vms := client_vm(false);
 BEGIN
-    UPDATE vm_roles SET hub_sha256 = p_sha256 WHERE role = vm.role AND hub_sha256 IS DISTINCT FROM p_sha256;
+    PERFORM give_hub_token(vm.role, p_sha256);
 END $$;
 
 -- The same for a machine that enrols, which shows the join token that made its role. A token that it has stays.
 CREATE OR REPLACE FUNCTION keep_hub_token(p_join_sha256 bytea, p_role text, p_sha256 bytea) RETURNS void
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    UPDATE vm_roles SET hub_sha256 = p_sha256 WHERE role = p_role AND hub_sha256 IS NULL
-        AND EXISTS (SELECT FROM join_tokens j WHERE j.token_sha256 = p_join_sha256 AND j.role = p_role);
+    IF EXISTS (SELECT FROM join_tokens j JOIN vm_roles r ON r.role = j.role
+               WHERE j.token_sha256 = p_join_sha256 AND j.role = p_role AND r.hub_sha256 IS NULL) THEN
+        PERFORM give_hub_token(p_role, p_sha256);
+    END IF;
 END $$;
 
 -- How the calling machine is to speak: direct, hub or auto.
