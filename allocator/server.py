@@ -69,6 +69,7 @@ def new_server(settings: Settings) -> Server:
     return Server(
         uvicorn.Config(
             create_app(settings),
+            loop="asyncio",  # also where uvloop is installed: what is accepted and how sockets wait is asyncio's here
             log_config=None,
             access_log=False,
             proxy_headers=False,

@@ -1,6 +1,7 @@
 """How a machine changes its transport while it serves: as its allocator wishes, and never to one that does not answer.
 
-The lease is in the database and the command belongs to this process, so neither minds which way the verbs go.
+The lease is in the database and the command belongs to this process, so neither minds which way the verbs go. A way
+that may never answer is tried beside the present one, so that the machine is not deaf meanwhile.
 """
 
 import asyncio
@@ -67,6 +68,7 @@ class Switch:
         self._away_seconds = away_seconds
         self._moved_seconds = moved_seconds
         self._try_at = 0.0
+        self._trial: asyncio.Task[tuple[str, Way] | None] | None = None
         self._heard_at = 0.0
 
     async def __aenter__(self) -> Self:
@@ -76,10 +78,15 @@ class Switch:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
+        await self._end_trial()
         await self._way.__aexit__(kind, error, trace)
 
     async def hello(self, memory: Memory) -> Orders:
-        orders = await self._cross(memory) or await self._stay(memory)
+        if self._trial is None:
+            self._begin_trial(memory)
+        elif self._trial.done():
+            await self._cross(self._trial)
+        orders = await self._stay(memory)
         self._heard_at = _now()
         self._heed(self._way.wish)
         return orders
@@ -100,7 +107,14 @@ class Switch:
         await self._way.booted(boot)
 
     async def idle(self, seconds: float) -> None:
-        await self._way.idle(seconds)
+        """Also until a trial has ended: a present way that is gone would wait longer."""
+        idling = asyncio.ensure_future(self._way.idle(seconds))
+        try:
+            await asyncio.wait({idling, self._trial or idling}, return_when=asyncio.FIRST_COMPLETED)
+            if idling.done():
+                idling.result()
+        finally:
+            idling.cancel()
 
     def _first(self, wish: TransportName) -> tuple[str, Way]:
         """The first way of a wish that this machine can take."""
@@ -110,20 +124,38 @@ class Switch:
                 return name, self._ways[name]()
         return last, self._ways[last]()
 
-    async def _cross(self, memory: Memory) -> Orders | None:
-        """Say hello over the way that is wished for, if that is another one. None: nothing has changed."""
+    def _begin_trial(self, memory: Memory) -> None:
+        """Say hello over the way that is wished for, if that is another one and it is time to."""
         wished = self._wished()
-        if wished == self._at or _now() < self._try_at:
-            return None
-        self._try_at = _now() + self._try_seconds * random.uniform(0.8, 1.2)
+        if wished != self._at and _now() >= self._try_at:
+            self._put_off()
+            self._trial = asyncio.create_task(self._tried(wished, memory))
+
+    async def _tried(self, name: str, memory: Memory) -> tuple[str, Way] | None:
+        """A way whose first hello was answered. None: it stays as it is."""
         try:
-            new = self._ways[wished]()
-            orders = await _first_hello(new, memory)
+            way = self._ways[name]()
+            await _first_hello(way, memory)
         except (TransportError, SettingsError) as error:
-            log.warning("transport stays", extra={"transport": self._at, "wished": wished, "reason": str(error)})
+            log.warning("transport stays", extra={"transport": self._at, "wished": name, "reason": str(error)})
             return None
-        await self._take(wished, new)
-        return orders
+        self.wake.set()
+        return name, way
+
+    async def _cross(self, trial: asyncio.Task[tuple[str, Way] | None]) -> None:
+        """Take the way that has answered, if it is still wished for. It is asked again: its answer may be old."""
+        self._trial = None
+        if answered := trial.result():
+            name, way = answered
+            await (self._take(name, way) if name == self._wished() else _close(way))
+
+    async def _end_trial(self) -> None:
+        if self._trial is not None:
+            self._trial.cancel()
+            await asyncio.wait([self._trial])
+            if not self._trial.cancelled() and (answered := self._trial.result()):
+                await _close(answered[1])
+            self._trial = None
 
     def _wished(self) -> str:
         wished = ORDER[self._wish][0]
@@ -142,9 +174,13 @@ class Switch:
 
     async def _take(self, name: str, way: Way) -> None:
         """Go this way from now on; the other one is tried again after a while, if it is preferred."""
-        await self._way.__aexit__(None, None, None)
+        await self._end_trial()
+        await _close(self._way)
         log.info("transport", extra={"transport": name, "before": self._at})
         self._at, self._way, self._heard_at = name, way, _now()
+        self._put_off()
+
+    def _put_off(self) -> None:
         self._try_at = _now() + self._try_seconds * random.uniform(0.8, 1.2)
 
     def _heed(self, wish: str | None) -> None:
@@ -156,12 +192,16 @@ class Switch:
             self._keep(self._wish)
 
 
-async def _first_hello(way: Way, memory: Memory) -> Orders:
+async def _first_hello(way: Way, memory: Memory) -> None:
     try:
-        return await way.hello(memory)
+        await way.hello(memory)
     except BaseException:
-        await way.__aexit__(None, None, None)
+        await _close(way)
         raise
+
+
+async def _close(way: Way) -> None:
+    await way.__aexit__(None, None, None)
 
 
 def _now() -> float:

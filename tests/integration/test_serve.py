@@ -5,7 +5,8 @@ import resource
 import socket
 import ssl
 import subprocess
-from contextlib import suppress
+from collections.abc import Iterator
+from contextlib import contextmanager, suppress
 from pathlib import Path
 
 import httpx
@@ -101,20 +102,28 @@ def test_a_key_that_is_not_the_certificates_ends_the_start(data_dir: Path, own_t
     assert "must be files that can be read" in refused(data_dir.parent, *place, *own_tls, "server.key=/nowhere")
 
 
-def test_a_service_with_a_certificate_speaks_tls_and_nothing_else(data_dir: Path, own_tls: list[str]) -> None:
+@contextmanager
+def serving(directory: Path, *settings: str, **environment: str) -> Iterator[int]:
+    """A `lablink serve` in this directory. Gives its port."""
     port = free_port()
-    process = subprocess.Popen(
-        [LABLINK, "serve", *own_tls, f"server.port={port}", "log.level=error"], cwd=data_dir.parent
-    )
-    trusting = ssl.create_default_context(cafile=data_dir.parent / "authority.pem")
+    command = [str(LABLINK), "serve", *settings, f"server.port={port}", "log.level=error"]
+    process = subprocess.Popen(command, cwd=directory, env=os.environ | environment)
     try:
-        with httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as browser:
-            until(lambda: _is_alive(browser), "an answer over TLS", 30)
-            assert "max-age" in browser.get("/livez").headers["Strict-Transport-Security"]
-        assert _status(port) == b""
+        yield port
     finally:
         process.terminate()
         process.wait(30)
+
+
+def test_a_service_with_a_certificate_speaks_tls_and_nothing_else(data_dir: Path, own_tls: list[str]) -> None:
+    trusting = ssl.create_default_context(cafile=data_dir.parent / "authority.pem")
+    with (
+        serving(data_dir.parent, *own_tls) as port,
+        httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as browser,
+    ):
+        until(lambda: _is_alive(browser), "an answer over TLS", 30)
+        assert "max-age" in browser.get("/livez").headers["Strict-Transport-Security"]
+        assert _status(port) == b""
 
 
 def _is_alive(browser: httpx.Client) -> bool:
@@ -124,13 +133,14 @@ def _is_alive(browser: httpx.Client) -> bool:
 
 
 def test_a_service_whose_database_is_away_starts_all_the_same(data_dir: Path) -> None:
-    port = free_port()
-    process = subprocess.Popen([LABLINK, "serve", f"server.port={port}", "log.level=error"], cwd=data_dir.parent)
-    try:
+    with serving(data_dir.parent) as port:
         until(lambda: _status(port) == b"503", "an answer", 30)
-    finally:
-        process.terminate()
-        process.wait(30)
+
+
+def test_it_runs_on_the_loop_that_it_was_made_for_whatever_else_is_installed(data_dir: Path) -> None:
+    (data_dir / "uvloop.py").write_text("raise SystemExit('this loop was not asked for')")
+    with serving(data_dir.parent, PYTHONPATH=str(data_dir)) as port:
+        until(lambda: _status(port) == b"503", "an answer", 30)
 
 
 def _status(port: int) -> bytes:

@@ -95,6 +95,17 @@ async def test_a_machine_stays_with_what_works_until_the_hub_answers(
         await reached(lambda: service.service.hub.machines == 1)
 
 
+async def test_a_machine_hears_of_its_lease_while_a_hub_that_never_answers_is_tried(
+    database: Database, pool: Pool, front: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> None:
+    machine, front.stalls = Machine.of(await database.vm(), tmp_path / "vm"), True
+    await wish(pool, "hub")
+    async with serving(machine, front.url):
+        await reached(lambda: front.accepted == 1)
+        assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
+        assert "transport stays" not in caplog.messages
+
+
 @pytest.mark.parametrize("first", ["hub", "direct"])
 async def test_with_auto_a_machine_takes_the_hub_and_postgresql_while_that_is_away(
     database: Database, service: RunningService, pool: Pool, front: Front, tmp_path: Path, first: TransportName
