@@ -51,6 +51,17 @@ async def test_a_token_that_is_no_machines_does_nothing(
     assert await claims(service, (token, 0)) == {}
 
 
+@pytest.mark.parametrize("deletion", ["DELETE FROM vms", "TRUNCATE vms"])
+async def test_the_last_machine_is_told_that_it_was_deleted(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, deletion: str
+) -> None:
+    await known(database)
+    await owner.execute(deletion)
+    await owner.execute("VACUUM ANALYZE vms")  # from now on the planner knows that there is none
+    for verb in ("hello", "claim", "cleaned", "unhealthy"):
+        assert (await call(service, verb, epoch=0, reason="x"))["refused"] == "LL002"
+
+
 async def test_a_machine_acts_for_itself_only(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -86,9 +86,11 @@ BEGIN
     spoken := (said ->> 'epoch')::bigint;
     CASE p_verb
         WHEN 'hello' THEN
-            SELECT to_jsonb(o) || to_jsonb(w) INTO answer
-            FROM client_api.hello(spoken, (said ->> 'lease_id')::uuid) o JOIN vms v ON v.id = o.vm_id
-            JOIN pg_roles l ON l.rolname = v.role CROSS JOIN hub_wishes(l.oid, v.pool) w;
+            -- A join would say no hello where there is no machine at all.
+            answer := (SELECT to_jsonb(o) FROM client_api.hello(spoken, (said ->> 'lease_id')::uuid) o);
+            answer := answer || (
+                SELECT to_jsonb(w) FROM vms v JOIN pg_roles l ON l.rolname = v.role CROSS JOIN hub_wishes(l.oid, v.pool) w
+                WHERE v.id = (answer ->> 'vm_id')::integer);
         WHEN 'claim' THEN
             SELECT to_jsonb(a) INTO answer FROM client_api.claim(spoken) a;
         WHEN 'report' THEN
