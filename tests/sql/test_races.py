@@ -203,3 +203,17 @@ async def test_a_transaction_that_sees_an_older_database_cannot_break_a_rule(
     await admin.execute("ROLLBACK")
 
     assert (await row_of(owner))["email"] == ADA
+
+
+async def test_a_machine_that_is_deleted_while_it_says_hello_is_told_so(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    vm = await machine(database)
+    admin = await database.connect("lablink")
+    async with admin.transaction():
+        await admin.execute("DELETE FROM vms")
+        hello = asyncio.create_task(vm.hello())
+        await waits_for_a_lock(owner, vm.connection)
+    with refused("LL002"):
+        await hello
+    assert await owner.fetchval("SELECT count(*) FROM vm_heartbeats") == 0

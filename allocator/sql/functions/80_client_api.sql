@@ -56,6 +56,9 @@ BEGIN
     END IF;
     RETURN QUERY SELECT v.id, v.hostname::text, v.status::text, v.epoch, v.lease_id, l.status, l.kind, hello_period()
     FROM vms v LEFT JOIN leases l ON l.id = v.lease_id WHERE v.id = vm.id;
+    IF NOT FOUND THEN  -- it was deleted while its heartbeat waited
+        PERFORM client_vm(false);
+    END IF;
 END $$;
 
 -- Whether the machine knows of something later than this row: the database was restored to an earlier time.
