@@ -1,4 +1,7 @@
-"""The service, running on a test's own database; or on one for all tests of a module, where each leaves nothing."""
+"""The service, running on a test's own database, and a machine of it.
+
+Or a service for all tests of a module, where each leaves nothing.
+"""
 
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -11,6 +14,9 @@ from playwright.async_api import Browser
 from tests.support.browser import chromium
 from tests.support.database import WORKER, Database, cloned_database
 from tests.support.fleet import admin
+from tests.support.front import Front, front_of
+from tests.support.hub import hub_machine
+from tests.support.machine import Machine, Pool
 from tests.support.server import TestServer
 from tests.support.service import RunningService, ready, running_service, settings_for
 from tests.support.wire import Wire, wire_to
@@ -51,6 +57,27 @@ async def api(api_service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the shared service, with cookies of its own."""
     async with api_service.client() as own:
         yield own
+
+
+@pytest_asyncio.fixture
+async def pool(database: Database) -> Pool:
+    """The default pool, which runs `sh`; where a service sets that pool up as well, have it do so first."""
+    return await Pool.of(database)
+
+
+@pytest_asyncio.fixture
+async def machine(database: Database, tmp_path: Path) -> AsyncIterator[Machine]:
+    """A machine that is available, and known to the hub."""
+    machine = await hub_machine(database, tmp_path / "vm")
+    yield machine
+    await machine.stop()
+
+
+@pytest_asyncio.fixture
+async def front(service: RunningService) -> AsyncIterator[Front]:
+    """A way to that service which can be cut, stalled, and led elsewhere."""
+    async with front_of(service.url) as front:
+        yield front
 
 
 @pytest_asyncio.fixture

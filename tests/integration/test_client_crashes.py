@@ -1,14 +1,10 @@
 """A client that is killed at any step and started again starts no command twice and loses no machine."""
 
 import asyncio
-from collections.abc import AsyncIterator
-from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from client.processes import Belongings, find_remains
-from tests.support.database import Database
 from tests.support.machine import Machine, Pool, reached
 
 KILLED = -9
@@ -31,18 +27,6 @@ JOB = {
     "reported exited": (ENDS, GOES_ON),
 }
 CLEANING = ["stopped", "fenced", "wiped", "cleaned"]
-
-
-@pytest_asyncio.fixture
-async def pool(database: Database) -> Pool:
-    return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def machine(database: Database, tmp_path: Path) -> AsyncIterator[Machine]:
-    machine = Machine.of(await database.vm(), tmp_path / "vm")
-    yield machine
-    await machine.stop()
 
 
 async def killed_and_started_again(machine: Machine, step: str) -> None:

@@ -2,12 +2,11 @@
 
 import shutil
 import subprocess
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import Iterator
 from pathlib import Path
 from uuid import uuid4
 
 import pytest
-import pytest_asyncio
 
 from client.records import Key, decode
 from tests.support.database import Database
@@ -15,18 +14,6 @@ from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
 
 SMALL = "256k"
-
-
-@pytest_asyncio.fixture
-async def pool(database: Database) -> Pool:
-    return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def machine(database: Database, tmp_path: Path) -> AsyncIterator[Machine]:
-    machine = Machine.of(await database.vm(), tmp_path / "vm")
-    yield machine
-    await machine.stop()
 
 
 @pytest.fixture

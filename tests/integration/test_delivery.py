@@ -13,19 +13,15 @@ import pytest_asyncio
 
 from client.boot import Boot
 from client.direct import DirectTransport
-from client.protocol import CHANNEL, Memory
+from client.protocol import CHANNEL
 from client.transport import UnknownVm, Unreachable
 from tests.support.database import Database
+from tests.support.hub import NOTHING
 from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
 from tests.support.wire import Wire
 
 VERBS = ["claim", "report", "cleaned"]
-
-
-@pytest_asyncio.fixture
-async def pool(database: Database) -> Pool:
-    return await Pool.of(database)
 
 
 @pytest_asyncio.fixture
@@ -213,23 +209,23 @@ async def test_a_password_that_is_refused_for_long_means_that_the_machine_is_not
     address = replace(machine.address, password="wrong")
     async with DirectTransport(address, refused_patience=0) as transport:
         with pytest.raises(UnknownVm):
-            await transport.hello(Memory(0, None))
+            await transport.hello(NOTHING)
     async with DirectTransport(address) as transport:
         with pytest.raises(Unreachable):
-            await transport.hello(Memory(0, None))
+            await transport.hello(NOTHING)
 
 
 async def test_a_machine_that_may_not_log_in_for_another_reason_stays_enrolled(pool: Pool, machine: Machine) -> None:
     await pool.owner.execute(f"ALTER ROLE {machine.vm.role} NOLOGIN")
     async with DirectTransport(machine.address, refused_patience=0) as transport:
         with pytest.raises(Unreachable, match="not permitted to log in"):
-            await transport.hello(Memory(0, None))
+            await transport.hello(NOTHING)
 
 
 async def test_a_machine_that_somebody_made_read_only_for_good_is_heard(pool: Pool, machine: Machine) -> None:
     await pool.owner.execute(f"ALTER ROLE {machine.vm.role} SET default_transaction_read_only = on")
     async with DirectTransport(machine.address) as transport:
-        assert (await transport.hello(Memory(0, None))).vm_id == machine.vm.id
+        assert (await transport.hello(NOTHING)).vm_id == machine.vm.id
 
 
 async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(

@@ -3,21 +3,9 @@
 from pathlib import Path
 
 import pytest
-import pytest_asyncio
 
 from client import agent
-from tests.support.database import Database
 from tests.support.machine import Machine, Pool, reached
-
-
-@pytest_asyncio.fixture
-async def pool(database: Database) -> Pool:
-    return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def machine(database: Database, tmp_path: Path) -> Machine:
-    return Machine.of(await database.vm(), tmp_path / "vm")
 
 
 async def test_a_desktop_is_active_once_start_host_has_exited_with_0(pool: Pool, machine: Machine) -> None:

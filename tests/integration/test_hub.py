@@ -9,7 +9,6 @@ from pathlib import Path
 from socket import create_server
 
 import pytest
-import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
 from allocator.server import new_server
@@ -18,26 +17,13 @@ from client.protocol import HUB_MESSAGE_BYTES
 from client.transport import UnknownVm, Unreachable
 from tests.support.certificates import Authority
 from tests.support.database import Database
-from tests.support.front import Front, front_of
+from tests.support.front import Front
 from tests.support.hub import HELLO, NOTHING, hub_machine, hub_transport, talking
 from tests.support.machine import AS_ROOT, Machine, Pool, reached, started_client
 from tests.support.service import RunningService, ready, running_service, settings_for
 
-
-@pytest_asyncio.fixture
-async def pool(database: Database, service: RunningService) -> Pool:
-    return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def machine(database: Database, tmp_path: Path) -> Machine:
-    return await hub_machine(database, tmp_path / "vm")
-
-
-@pytest_asyncio.fixture
-async def front(service: RunningService) -> AsyncIterator[Front]:
-    async with front_of(service.url) as front:
-        yield front
+pytestmark = pytest.mark.usefixtures("service")
+"""It comes first, as it says what its pool accepts; `pool` then says what these tests need."""
 
 
 @asynccontextmanager

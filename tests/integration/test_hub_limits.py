@@ -7,12 +7,10 @@ import random
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from functools import partial
-from pathlib import Path
 from typing import cast
 from urllib.parse import urlsplit
 
 import pytest
-import pytest_asyncio
 from websockets.exceptions import InvalidStatus
 
 from allocator.doorman import Doorman
@@ -21,12 +19,9 @@ from allocator.tasks import alongside
 from client.protocol import HUB_PATH, Memory
 from client.scram import hub_token
 from client.transport import Unreachable
-from tests.support.database import Database
-from tests.support.hub import hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 from tests.support.service import RunningService
-
-HELLO: dict[str, object] = {"verb": "hello", "epoch": 0, "lease_id": None}
 
 CROWD = 20_000
 """So many turns of the loop until they are let in one by one; what is sent here arrives within a few."""
@@ -51,14 +46,8 @@ HELLO_FRAME = frame(0x81, json.dumps(HELLO).encode())
 HELLO_BEGUN, EMPTY_PART, EMPTY_PING = frame(0x01, b"{"), frame(0x00), frame(0x89)
 
 
-@pytest_asyncio.fixture
-async def pool(database: Database, service: RunningService) -> Pool:
-    return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def machine(database: Database, tmp_path: Path) -> Machine:
-    return await hub_machine(database, tmp_path / "vm")
+pytestmark = pytest.mark.usefixtures("service")
+"""It comes first, as it says what its pool accepts; `pool` then says what these tests need."""
 
 
 @asynccontextmanager

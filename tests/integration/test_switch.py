@@ -17,7 +17,7 @@ from client.protocol import TransportName
 from client.settings import load_credential
 from client.switch import Switch, Way
 from tests.support.database import Database
-from tests.support.front import Front, front_of
+from tests.support.front import Front
 from tests.support.hub import hub_machine
 from tests.support.machine import Machine, Pool, reached
 from tests.support.service import RunningService
@@ -32,12 +32,6 @@ async def pool(database: Database, service: RunningService) -> Pool:
     pool = await Pool.of(database)
     await pool.hello_every(0.2)
     return pool
-
-
-@pytest_asyncio.fixture
-async def front(service: RunningService) -> AsyncIterator[Front]:
-    async with front_of(service.url) as front:
-        yield front
 
 
 @asynccontextmanager

@@ -4,30 +4,20 @@ import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import replace
-from pathlib import Path
 from uuid import UUID
 
 import pytest
-import pytest_asyncio
 
 from allocator.leasing import LeaseRequest, open_lease
 from allocator.requesting import Lent
 from client.hub import HubTransport
 from client.protocol import Memory
-from tests.support.database import Database
-from tests.support.hub import HELLO, NOTHING, Talker, hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, NOTHING, Talker, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
 from tests.support.service import RunningService
 
-
-@pytest_asyncio.fixture
-async def pool(database: Database, service: RunningService) -> Pool:
-    return await Pool.of(database)
-
-
-@pytest_asyncio.fixture
-async def machine(database: Database, tmp_path: Path) -> Machine:
-    return await hub_machine(database, tmp_path / "vm")
+pytestmark = pytest.mark.usefixtures("service")
+"""It comes first, as it says what its pool accepts; `pool` then says what these tests need."""
 
 
 @asynccontextmanager
