@@ -2,7 +2,7 @@
 
 import asyncio
 import json
-from collections.abc import AsyncIterator
+from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
@@ -20,6 +20,9 @@ VERBS_A_SECOND = 10.0
 BURST = 20
 """How many verbs one machine may say at once; it then waits its turn. A lease takes five."""
 
+WRITE = "lablink.write"
+"""The extension of a WebSocket's scope whose `at_once` writes a text, unless that takes longer; says whether it did."""
+
 WAKE = json.dumps({"wake": True})
 
 
@@ -33,10 +36,15 @@ class Line:
     It is heard when it has read its last answer, so whoever does not read cannot ask.
     """
 
-    __slots__ = ("_due", "_left", "_period", "_socket", "busy", "is_woken", "refused", "token_sha256", "told", "vm_id")
+    __slots__ = (
+        *("_due", "_left", "_period", "_socket", "_unsent", "_write"),
+        *("busy", "is_woken", "refused", "token_sha256", "told", "vm_id"),
+    )
 
     def __init__(self, socket: WebSocket, token_sha256: bytes) -> None:
         self._socket = socket
+        self._write = socket.scope.get("extensions", {}).get(WRITE, {}).get("at_once", _not_at_once)
+        self._unsent = 0
         self.token_sha256 = token_sha256
         self.vm_id: int | None = None
         self.busy = False
@@ -68,7 +76,8 @@ class Line:
 
     async def say(self, answer: str) -> None:
         """Answer it. Raises Gone, also of who does not read."""
-        await self.tell(answer)
+        if sending := self.tell(answer):
+            await sending
         self.busy = False
 
     def is_to_wake(self) -> bool:
@@ -76,10 +85,19 @@ class Line:
         due, self.is_woken = not (self.is_woken or self._left), True
         return due
 
-    async def tell(self, news: str) -> None:
-        """Tell it what it has not asked for. Raises Gone, also of who does not read."""
-        async with _within(SEND_SECONDS):
-            await self._socket.send_text(news)
+    def tell(self, news: str) -> Coroutine[None, None, None] | None:
+        """Tell it something at once; or returns what tells it, where that takes longer. That raises Gone."""
+        if not self._unsent and self._write(news):
+            return None
+        self._unsent += 1
+        return self._send(news)
+
+    async def _send(self, news: str) -> None:
+        try:
+            async with _within(SEND_SECONDS):
+                await self._socket.send_text(news)
+        finally:
+            self._unsent -= 1
 
     def looks(self) -> None:
         """It is about to be told what is; what changes from now on is news again."""
@@ -97,6 +115,11 @@ class Line:
         now = asyncio.get_running_loop().time()
         self._due = max(self._due, now - BURST / VERBS_A_SECOND) + 1 / VERBS_A_SECOND
         return max(0.0, self._due - now)
+
+
+def _not_at_once(_text: str) -> bool:
+    """For a server that has no such extension."""
+    return False
 
 
 @asynccontextmanager

@@ -7,11 +7,14 @@ a connection open to us for a machine that is none any more, so the kernel alone
 import asyncio
 import logging
 from asyncio.transports import BaseTransport
+from http import HTTPStatus
 from typing import Any
 
 from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIOProtocol
+from websockets.http11 import Request
 
 from allocator.http1 import pieces
+from allocator.line import WRITE
 
 SILENCE_SECONDS = 7.0
 """How long a WebSocket may bring nothing, not even a ping."""
@@ -35,6 +38,20 @@ class MachineSocket(WebSocketsSansIOProtocol):
         super().connection_made(transport)
         self._heard_at = self.loop.time()
         self._watch = self.loop.call_later(SILENCE_SECONDS, self._look)
+
+    def handle_connect(self, event: Request) -> None:
+        """Who serves it may write without a task, a timer and three layers between: that halves what it costs."""
+        super().handle_connect(event)
+        if self.response.status_code == HTTPStatus.SWITCHING_PROTOCOLS:
+            self.scope["extensions"][WRITE] = {"at_once": self.write_at_once}
+
+    def write_at_once(self, text: str) -> bool:
+        """Send a text; False, and nothing is sent, while it does not read what came before, or when it is closed."""
+        if not self.handshake_complete or self.close_sent or self.transport.is_closing() or not self.writable.is_set():
+            return False
+        self.conn.send_text(text.encode())
+        self.transport.write(b"".join(self.conn.data_to_send()))
+        return True
 
     def data_received(self, data: bytes) -> None:
         self._heard_at = self.loop.time()

@@ -37,6 +37,7 @@ VERSION = 8
 REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
 RULES = "SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = ANY ($1)"
 OPENED = "SELECT v.*, clock() AS now, o.token_sha256 FROM opened_leases($1, $2) o JOIN lease_views v ON v.id = o.id"
+ACCEPTED = tuple(each.name for each in fields(Accepted))
 OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
 FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
 ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
@@ -233,7 +234,7 @@ def _accepted(row: asyncpg.Record) -> Accepted | errors.ServiceError:
     """What became of one request; a refusal is not raised, for whoever came with it is to have their answer."""
     if state := row["refused"]:
         return kind_of(state)(why=f"SQLSTATE {state}")
-    return Accepted(*(row[each.name] for each in fields(Accepted)))
+    return Accepted(*(row[name] for name in ACCEPTED))
 
 
 def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:

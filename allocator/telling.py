@@ -117,7 +117,7 @@ class Telling:
             line, news = self.lines.get(each.vm_id), (each.epoch, "in-use")
             if line is not None and not line.is_woken and line.told != news:
                 line.told = news
-                self.begin(line.tell(json.dumps({"orders": _orders(each)})))
+                self._tell(line, json.dumps({"orders": _orders(each)}))
 
     def _note_for_strangers(self, hints: Iterable[Hint]) -> None:
         if self._arriving:
@@ -146,7 +146,11 @@ class Telling:
 
     def _wake(self, line: Line) -> None:
         if line.is_to_wake():
-            self.begin(line.tell(WAKE))
+            self._tell(line, WAKE)
+
+    def _tell(self, line: Line, news: str) -> None:
+        if sending := line.tell(news):
+            self.begin(sending)
 
 
 def _orders(lent: Lent) -> dict[str, object]:

@@ -23,7 +23,7 @@ FLUSH_MS = 1
 MOST_DIRECT = 550
 """How many machines may hold a connection of their own."""
 
-FREE_ALL = """
+FREE = """
     SET session_replication_role = replica;
     UPDATE vms SET status = 'available', lease_id = NULL, email = NULL, crd_command = NULL, cleaned_epoch = epoch,
         reason = NULL WHERE status <> 'available';
@@ -31,7 +31,6 @@ FREE_ALL = """
     DELETE FROM leases;
     RESET session_replication_role;
 """
-"""Frees all machines beside the triggers, and forgets all leases."""
 
 SETTINGS = {"track_commit_timestamp": "on"}  # so that the moment of a commit can be asked for afterwards
 
@@ -115,6 +114,13 @@ class Ground:
 def in_memory() -> Path | None:
     """A directory in memory, so that a flush takes as long as it is told to; None where there is no room."""
     return MEMORY if MEMORY.is_dir() and shutil.disk_usage(MEMORY).free > ROOM else None
+
+
+async def free_all(superuser: Connection) -> None:
+    """All machines are free again, beside the triggers, and all leases forgotten."""
+    await superuser.execute(FREE)
+    for table in ("vms", "leases", "events"):
+        await superuser.execute(f"VACUUM ANALYZE {table}")
 
 
 @asynccontextmanager

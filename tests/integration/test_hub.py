@@ -55,6 +55,15 @@ async def test_a_desktop_with_its_code_and_pin_arrives(service: RunningService, 
     assert machine.count_starts() == 1
 
 
+async def test_what_a_machine_that_reads_is_told_goes_straight_to_its_socket(
+    service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.delattr("allocator.line.Line._send")
+    async with talking(service.url, machine.address.password) as line:
+        await line.say(HELLO)
+        assert "answer" in await line.hears()
+
+
 async def test_only_the_machine_that_changed_is_woken(
     database: Database, service: RunningService, pool: Pool, machine: Machine, tmp_path: Path
 ) -> None:

@@ -4,12 +4,12 @@ import asyncio
 
 import pytest
 from starlette.types import Message
-from starlette.websockets import WebSocket
+from starlette.websockets import WebSocket, WebSocketState
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-from allocator.line import BURST, VERBS_A_SECOND, Gone, Line
+from allocator.line import BURST, VERBS_A_SECOND, WRITE, Gone, Line
 from client.line import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait
 
 
@@ -49,6 +49,45 @@ async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
     with pytest.raises(Gone) as gone:
         await Line(socket, b"").say("{}")
     assert isinstance(gone.value.__cause__, TimeoutError)
+
+
+def line_that_writes(can: list[bool], written: list[str]) -> Line:
+    """A line whose server writes at once as long as `can` says True; else it takes longer."""
+
+    def at_once(text: str) -> bool:
+        if can[0]:
+            written.append(text)
+        return can[0]
+
+    async def send(message: Message) -> None:
+        if message["type"] == "websocket.send":
+            written.append(message["text"])
+
+    async def connects() -> Message:
+        return {"type": "websocket.connect"}
+
+    socket = WebSocket({"type": "websocket", "extensions": {WRITE: {"at_once": at_once}}}, connects, send)
+    socket.application_state = socket.client_state = WebSocketState.CONNECTED
+    return Line(socket, b"")
+
+
+async def test_what_a_machine_is_told_is_written_at_once_where_it_reads() -> None:
+    written: list[str] = []
+    assert line_that_writes([True], written).tell("news") is None
+    assert written == ["news"]
+
+
+async def test_what_must_wait_until_a_machine_reads_is_not_overtaken() -> None:
+    can, written = [False], list[str]()
+    line = line_that_writes(can, written)
+    first = line.tell("first")
+    can[0] = True
+    second = line.tell("second")
+    assert first and second and not written
+    await first
+    await second
+    assert line.tell("third") is None
+    assert written == ["first", "second", "third"]
 
 
 def test_a_link_that_says_nothing_is_given_up_within_seven_seconds() -> None:

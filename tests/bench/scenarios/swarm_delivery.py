@@ -1,8 +1,9 @@
 """Times a request on its way to the right machine, in fleets from ten to ten thousand, over the hub and direct."""
 
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from statistics import median
 from typing import Any
 
@@ -10,11 +11,14 @@ from allocator.local.installation import Installation
 from tests.bench.figures import Row, Section, Value, figure, times
 from tests.bench.ground import Ground
 from tests.bench.options import Options, Progress
-from tests.bench.sides.swarm_fleet import Fleet, new_fleet
+from tests.bench.sides.swarm_fleet import LISTENING, WORKING, Fleet, new_fleet
 from tests.bench.workers import Worker, worker, workers
 
 RATE = 500.0
-"""Requests a second, where the fleet is large enough: a machine takes up two leases a second at most."""
+"""Requests a second, for as long as machines are free."""
+
+SHARE = 0.8
+"""How many of the machines are asked for at most, before all are freed."""
 
 WAITING = 200
 NAIVE_WORK = 20_000.0
@@ -23,15 +27,16 @@ NAIVE_WORK = 20_000.0
 REQUESTS = 800
 SEEN_SECONDS = 90.0
 AIM, TIMES_BARE = (1.5, 5.0), (1.5, 3.0)
-DELIVERED_A_SECOND, TIMES_NAIVE = 15_000, 200
+DELIVERED_A_SECOND, TIMES_NAIVE, TIMES_NAIVE_AT = 15_000, 200, 1_000
 KILOBYTES = 35.0
 
 
 @dataclass(frozen=True, slots=True)
 class Delivered:
-    """Requests of one kind of load: nanoseconds until each was answered, heard of, known and taken up."""
+    """Requests of one kind of load: nanoseconds until the right machine had each, and had its command."""
 
-    steps: tuple[list[int], list[int], list[int], list[int]]
+    had: list[int]
+    command: list[int]
     rates: list[float]
     """Requests a second of which machines knew, one a round."""
     lost: int
@@ -41,20 +46,20 @@ class Delivered:
     @classmethod
     def of(cls, seen: dict[str, Any], leases: dict[tuple[int, int], Sequence[int]]) -> "Delivered":
         """What people saw, and when machines saw the same."""
-        steps: tuple[list[int], ...] = ([], [], [], [])
+        had, command = list[int](), list[int]()
         rates, lost, asked = list[float](), 0, 0
         for a_round in seen["asked"]:
             asked += len(a_round)
             trips = [(each, leases[each[0], each[1]]) for each in a_round if (each[0], each[1]) in leases]
             lost += len(a_round) - len(trips)
-            for (_, _, sent, answered), moments in trips:
-                for step, moment in zip(steps, (answered, *moments), strict=True):
-                    step.append(moment - sent)
+            for (_, _, sent, _), moments in trips:
+                had.append(moments[0] - sent)
+                command.append(moments[1] - sent)
             if trips:
-                took = max(moments[1] for _, moments in trips) - min(each[2] for each, _ in trips)
+                took = max(moments[0] for _, moments in trips) - min(each[2] for each, _ in trips)
                 rates.append(len(trips) / took * 1e9)
         cpu = {name: seconds / max(1, asked) for name, seconds in seen["cpu"].items()}
-        return cls(steps, rates, lost, cpu)  # type: ignore[arg-type]
+        return cls(had, command, rates, lost, cpu)
 
 
 @dataclass(frozen=True, slots=True)
@@ -67,11 +72,14 @@ class Seen:
     rest: dict[str, Any]
 
 
+See = Callable[[Ground, int, Options], Awaitable[Seen]]
+"""Asks a fleet of so many for machines, and gives what became of it."""
+
+
 def load_of(size: int, options: Options, rate: float = RATE) -> dict[str, Any]:
     """What is asked of a fleet of this size: so many a second in rounds, then so many that wait."""
-    rate = min(rate, 2.0 * size)
-    count = max(5, min(int(0.8 * size), int(rate * options.fleet_seconds)))
-    crowd = max(5, min(int(0.8 * size), options.crowd))
+    count = max(5, min(int(SHARE * size), int(rate * options.fleet_seconds)))
+    crowd = max(5, min(int(SHARE * size), options.crowd))
     return {
         "slices": (rate, count, max(1, min(options.fleet_rounds, REQUESTS // count))),
         "crowds": (WAITING, crowd, max(1, min(options.fleet_rounds, 2 * REQUESTS // crowd))),
@@ -79,32 +87,40 @@ def load_of(size: int, options: Options, rate: float = RATE) -> dict[str, Any]:
 
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
-    """The sections: delivery, the burst, and what a connected fleet costs."""
-    hub = [size for size in options.fleets if size < options.vms] + [options.vms]
-    direct = [size for size in options.directs if size <= options.vms]
-    naive = [size for size in options.shared if size <= options.vms]
-    share = 1 / (len(hub) + len(direct) + len(naive))
-    seen: dict[str, list[Seen]] = {"hub": [], "direct": [], "naive": []}
-    for way, sizes, see in (("naive", naive, _naive), ("direct", direct, _direct), ("hub", hub, _hub)):
+    """The sections: delivery, the burst, what a connected fleet costs, and what whole leases do."""
+    fleets = [size for size in options.fleets if size < options.vms] + [options.vms]
+    ways: dict[str, tuple[Sequence[int], See]] = {
+        "naive": (options.shared, _naive),
+        "hub": (fleets, partial(_hub, kind=LISTENING)),
+        "working": ([size for size in fleets if size >= 100], partial(_hub, kind=WORKING)),
+        "direct": (options.directs, _direct),
+    }
+    share = 1 / sum(len(sizes) for sizes, _ in ways.values())
+    seen: dict[str, list[Seen]] = {way: [] for way in ways}
+    for way, (sizes, see) in ways.items():
         for size in sizes:
-            seen[way].append(await see(own, size, options))
+            if size <= options.vms:
+                seen[way].append(await see(own, size, options))
             progress(share)
-    return [_delivery(**seen), _burst(**seen), _cost(seen["hub"])]
+    naive = {each.size: each for each in seen["naive"]}
+    leases = _leases({"hub": seen["working"], "direct": seen["direct"]})
+    return [_delivery(seen["hub"], naive), _burst(seen["hub"], naive), _cost(seen["hub"]), leases]
 
 
-async def _hub(own: Ground, size: int, options: Options) -> Seen:
+async def _hub(own: Ground, size: int, options: Options, *, kind: str) -> Seen:
     fleet = await new_fleet(own, f"bench_hub_{size}", size)
+    idle = options.idle if size == options.vms and kind == LISTENING else 0.0
+    task = {"machines": size, "idle": idle, "work": kind == WORKING}
     async with AsyncExitStack() as opened:
-        idle = options.idle if size == options.vms else 0.0
-        service = await opened.enter_async_context(_inside(fleet, load_of(size, options), machines=size, idle=idle))
+        service = await opened.enter_async_context(_inside(fleet, load_of(size, options) | task))
         url = f"http://127.0.0.1:{await service.ready()}"
-        return await _finish(size, service, await opened.enter_async_context(fleet.living(url)))
+        return await _finish(size, service, await opened.enter_async_context(fleet.living(url, kind=kind)))
 
 
 async def _direct(own: Ground, size: int, options: Options) -> Seen:
     fleet = await new_fleet(own, f"bench_direct_{size}", size, direct=True)
-    load = load_of(size, options, RATE if size <= 100 else NAIVE_WORK / size)
-    async with fleet.living("") as machines, _inside(fleet, load, machines=0, idle=0.0) as service:
+    task = {"machines": 0, "idle": 0.0, "work": True}
+    async with fleet.living("") as machines, _inside(fleet, load_of(size, options) | task) as service:
         await service.ready()
         return await _finish(size, service, machines)
 
@@ -124,8 +140,8 @@ async def _naive(own: Ground, size: int, options: Options) -> Seen:
 
 
 @asynccontextmanager
-async def _inside(fleet: Fleet, load: dict[str, Any], *, machines: int, idle: float) -> AsyncIterator[Worker]:
-    """The allocator that is asked; it begins when so many machines are connected to its hub."""
+async def _inside(fleet: Fleet, load: dict[str, Any]) -> AsyncIterator[Worker]:
+    """The allocator that is asked; it begins when as many machines as the load says are connected to its hub."""
     own = fleet.own
     Installation(own.directory, 1, own.server).write_settings()
     task = load | {
@@ -133,9 +149,7 @@ async def _inside(fleet: Fleet, load: dict[str, Any], *, machines: int, idle: fl
         "overrides": fleet.settings,
         "superuser": own.dsn("postgres", fleet.database),
         "postgres": own.server.process.pid,
-        "machines": machines,
-        "idle": idle,
-        "bare": (load["slices"][0], min(500, 2 * load["slices"][1])),
+        "bare": (RATE, min(500, 2 * load["slices"][1])),
     }
     async with worker("tests.bench.sides.inside", task, own.directory / "inside.log") as service:
         yield service
@@ -151,43 +165,51 @@ async def _finish(size: int, people: Worker, machines: Sequence[Worker]) -> Seen
     return Seen(size, slices, crowds, rest)
 
 
-def _delivery(hub: list[Seen], direct: list[Seen], naive: list[Seen]) -> Section:
-    section = Section(f"Delivery of {RATE:g} requests a second")
-    beside = {seen.size: figure(seen.slices.steps[2]) for seen in naive}
+def _delivery(hub: list[Seen], naive: dict[int, Seen]) -> Section:
+    section = Section(f"Delivery of {RATE:g} requests a second, over the hub")
     largest = hub[-1]
-    for way, fleets in (("hub", hub), ("direct", direct)):
-        for seen in fleets:
-            aim = AIM if seen is largest else None
-            what = f"{seen.size:,} machines, {way}: has it"
-            section.rows.append(Row(what, figure(seen.slices.steps[2]), beside.get(seen.size), aim))
-            section.rows.append(Row("  … has the command", figure(seen.slices.steps[3])))
+    for seen in hub:
+        beside = figure(naive[seen.size].slices.had) if seen.size in naive else None
+        aim = AIM if seen is largest else None
+        section.rows.append(Row(f"{seen.size:,} machines", figure(seen.slices.had), beside, aim))
     bare = figure(largest.rest["bare"])
     section.rows.append(Row("a bare NOTIFY's round trip", bare))
-    section.values += times("has it : bare NOTIFY", figure(largest.slices.steps[2]), bare, TIMES_BARE)
-    section.values.append(Value("requests of which no machine heard", _lost(hub) + _lost(direct), _lost(naive), aim=0))
+    section.values += times("delivery : bare NOTIFY", figure(largest.slices.had), bare, TIMES_BARE)
+    section.values.append(Value("requests of which no machine heard", _lost(hub), _lost(naive.values()), aim=0))
     section.remarks += [
-        "From the request inside the allocator until the machine's client has its orders, or its claim's answer.",
+        "From the request inside the allocator until the right machine has its orders; it does no more.",
         "Beside it all machines listen to one channel, with the whole row, and fewer requests come.",
-        "Transport and agent are the client's; no command runs, and no journal is written.",
+        f"The bare NOTIFY goes {RATE:g} times a second through one connection to one that hears it, amid the fleet.",
     ]
     return section
 
 
-def _burst(hub: list[Seen], direct: list[Seen], naive: list[Seen]) -> Section:
+def _burst(hub: list[Seen], naive: dict[int, Seen]) -> Section:
     section = Section(f"Delivery while {WAITING} people wait")
-    beside = {seen.size: median(seen.crowds.rates) for seen in naive if seen.crowds.rates}
-    for way, fleets in (("hub", hub), ("direct", direct)):
-        for seen in fleets:
-            aim = DELIVERED_A_SECOND if seen is hub[-1] else None
-            ours = median(seen.crowds.rates) if seen.crowds.rates else 0.0
-            what = f"{seen.size:,} machines, {way}"
-            section.values.append(Value(what, ours, beside.get(seen.size), "/s", aim, more=True))
-            if way == "hub" and seen.size == 1_000 and seen.size in beside:
-                section.values.append(
-                    Value("  … times the naive way's", ours / beside[seen.size], None, "×", TIMES_NAIVE, more=True)
-                )
-    section.rows += [Row(f"{seen.size:,} machines: has it", figure(seen.crowds.steps[2])) for seen in hub]
+    for seen in hub:
+        aim = DELIVERED_A_SECOND if seen is hub[-1] else None
+        ours, beside = median(seen.crowds.rates), None
+        section.rows.append(Row(f"{seen.size:,} machines", figure(seen.crowds.had)))
+        if seen.size in naive:
+            beside = median(naive[seen.size].crowds.rates)
+        section.values.append(Value(f"{seen.size:,} machines", ours, beside, "/s", aim, more=True))
+        if beside and seen.size == TIMES_NAIVE_AT:
+            section.values.append(Value("  … times the naive way's", ours / beside, None, "×", TIMES_NAIVE, more=True))
     section.remarks.append("From the first request of a round to the last machine that has its orders.")
+    return section
+
+
+def _leases(ways: dict[str, list[Seen]]) -> Section:
+    section = Section("Whole leases: machines that claim, report that the command runs, and clean")
+    for way, fleets in ways.items():
+        for seen in fleets:
+            section.rows.append(Row(f"{seen.size:,} machines, {way}: has it", figure(seen.slices.had)))
+            section.rows.append(Row("  … has the command", figure(seen.slices.command)))
+            name = f"{seen.size:,} machines, {way}: {WAITING} people wait"
+            section.values.append(Value(name, median(seen.crowds.rates), None, "/s", more=True))
+            section.values += _each(seen)
+    section.values.append(Value("requests of which no machine heard", sum(map(_lost, ways.values())), aim=0))
+    section.remarks.append("Transport and agent are the client's; no command runs, and no journal is written.")
     return section
 
 
@@ -200,14 +222,15 @@ def _cost(hub: list[Seen]) -> Section:
             section.values.append(Value(f"{seen.size:,}: memory of the allocator a VM", kilobytes, None, "kB", aim))
         for name, share in seen.rest.get("idle", {}).items():
             section.values.append(Value(f"{seen.size:,} idle: {name}", 100 * share, None, "% of a core"))
-        for name in ("allocator", "postgres"):
-            cpu = 1000 * seen.slices.cpu[name]
-            section.values.append(Value(f"{seen.size:,}: {name}, each request", cpu, None, "ms CPU"))
-    section.remarks.append(
-        "A request with all that follows: its machine's claim, and the report that the command runs."
-    )
+        section.values += _each(seen)
     return section
 
 
-def _lost(fleets: Sequence[Seen]) -> int:
+def _each(seen: Seen) -> list[Value]:
+    """The processor time of a request."""
+    cpu = {name: 1000 * seen.slices.cpu[name] for name in ("allocator", "postgres")}
+    return [Value(f"  … {name}, each request", used, None, "ms CPU") for name, used in cpu.items()]
+
+
+def _lost(fleets: Iterable[Seen]) -> int:
     return sum(each.lost for seen in fleets for each in (seen.slices, seen.crowds))

@@ -11,6 +11,7 @@ from typing import Any
 import asyncpg
 from fastapi import FastAPI
 
+from allocator.cli.serve import COLLECT_AFTER
 from allocator.config import load_settings
 from allocator.local.installation import listening
 from allocator.requesting import VmRequest
@@ -18,7 +19,7 @@ from allocator.server import Server, new_server
 from allocator.service import Service
 from client.command import JobCommand
 from tests.bench.cores import server_seconds
-from tests.bench.ground import FREE_ALL
+from tests.bench.ground import free_all
 from tests.bench.load import Answered, at_once, at_random, poisson
 from tests.bench.process import becomes, many_files, resident
 from tests.bench.workers import Ready, be_worker
@@ -33,10 +34,11 @@ ALL_TAKEN_UP = "SELECT NOT EXISTS (SELECT FROM leases WHERE status IN ('queued',
 class Inside:
     """A running service, and what its machines are to be asked for."""
 
-    def __init__(self, service: Service, superuser: "asyncpg.Connection[asyncpg.Record]", postgres: int) -> None:
+    def __init__(self, service: Service, superuser: "asyncpg.Connection[asyncpg.Record]", task: dict[str, Any]) -> None:
         self._service = service
         self._superuser = superuser
-        self._postgres = postgres
+        self._postgres = task["postgres"]
+        self._work = task["work"]
         self._number = 0
 
     async def ask(self) -> Answered:
@@ -62,17 +64,14 @@ class Inside:
         for each in rounds:
             before, began = self.used(), time.monotonic()
             asked.append(await each())
-            await self._taken_up()
+            if self._work:
+                await becomes(lambda: self._superuser.fetchval(ALL_TAKEN_UP), TAKEN_UP_SECONDS)
             cpu["seconds"] += time.monotonic() - began
             for name, seconds in self.used().items():
                 cpu[name] += seconds - before[name]
-            await asyncio.sleep(SETTLE_SECONDS)  # the last machines report that they started
-            await self._superuser.execute(FREE_ALL)
+            await asyncio.sleep(SETTLE_SECONDS)  # the last machines hear, or report that they started
+            await free_all(self._superuser)
         return {"asked": asked, "cpu": cpu}
-
-    async def _taken_up(self) -> None:
-        """Return when every machine has taken up what it was assigned, or does not."""
-        await becomes(lambda: self._superuser.fetchval(ALL_TAKEN_UP), TAKEN_UP_SECONDS)
 
     async def idle(self, seconds: float) -> dict[str, float]:
         """What the fleet costs while nothing happens, as shares of one core."""
@@ -110,12 +109,12 @@ async def work(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None:
     settings = load_settings(task["overrides"], data_dir=Path(task["data_dir"]))
     superuser = await asyncpg.connect(task["superuser"])
     gc.freeze()  # as `lablink serve` does
-    gc.set_threshold(700)
+    gc.set_threshold(COLLECT_AFTER)
     with listening(0) as listener:
         server = new_server(settings)
         serving = asyncio.create_task(server.serve([listener]))
         service = await _ready(server)
-        inside = Inside(service, superuser, task["postgres"])
+        inside = Inside(service, superuser, task)
         ready(await _measured(task, inside, service, lambda: ready(listener.getsockname()[1])))
         await stop.wait()
         await superuser.close()

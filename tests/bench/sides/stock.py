@@ -14,7 +14,7 @@ from allocator.requesting import VmRequest
 from allocator.store import Store
 from client.command import JobCommand
 from client.network import Connection
-from tests.bench.ground import FREE_ALL, Ground
+from tests.bench.ground import Ground, free_all
 from tests.bench.options import CONNECTIONS
 
 COMMAND = JobCommand(("echo", "bench"))
@@ -47,9 +47,7 @@ class Stock:
 
     async def refill(self) -> None:
         """All machines are free again, beside the triggers."""
-        await self.superuser.execute(FREE_ALL)
-        for table in ("vms", "leases", "events"):
-            await self.superuser.execute(f"VACUUM ANALYZE {table}")
+        await free_all(self.superuser)
 
     async def given_twice(self) -> int:
         """How many machines too many have been given."""

@@ -34,8 +34,8 @@ AT_ONCE = 64
 State = tuple[int, int, int]
 """A machine, its epoch, and when it heard of that."""
 
-Lease = tuple[int, int, int, int, int]
-"""A machine and its epoch, and when the machine heard that there is something, had its orders, and had its command."""
+Lease = tuple[int, int, int, int]
+"""A machine and its epoch, and when the machine had its orders, and had its command."""
 
 
 def password(seed: str, number: int) -> str:
@@ -69,12 +69,7 @@ class Diary:
     greeted: asyncio.Event = field(default_factory=asyncio.Event)
     _link: object = None
     _epoch: int = -1
-    _heard: int = 0
-    _had: dict[int, tuple[int, int]] = field(default_factory=dict)
-
-    def looks(self) -> None:
-        """It is about to say hello, since something woke it or its time has come."""
-        self._heard = self.wake.at
+    _had: dict[int, int] = field(default_factory=dict)
 
     def hears(self, orders: Orders, link: object) -> None:
         """It said hello over this link and was answered."""
@@ -87,13 +82,13 @@ class Diary:
             self._epoch = orders.epoch
             self.states.append((orders.vm_id, orders.epoch, moment))
         if orders.lease_status == "assigned":
-            self._had.setdefault(orders.epoch, (self._heard, moment))
+            self._had.setdefault(orders.epoch, moment)
         self.greeted.set()
 
     def claims(self, vm: int, epoch: int) -> None:
         """It has the command."""
         if epoch in self._had:
-            self.leases.append((vm, epoch, *self._had.pop(epoch), time.monotonic_ns()))
+            self.leases.append((vm, epoch, self._had.pop(epoch), time.monotonic_ns()))
 
 
 class NotedHub(HubTransport):
@@ -106,7 +101,6 @@ class NotedHub(HubTransport):
             self._backoff = Hurried(hurry)
 
     async def hello(self, memory: Memory) -> Orders:
-        self._diary.looks()
         orders = await super().hello(memory)
         self._vm = orders.vm_id
         self._diary.hears(orders, self._line)
@@ -126,7 +120,6 @@ class NotedDirect(DirectTransport):
         self._diary = diary
 
     async def hello(self, memory: Memory) -> Orders:
-        self._diary.looks()
         orders = await super().hello(memory)
         self._diary.hears(orders, self._connection)
         return orders

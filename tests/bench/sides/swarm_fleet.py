@@ -13,7 +13,7 @@ from tests.bench.ground import HERE, Ground
 from tests.bench.sides.swarm import password
 from tests.bench.workers import Worker, workers
 
-SWARM = "tests.bench.sides.swarm"
+WORKING, LISTENING = "tests.bench.sides.swarm", "tests.bench.sides.listeners"
 MAKE_ROLES = """
     DO $$ DECLARE machine name; BEGIN
         FOR machine IN SELECT 'lablink_vm_' || lpad(to_hex(g), 16, '0') FROM generate_series(1, %d) g
@@ -50,10 +50,10 @@ class Fleet:
 
     @asynccontextmanager
     async def living(
-        self, url: str, numbers: Sequence[int] = (), *, hurry: float | None = None
+        self, url: str, numbers: Sequence[int] = (), *, hurry: float | None = None, kind: str = WORKING
     ) -> AsyncIterator[list[Worker]]:
         """Those or all of them, connected, for the time of the block."""
-        async with workers(SWARM, self.tasks(url, numbers, hurry=hurry), self.log) as machines:
+        async with workers(kind, self.tasks(url, numbers, hurry=hurry), self.log) as machines:
             yield machines
 
     @property

@@ -45,7 +45,7 @@ async def listen(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> dic
     await stop.wait()
     for connection in connections:
         connection.terminate()
-    return {"leases": [(number, 0, at, at, at) for number, at in heard.items()]}
+    return {"leases": [(number, 0, at, at) for number, at in heard.items()]}
 
 
 async def ask(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None:
