@@ -8,10 +8,10 @@ from functools import partial
 
 import boto3
 import pytest
-from moto.server import ThreadedMotoServer
 
 from tests.docs.installation import Installation, installation, new_postgresql
 from tests.docs.markdown import steps
+from tests.support.cloud import REGION, leads_to, moto_server
 from tests.support.up import until
 
 pytestmark = pytest.mark.slow
@@ -26,18 +26,13 @@ GROUP, BUCKET, TOPIC = "/aws/rds/instance/lablink/postgresql", "my-bucket", "ale
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
     """A stand-in for AWS with the bucket, the log group and the topic that the page names."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-    monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
-    for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-        monkeypatch.setenv(name, "testing")
-    boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": "eu-central-1"})
-    boto3.client("logs").create_log_group(logGroupName=GROUP)
-    boto3.client("sns").create_topic(Name=TOPIC)
-    yield
-    server.stop()
+    with moto_server() as url:
+        for name, value in leads_to(url).items():
+            monkeypatch.setenv(name, value)
+        boto3.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
+        boto3.client("logs").create_log_group(logGroupName=GROUP)
+        boto3.client("sns").create_topic(Name=TOPIC)
+        yield
 
 
 def machines_anew(here: Installation) -> None:

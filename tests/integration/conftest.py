@@ -6,6 +6,7 @@ Or a service for all tests of a module, where each leaves nothing.
 from collections.abc import AsyncIterator
 from pathlib import Path
 
+import asyncpg
 import httpx
 import pytest
 import pytest_asyncio
@@ -57,6 +58,12 @@ async def api(api_service: RunningService) -> AsyncIterator[httpx.AsyncClient]:
     """An HTTP client of the shared service, with cookies of its own."""
     async with api_service.client() as own:
         yield own
+
+
+@pytest_asyncio.fixture
+async def owner(database: Database) -> asyncpg.Connection:
+    """An admin, who looks and changes things by hand."""
+    return await database.connect("lablink")
 
 
 @pytest_asyncio.fixture

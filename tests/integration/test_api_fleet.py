@@ -25,11 +25,6 @@ SHRINK = {"kind": "shrink", "number": 1, "drain": True}
 
 
 @pytest_asyncio.fixture
-async def owner(database: Database) -> asyncpg.Connection:
-    return await database.connect("lablink")
-
-
-@pytest_asyncio.fixture
 async def with_fleet(
     database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch
 ) -> AsyncIterator[RunningService]:

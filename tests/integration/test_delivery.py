@@ -4,7 +4,6 @@ import asyncio
 import time
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
-from dataclasses import replace
 from pathlib import Path
 from uuid import UUID, uuid4
 
@@ -12,11 +11,8 @@ import pytest
 import pytest_asyncio
 
 from client.boot import Boot
-from client.direct import DirectTransport
 from client.protocol import CHANNEL
-from client.transport import UnknownVm, Unreachable
 from tests.support.database import Database
-from tests.support.hub import NOTHING
 from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
 from tests.support.wire import Wire
@@ -203,43 +199,6 @@ async def test_a_connection_that_is_dead_without_saying_so_is_noticed_and_replac
         wire.stalls = False
         wire.cut()
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
-
-
-async def test_a_password_that_is_refused_for_long_means_that_the_machine_is_not_enrolled(machine: Machine) -> None:
-    address = replace(machine.address, password="wrong")
-    async with DirectTransport(address, refused_patience=0) as transport:
-        with pytest.raises(UnknownVm):
-            await transport.hello(NOTHING)
-    async with DirectTransport(address) as transport:
-        with pytest.raises(Unreachable):
-            await transport.hello(NOTHING)
-
-
-async def test_a_machine_that_may_not_log_in_for_another_reason_stays_enrolled(pool: Pool, machine: Machine) -> None:
-    await pool.owner.execute(f"ALTER ROLE {machine.vm.role} NOLOGIN")
-    async with DirectTransport(machine.address, refused_patience=0) as transport:
-        with pytest.raises(Unreachable, match="not permitted to log in"):
-            await transport.hello(NOTHING)
-
-
-async def test_a_machine_that_somebody_made_read_only_for_good_is_heard(pool: Pool, machine: Machine) -> None:
-    await pool.owner.execute(f"ALTER ROLE {machine.vm.role} SET default_transaction_read_only = on")
-    async with DirectTransport(machine.address) as transport:
-        assert (await transport.hello(NOTHING)).vm_id == machine.vm.id
-
-
-async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(
-    pool: Pool, machine: Machine, database: Database
-) -> None:
-    client = await machine.start()
-    try:
-        await pool.settled(await pool.request_job(machine.job("sleep 60")))
-        await pool.owner.execute("SELECT retire_vm($1)", machine.vm.hostname)
-        assert await client.ended() == 77
-    finally:
-        await machine.stop()
-    left = {path.name for path in machine.state.root.iterdir()}
-    assert left == {"settings.json", "start-host", "starts", "lock"}
 
 
 async def test_many_machines_at_once_each_run_their_own_command(

@@ -32,12 +32,6 @@ async def feed(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[
         yield feed
 
 
-@pytest_asyncio.fixture
-async def owner(database: Database) -> Connection:
-    """Somebody who changes things by hand."""
-    return await database.connect()
-
-
 async def queue(owner: Connection, name: str = "ada") -> LeaseView:
     """A lease that waits, as the database has it."""
     await owner.execute("INSERT INTO leases (email, kind) VALUES ($1, 'job')", f"{name}@example.org")

@@ -20,12 +20,6 @@ from tests.support.service import LIMIT_SECONDS, settings_for
 BURST = 100
 
 
-@pytest_asyncio.fixture
-async def owner(database: Database) -> asyncpg.Connection:
-    """Somebody who changes things by hand."""
-    return await database.connect()
-
-
 async def queue(owner: asyncpg.Connection, name: str) -> str:
     """A lease that waits."""
     return str(

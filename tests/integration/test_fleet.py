@@ -10,13 +10,13 @@ import pytest
 from moto.servicequotas.models import ServiceQuotasBackend
 
 from allocator.config import Settings
-from allocator.fleet import drain, limits, record
+from allocator.fleet import limits, record
 from allocator.fleet.description import Fleet
 from allocator.fleet.reconcile import aliens, mend, settle_gone
 from allocator.fleet.refusals import InUse, NoFleet, NotOfFleet, TerraformFailed, TooMuch
 from allocator.fleet.terraform import Terraform
 from allocator.fleet.watch import FleetWatch
-from tests.sql.steps import ADA, lease_of, lent, row_of
+from tests.sql.steps import lease_of, lent, row_of
 from tests.support.cloud import AMI, NAME, Aws, fresh, moto_server
 from tests.support.database import PASSWORDS, Database
 from tests.support.service import settings_for
@@ -47,11 +47,6 @@ def settings(database: Database, aws: Aws, tmp_path: Path) -> Settings:
 @pytest.fixture
 def fleet(settings: Settings) -> Fleet:
     return Fleet.of(settings.fleet)
-
-
-@pytest.fixture
-async def owner(database: Database) -> asyncpg.Connection:
-    return await database.connect("lablink")
 
 
 @pytest.fixture
@@ -183,60 +178,6 @@ async def test_a_machine_that_ec2_does_not_reboot_keeps_no_other_waiting(
 
     rows = await owner.fetch("SELECT hostname, reboots FROM fleet_vms ORDER BY hostname")
     assert [tuple(row) for row in rows] == [("vm-1", 0), ("vm-2", 1)]
-
-
-async def test_machines_drain_until_nobody_is_on_them_and_are_lent_again_when_it_is_given_up(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
-) -> None:
-    vm, lease = await lent(database, service)
-    told: asyncio.Queue[str] = asyncio.Queue()
-    connect = record.owners(database.dsn("lablink"), "cli")
-
-    async def tell(_done: int, _total: int | None, what: str) -> None:
-        told.put_nowait(what)
-
-    async def wait() -> str:
-        async with drain.drained(connect, ["vm-1"], tell):
-            return "free"
-
-    given_up = asyncio.create_task(wait())
-    assert ADA in await told.get()
-    given_up.cancel()
-    await asyncio.wait([given_up])
-    assert (await row_of(owner))["draining"] is False
-
-    waiting = asyncio.create_task(wait())
-    await told.get()
-    await service.execute("SELECT end_lease($1)", lease)
-    async with asyncio.timeout(20):
-        assert await waiting == "free"
-    await vm.clean()
-    assert (await row_of(owner))["draining"] is False
-
-
-async def test_a_wait_for_people_outlives_a_database_that_goes_away(
-    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
-) -> None:
-    _, lease = await lent(database, service)
-    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.05)
-    told: asyncio.Queue[str] = asyncio.Queue()
-
-    async def tell(_done: int, _total: int | None, what: str) -> None:
-        told.put_nowait(what)
-
-    async def wait() -> None:
-        async with drain.drained(record.owners(database.dsn("lablink"), "cli"), ["vm-1"], tell):
-            return
-
-    waiting = asyncio.create_task(wait())
-    assert ADA in await told.get()
-    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lablink fleet'"
-    await owner.execute(f"{cut} AND datname = current_database()")
-    async with asyncio.timeout(20):
-        while await told.get() != drain.WAITING:
-            pass
-        await service.execute("SELECT end_lease($1)", lease)
-        await waiting
 
 
 async def test_a_machine_that_somebody_is_on_is_not_what_a_killed_run_left(

@@ -6,7 +6,6 @@ the metadata service, and a test's key for AWS's.
 
 import asyncio
 import json
-import threading
 from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 from typing import Any
@@ -16,17 +15,15 @@ import boto3
 import httpx
 import pytest
 import pytest_asyncio
-from moto.server import ThreadedMotoServer
 
 from allocator.arrivals import Arrivals
 from allocator.invitations import invite_vm
 from allocator.tokens import sha256
-from client import joining
 from client.ec2 import AwsAway, Metadata, join_token
 from client.scram import verifier
-from client.settings import Credential, Settings, StateDir
-from tests.support.cloud import AMI
+from tests.support.cloud import AMI, emptied, leads_to, moto_server
 from tests.support.database import Database
+from tests.support.joining import Joining
 from tests.support.metadata import REGION, MetadataService, Signer, metadata_service
 from tests.support.service import RunningService, ready, running_service, settings_for
 
@@ -39,23 +36,10 @@ pytestmark = pytest.mark.postgresql
 @pytest.fixture
 def aws(monkeypatch: pytest.MonkeyPatch) -> Iterator[str]:
     """AWS, at an address that boto3 and the client take from the environment."""
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    url = f"http://{host}:{port}"
-    httpx.post(f"{url}/moto-api/reset").raise_for_status()  # all of a process's servers know the same
-    for name, value in {
-        "AWS_ENDPOINT_URL": url,
-        "AWS_ENDPOINT_URL_SECRETS_MANAGER": url,
-        "AWS_ACCESS_KEY_ID": "test",
-        "AWS_SECRET_ACCESS_KEY": "test",
-        "AWS_DEFAULT_REGION": REGION,
-    }.items():
-        monkeypatch.setenv(name, value)
-    try:
+    with moto_server() as url:
+        for name, value in (leads_to(emptied(url)) | {"AWS_ENDPOINT_URL_SECRETS_MANAGER": url}).items():
+            monkeypatch.setenv(name, value)
         yield url
-    finally:
-        server.stop()
 
 
 def client_of(service: str) -> Any:
@@ -91,11 +75,6 @@ async def service(database: Database, tmp_path: Path, metadata: MetadataService)
         yield running
 
 
-@pytest_asyncio.fixture
-async def owner(database: Database) -> asyncpg.Connection:
-    return await database.connect()
-
-
 async def invite(owner: asyncpg.Connection, instance: str) -> str:
     """What `lablink fleet apply` does at its end: the instance is written down, its token is in its secret."""
     made = "INSERT INTO fleet_vms (hostname, instance_id, made_at) VALUES ('vm-1', $1, clock()) ON CONFLICT DO NOTHING"
@@ -109,32 +88,9 @@ async def invite(owner: asyncpg.Connection, instance: str) -> str:
     return token
 
 
-class Given:
-    """A machine that joins in a thread, and gives up at its first wait unless `patient`."""
-
-    class Waited(Exception):
-        pass
-
-    def __init__(self, state: Path, url: str) -> None:
-        state.mkdir(exist_ok=True)
-        self.state = StateDir(state)
-        self.settings = Settings(allocator_url=url, join_secret=SECRET)
-        self.waits = threading.Semaphore(0)
-        self.patient = False
-        self.go_on = threading.Event()
-
-    async def join(self) -> Credential:
-        return await asyncio.to_thread(joining.credential_of, self.state, self.settings, self._pause)
-
-    def _pause(self, _seconds: float) -> None:
-        self.waits.release()
-        if not self.patient or not self.go_on.wait(20):
-            raise self.Waited
-
-
 @pytest.fixture
-def machine(tmp_path: Path, service: RunningService) -> Given:
-    return Given(tmp_path / "vm-1", service.url)
+def machine(tmp_path: Path, service: RunningService) -> Joining:
+    return Joining(tmp_path / "vm-1", service.url, SECRET)
 
 
 async def show_up(service: RunningService, token: str) -> httpx.Response:
@@ -156,7 +112,7 @@ async def why_not(service: RunningService, owner: asyncpg.Connection, token: str
 
 
 async def test_the_instance_that_was_made_becomes_a_machine(
-    machine: Given, owner: asyncpg.Connection, instance: str
+    machine: Joining, owner: asyncpg.Connection, instance: str
 ) -> None:
     await invite(owner, instance)
     credential = await machine.join()
@@ -252,14 +208,14 @@ async def test_ec2_is_asked_only_about_who_has_a_token_that_is_open(
 
 
 async def test_a_second_enrolment_of_a_live_instance_is_refused_and_written_down(
-    machine: Given, owner: asyncpg.Connection, instance: str, service: RunningService, tmp_path: Path
+    machine: Joining, owner: asyncpg.Connection, instance: str, service: RunningService, tmp_path: Path
 ) -> None:
     await invite(owner, instance)
     await machine.join()
     role = await owner.fetchval("SELECT role FROM vms")
     await invite(owner, instance)
-    with pytest.raises(Given.Waited):
-        await Given(tmp_path / "again", service.url).join()
+    with pytest.raises(Joining.Waited):
+        await Joining(tmp_path / "again", service.url, SECRET).join()
 
     assert await owner.fetchval("SELECT role FROM vms") == role
     detail = json.loads(await owner.fetchval("SELECT detail FROM events WHERE kind = 'alert.join'"))
@@ -268,7 +224,7 @@ async def test_a_second_enrolment_of_a_live_instance_is_refused_and_written_down
 
 
 async def test_a_machine_waits_until_its_secret_has_a_token_and_does_not_show_a_refused_one_again(
-    machine: Given, owner: asyncpg.Connection, instance: str
+    machine: Joining, owner: asyncpg.Connection, instance: str
 ) -> None:
     machine.patient = True
     joining_ = asyncio.create_task(machine.join())

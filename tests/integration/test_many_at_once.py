@@ -7,9 +7,8 @@ from typing import Any
 from urllib.parse import quote, urlsplit
 
 import asyncpg
-import pytest_asyncio
 
-from tests.support.database import Database, free_machines
+from tests.support.database import free_machines
 from tests.support.service import RunningService
 
 PEOPLE = 500
@@ -17,12 +16,6 @@ MACHINES = 100
 LIMIT_SECONDS = 60
 
 FIRST_COME = "SELECT max(place) FILTER (WHERE vm_id IS NOT NULL) < min(place) FILTER (WHERE vm_id IS NULL) FROM leases"
-
-
-@pytest_asyncio.fixture
-async def owner(database: Database) -> asyncpg.Connection:
-    """An admin's connection."""
-    return await database.connect("lablink")
 
 
 def wanted(person: int) -> bytes:

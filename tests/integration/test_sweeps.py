@@ -34,12 +34,6 @@ def settings(database: Database, wire: Wire, tmp_path: Path) -> Settings:
 
 
 @pytest_asyncio.fixture
-async def owner(database: Database) -> Connection:
-    """Somebody who looks and changes things by hand."""
-    return await database.connect()
-
-
-@pytest_asyncio.fixture
 async def sweeper(settings: Settings) -> AsyncIterator[Sweeper]:
     """A sweeper that sweeps when it is told to."""
     sweeper = new_sweeper(settings)

@@ -43,6 +43,17 @@ async def looked(talker: Talker, status: str) -> None:
     assert (await talker.hears())["answer"]["status"] == status
 
 
+@asynccontextmanager
+async def told_orders(service: RunningService, machine: Machine) -> AsyncIterator[tuple[HubTransport, UUID]]:
+    """The machine's transport, which was told that it is lent, and the lease."""
+    async with hub_transport(machine, service.url) as transport:
+        await transport.hello(NOTHING)
+        transport.wake.clear()
+        lease = await lend(service)
+        await woken(transport.wake)
+        yield transport, lease
+
+
 async def woken(wake: asyncio.Event) -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         await wake.wait()
@@ -80,18 +91,14 @@ async def test_who_is_lent_is_told_the_orders_and_then_nothing_of_the_same(
 async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_answered(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    async with hub_transport(machine, service.url) as transport:
-        before = await transport.hello(NOTHING)
-        transport.wake.clear()
-        lease = await lend(service)
-        await woken(transport.wake)
+    async with told_orders(service, machine) as (transport, lease):
         seen = await pool.owner.fetchval("SELECT seen_at FROM vm_heartbeats")
 
         told = await transport.hello(NOTHING)
 
         assert seen == await pool.owner.fetchval("SELECT seen_at FROM vm_heartbeats")
-        assert 0 < told.period_seconds <= before.period_seconds
         asked = await transport.hello(NOTHING)
+        assert 0 < told.period_seconds <= asked.period_seconds
         assert replace(told, period_seconds=asked.period_seconds) == asked
         assert (await transport.claim(told.epoch)).lease_id == lease
 
@@ -99,11 +106,7 @@ async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_a
 async def test_a_machine_that_remembers_those_orders_asks(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    async with hub_transport(machine, service.url) as transport:
-        await transport.hello(NOTHING)
-        transport.wake.clear()
-        lease = await lend(service)
-        await woken(transport.wake)
+    async with told_orders(service, machine) as (transport, lease):
         await pool.owner.execute("UPDATE leases SET status = 'claimed' WHERE id = $1", lease)
         assert (await transport.hello(Memory(1, lease))).lease_status == "claimed"
 
@@ -111,11 +114,7 @@ async def test_a_machine_that_remembers_those_orders_asks(
 async def test_orders_that_were_taken_back_are_not_followed(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    async with hub_transport(machine, service.url) as transport:
-        await transport.hello(NOTHING)
-        transport.wake.clear()
-        lease = await lend(service)
-        await woken(transport.wake)
+    async with told_orders(service, machine) as (transport, lease):
         await pool.end(lease)
         await woken(transport.wake)
         assert (await transport.hello(NOTHING)).status == "cleaning"
@@ -124,11 +123,8 @@ async def test_orders_that_were_taken_back_are_not_followed(
 async def test_orders_that_come_after_the_answer_to_a_later_hello_are_no_news(
     service: RunningService, pool: Pool, machine: Machine
 ) -> None:
-    async with hub_transport(machine, service.url) as transport:
-        await transport.hello(NOTHING)
-        transport.wake.clear()
-        lease = await lend(service)
-        assert await next_status(transport) == "in-use"
+    async with told_orders(service, machine) as (transport, lease):
+        assert (await transport.hello(NOTHING)).status == "in-use"
         await pool.end(lease)
         assert await next_status(transport) == "cleaning"
         with service.service.hub.telling.lending() as tell:

@@ -10,9 +10,9 @@ from typing import Any
 import boto3
 import pytest
 from moto import mock_aws
-from moto.server import ThreadedMotoServer
 
 from allocator.upkeep.watch_logs import LINES, QUIET_MS, Suspicion, Watcher, grouped, message, subject, suspicions
+from tests.support.cloud import leads_to, moto_server
 from tests.support.up import run_lablink
 
 GROUP, STREAM = "/aws/rds/instance/lablink/postgresql", "lablink.0"
@@ -213,23 +213,15 @@ async def test_many_lines_are_read_page_by_page(cloud: Cloud, tmp_path: Path) ->
 
 
 def test_the_command_looks_once_tells_and_remembers(monkeypatch: pytest.MonkeyPatch, tmp_path: Path) -> None:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    try:
-        host, port = server.get_host_and_port()
-        monkeypatch.setenv("AWS_ENDPOINT_URL", f"http://{host}:{port}")
-        monkeypatch.setenv("XDG_STATE_HOME", str(tmp_path))
-        for name in ("AWS_ACCESS_KEY_ID", "AWS_SECRET_ACCESS_KEY"):
-            monkeypatch.setenv(name, "testing")
-        monkeypatch.setenv("AWS_DEFAULT_REGION", "eu-central-1")
+    with moto_server() as url:
+        for name, value in (leads_to(url) | {"XDG_STATE_HOME": str(tmp_path)}).items():
+            monkeypatch.setenv(name, value)
         cloud = a_cloud()
         cloud.write(DENIED)
         arguments = ["db", "watch-logs", "--log-group", GROUP, "--topic", cloud.topic, "--once"]
 
         first, second = run_lablink(*arguments), run_lablink(*arguments)
         nowhere = run_lablink("db", "watch-logs", "--log-group", "/nowhere", "--topic", cloud.topic, "--once")
-    finally:
-        server.stop()
 
     assert first.stdout.startswith("permission denied, once: lablink_app from 10.0.0.5"), first.stderr
     assert second.stdout.strip() == "Nothing suspicious."

@@ -6,7 +6,7 @@ from collections.abc import Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
-from typing import Any
+from typing import Any, Final
 from urllib.request import Request, urlopen
 
 import boto3
@@ -14,7 +14,8 @@ from moto.server import ThreadedMotoServer
 
 AMI = "ami-03cf127a"
 """One that moto knows: to list all of them takes it seconds."""
-REGION, BUCKET, NAME = "eu-central-1", "lablink-test-states", "lablink-test"
+REGION: Final = "eu-central-1"
+BUCKET, NAME = "lablink-test-states", "lablink-test"
 KEYS = {"AWS_ACCESS_KEY_ID": "test", "AWS_SECRET_ACCESS_KEY": "test", "AWS_DEFAULT_REGION": REGION}
 
 
@@ -28,11 +29,7 @@ class Aws:
     @property
     def environment(self) -> dict[str, str]:
         """The environment in which boto3 and terraform go there."""
-        return KEYS | {
-            "AWS_ENDPOINT_URL": self.url,
-            "AWS_ENDPOINT_URL_S3": self.url,
-            "AWS_EC2_METADATA_DISABLED": "true",
-        }
+        return leads_to(self.url) | {"AWS_ENDPOINT_URL_S3": self.url, "AWS_EC2_METADATA_DISABLED": "true"}
 
     def client(self, service: str) -> Any:
         """A client of one of its services."""
@@ -86,9 +83,20 @@ def moto_server() -> Iterator[str]:
         server.stop()
 
 
+def leads_to(url: str) -> dict[str, str]:
+    """The environment in which boto3 takes the server at this address for AWS."""
+    return KEYS | {"AWS_ENDPOINT_URL": url}
+
+
+def emptied(url: str) -> str:
+    """The same address, where nothing is any more: all of a process's servers know the same."""
+    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
+    return url
+
+
 def fresh(url: str, directory: Path) -> Aws:
     """An AWS in which nothing is but what a fleet needs."""
-    urlopen(Request(f"{url}/moto-api/reset", method="POST")).close()
+    emptied(url)
     aws = Aws(url, directory / "fleet.json")
     aws.client("s3").create_bucket(Bucket=BUCKET, CreateBucketConfiguration={"LocationConstraint": REGION})
     ec2 = aws.client("ec2")

@@ -9,15 +9,13 @@ import subprocess
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
-from urllib.request import Request, urlopen
 
 import boto3
 import botocore
 import pytest
-from moto.server import ThreadedMotoServer
 
 from allocator.config import load_settings
-from tests.support.cloud import AMI
+from tests.support.cloud import AMI, emptied, moto_server
 from tests.terraform.conftest import ROOT
 
 REGION = "eu-central-1"
@@ -103,12 +101,8 @@ class Root:
 
 @pytest.fixture
 def cloud() -> Iterator[Cloud]:
-    server = ThreadedMotoServer(port=0, verbose=False)
-    server.start()
-    host, port = server.get_host_and_port()
-    urlopen(Request(f"http://{host}:{port}/moto-api/reset", method="POST")).close()
-    yield Cloud(f"http://{host}:{port}")
-    server.stop()
+    with moto_server() as url:
+        yield Cloud(emptied(url))
 
 
 @pytest.fixture

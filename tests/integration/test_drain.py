@@ -1,0 +1,69 @@
+"""Machines that are to go from a fleet wait until nobody is on them."""
+
+import asyncio
+
+import asyncpg
+import pytest
+
+from allocator.fleet import drain, record
+from tests.sql.steps import ADA, lent, row_of
+from tests.support.database import Database
+
+
+@pytest.fixture
+async def service(database: Database) -> asyncpg.Connection:
+    return await database.connect("lablink_app", **{"lablink.actor": "web"})
+
+
+async def test_machines_drain_until_nobody_is_on_them_and_are_lent_again_when_it_is_given_up(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm, lease = await lent(database, service)
+    told: asyncio.Queue[str] = asyncio.Queue()
+    connect = record.owners(database.dsn("lablink"), "cli")
+
+    async def tell(_done: int, _total: int | None, what: str) -> None:
+        told.put_nowait(what)
+
+    async def wait() -> str:
+        async with drain.drained(connect, ["vm-1"], tell):
+            return "free"
+
+    given_up = asyncio.create_task(wait())
+    assert ADA in await told.get()
+    given_up.cancel()
+    await asyncio.wait([given_up])
+    assert (await row_of(owner))["draining"] is False
+
+    waiting = asyncio.create_task(wait())
+    await told.get()
+    await service.execute("SELECT end_lease($1)", lease)
+    async with asyncio.timeout(20):
+        assert await waiting == "free"
+    await vm.clean()
+    assert (await row_of(owner))["draining"] is False
+
+
+async def test_a_wait_for_people_outlives_a_database_that_goes_away(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    _, lease = await lent(database, service)
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.05)
+    told: asyncio.Queue[str] = asyncio.Queue()
+
+    async def tell(_done: int, _total: int | None, what: str) -> None:
+        told.put_nowait(what)
+
+    async def wait() -> None:
+        async with drain.drained(record.owners(database.dsn("lablink"), "cli"), ["vm-1"], tell):
+            return
+
+    waiting = asyncio.create_task(wait())
+    assert ADA in await told.get()
+    cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lablink fleet'"
+    await owner.execute(f"{cut} AND datname = current_database()")
+    async with asyncio.timeout(20):
+        while await told.get() != drain.WAITING:
+            pass
+        await service.execute("SELECT end_lease($1)", lease)
+        await waiting
