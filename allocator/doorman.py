@@ -38,6 +38,11 @@ class Doorman:
         self._room_at = 0.0
         """When those who were told to come later will have been served, too."""
 
+    @property
+    def waiting(self) -> int:
+        """How many stand in line."""
+        return len(self._line)
+
     def ask(self, machine: Machine) -> int | None:
         """Have it stand in line. If that is too long already: in how many seconds there will be room for it."""
         now, wait = _now(), len(self._line) * self._each

@@ -3,9 +3,10 @@
 import asyncio
 from typing import Literal
 
-from fastapi import APIRouter, Response
+from fastapi import APIRouter, Request, Response
 from pydantic import BaseModel
 
+from allocator.doorman import Doorman
 from allocator.errors import DatabaseUnavailable, Stopping, Unavailable
 from allocator.metrics import CONTENT_TYPE
 from allocator.problems import responses
@@ -44,11 +45,12 @@ async def readyz(service: Here) -> Health:
 
 
 @router.get("/metrics", response_class=Response, responses={200: {"content": {"text/plain": {}}}})
-async def metrics(service: Here) -> Response:
+async def metrics(request: Request, service: Here) -> Response:
     """Figures for Prometheus. They come without the database's when it is away."""
     try:
         tally = await service.store.tally()
     except Unavailable:
         tally = None
-    page = service.metrics.page(tally, service.feed.subscribers, service.hub.machines)
+    doorman: Doorman = request.app.state.doorman
+    page = service.metrics.page(tally, service.feed.subscribers, service.hub.machines, doorman.waiting)
     return Response(page, media_type=CONTENT_TYPE)

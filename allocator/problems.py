@@ -12,7 +12,7 @@ from starlette.exceptions import HTTPException
 from starlette.requests import Request
 from starlette.responses import JSONResponse, Response
 
-from allocator.errors import InvalidRequest, NoToken, ServiceError, TooSlow, Unavailable
+from allocator.errors import InvalidRequest, NoToken, ServiceError, Stopping, TooSlow, Unavailable
 from allocator.templates import Templates
 
 MEDIA_TYPE = "application/problem+json"
@@ -198,6 +198,8 @@ def _name(location: Sequence[int | str]) -> str:
 
 
 def _log(error: Exception, status: int) -> None:
+    if isinstance(error, Stopping):  # load balancers ask every second; service.leaving has said it once
+        return
     if isinstance(error, ServiceError):
         log.warning("request.refused", status=status, error=type(error).__name__, why=error.why)
     else:

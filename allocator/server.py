@@ -5,6 +5,7 @@ import socket
 from functools import partial
 from typing import cast
 
+import structlog
 import uvicorn
 from fastapi import FastAPI
 
@@ -27,6 +28,8 @@ BACKLOG = 2048
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 5
 """How long requests under way may take to end."""
+
+log = structlog.get_logger()
 
 
 class Server(uvicorn.Server):
@@ -57,8 +60,9 @@ class Server(uvicorn.Server):
     async def _linger(self, service: Service) -> None:
         """Serve on for a while, with /readyz saying no. A second Ctrl-C ends that."""
         service.leaving.set()
-        now = asyncio.get_running_loop().time
-        until = now() + service.settings.server.linger_seconds
+        now, seconds = asyncio.get_running_loop().time, service.settings.server.linger_seconds
+        log.info("service.leaving", seconds=seconds, machines=service.hub.machines, pages=service.feed.subscribers)
+        until = now() + seconds
         while now() < until and not self.force_exit:  # noqa: ASYNC110  # which is all that a signal sets
             await asyncio.sleep(LOOK_SECONDS)
 
@@ -66,9 +70,11 @@ class Server(uvicorn.Server):
 def new_server(settings: Settings) -> Server:
     """A server of the service, to be run on sockets that listen already."""
     configure(settings.log)
+    app = create_app(settings)
+    app.state.doorman = doorman = Doorman()
     return Server(
         uvicorn.Config(
-            create_app(settings),
+            app,
             loop="asyncio",  # also where uvloop is installed: what is accepted and how sockets wait is asyncio's here
             log_config=None,
             access_log=False,
@@ -79,7 +85,7 @@ def new_server(settings: Settings) -> Server:
             ws_max_size=HUB_MESSAGE_BYTES,
             ws_per_message_deflate=False,  # 10,000 machines would have 10,000 compressors
             backlog=ACCEPTED_AT_ONCE,
-            http=cast("type[asyncio.Protocol]", partial(Http1, Doorman())),
+            http=cast("type[asyncio.Protocol]", partial(Http1, doorman)),
             ws_ping_interval=None,  # machines ping
             ssl_certfile=settings.server.certificate,
             ssl_keyfile=settings.server.key,

@@ -19,6 +19,7 @@ from allocator.tasks import alongside
 from client.protocol import HUB_PATH, Memory
 from client.scram import hub_token
 from client.transport import Unreachable
+from tests.support.allocator import Allocator
 from tests.support.hub import HELLO, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 from tests.support.service import RunningService
@@ -260,6 +261,15 @@ async def test_who_hangs_up_at_the_door_or_speaks_there_is_not_let_in(
         doorman.ask(last := Other())
         await last.is_in.wait()
     assert let_in == []
+
+
+async def test_who_stands_in_line_is_counted(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("allocator.doorman.AT_ONCE", 1)
+    monkeypatch.setattr("allocator.doorman.LONGEST_SECONDS", math.inf)
+    doorman: Doorman = cast("partial[Http1]", service.server.config.http).args[0]
+    for _ in range(CROWD):
+        doorman.ask(Other())
+    assert 0 < await Allocator(urlsplit(service.url).port or 0).figure("lablink_hub_waiting") < CROWD
 
 
 async def test_when_the_line_is_too_long_a_machine_is_told_when_to_come_again_and_does(

@@ -1,10 +1,12 @@
 """A service that is told to stop serves on for as long as load balancers need to notice."""
 
 import asyncio
+import logging
 from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from tests.support.database import Database
@@ -14,9 +16,12 @@ LONG = "server.linger_seconds=300"
 
 
 @pytest_asyncio.fixture
-async def lingering(database: Database, tmp_path: Path) -> AsyncIterator[RunningService]:
+async def lingering(
+    database: Database, tmp_path: Path, caplog: pytest.LogCaptureFixture
+) -> AsyncIterator[RunningService]:
     """A service that was told to stop, and has five minutes."""
     async with running_service(settings_for(database, tmp_path, LONG)) as service:
+        caplog.set_level(logging.INFO)
         await ready(service.service)
         service.server.should_exit = True
         async with asyncio.timeout(LIMIT_SECONDS):
@@ -32,6 +37,20 @@ async def test_it_says_that_nobody_is_to_come_and_serves_whoever_does(lingering:
 
     assert (ready.status_code, ready.json()["type"]) == (503, "urn:lablink:stopping")
     assert (served.status_code, served.headers["Connection"]) == (httpx.codes.OK, "close")
+
+
+async def test_it_is_logged_once_that_it_stops_however_often_it_is_asked(
+    lingering: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
+    async with lingering.client() as client:
+        for _ in range(3):
+            await client.get("/readyz")
+
+    records = [*caplog.get_records("setup"), *caplog.records]
+    said = [record.msg for record in records if isinstance(record.msg, dict)]
+    (leaving,) = (each for each in said if each["event"] == "service.leaving")
+    assert (leaving["seconds"], leaving["machines"], leaving["pages"]) == (300, 0, 0)
+    assert "request.refused" not in {each["event"] for each in said}
 
 
 async def test_who_asks_a_second_time_need_not_wait(lingering: RunningService) -> None:
