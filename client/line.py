@@ -25,6 +25,8 @@ CLOSE_SECONDS = 0.5
 
 MOST_SPREAD_SECONDS = 30.0
 
+NO_HUB = "no hub answers there ({}): the allocator is older, or what is in front of it does not know WebSockets"
+
 LOST = (WebSocketException, OSError, TimeoutError, EOFError)
 """What a link that is broken, or cannot be made, ends with."""
 
@@ -134,7 +136,8 @@ def socket_url(allocator_url: str) -> str:
 def words(error: BaseException) -> str:
     """What ended a link, in words."""
     if isinstance(error, InvalidStatus):
-        return f"the allocator answers {error.response.status_code}"
+        status = error.response.status_code
+        return NO_HUB.format(status) if status in (403, 404) else f"the allocator answers {status}"
     if isinstance(error, ssl.SSLCertVerificationError):
         return f"the certificate of the allocator cannot be trusted ({error.verify_message.rstrip('.')})"
     if isinstance(error, InvalidHandshake):

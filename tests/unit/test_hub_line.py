@@ -10,7 +10,7 @@ from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
 from allocator.line import BURST, VERBS_A_SECOND, WRITE, Gone, Line
-from client.line import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait
+from client.line import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait, words
 
 
 async def silence() -> Message:
@@ -129,3 +129,8 @@ def test_an_allocator_that_is_full_says_when_there_is_room_and_is_believed_withi
 ) -> None:
     headers = Headers([("Retry-After", value) for value in said])
     assert told_to_wait(InvalidStatus(Response(503, "Service Unavailable", headers))) == seconds
+
+
+@pytest.mark.parametrize(("status", "why"), [(403, "is older"), (404, "WebSockets"), (503, "the allocator answers 503")])
+def test_where_no_hub_is_its_absence_is_what_a_machine_logs(status: int, why: str) -> None:
+    assert why in words(InvalidStatus(Response(status, "", Headers())))
