@@ -131,6 +131,8 @@ def test_an_allocator_that_is_full_says_when_there_is_room_and_is_believed_withi
     assert told_to_wait(InvalidStatus(Response(503, "Service Unavailable", headers))) == seconds
 
 
-@pytest.mark.parametrize(("status", "why"), [(403, "is older"), (404, "WebSockets"), (503, "the allocator answers 503")])
+@pytest.mark.parametrize(
+    ("status", "why"), [(403, "is older"), (404, "WebSockets"), (503, "the allocator answers 503")]
+)
 def test_where_no_hub_is_its_absence_is_what_a_machine_logs(status: int, why: str) -> None:
     assert why in words(InvalidStatus(Response(status, "", Headers())))
