@@ -19,7 +19,6 @@ from tests.bench.cores import Usage
 from tests.bench.figures import Section
 from tests.bench.ground import ground
 from tests.bench.options import MACHINES_BOUND_SECONDS, Options
-from tests.bench.plot import plot
 from tests.bench.scenarios import SCENARIOS, TERRAFORM, Measure
 from tests.bench.scenarios.terraform import MachinesFailed
 from tests.bench.show import OTHERS, Facts, document, facts, show, write
@@ -129,6 +128,8 @@ def _tell(about: Facts, sections: list[Section], json: File, picture: File, old:
     if json:
         write(json, about, sections)
     if picture:
+        from tests.bench.plot import plot  # which takes a while to load
+
         plot(picture, sections)
 
 

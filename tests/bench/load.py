@@ -3,40 +3,15 @@
 import asyncio
 import random
 import time
-from collections import deque
-from collections.abc import Awaitable, Callable, Sequence
-from dataclasses import dataclass
-from typing import Protocol
+from collections.abc import Awaitable, Callable, Coroutine, Sequence
+from itertools import count
+from math import inf
+from typing import Any, TypeVar
 
-HOLD_SECONDS = 0.3
-"""How long a person keeps the machine once it is theirs; long enough for the command to have ended."""
+T = TypeVar("T")
 
 Answered = tuple[int, int, int, int]
 """A request's machine and epoch, and when it was made and answered."""
-
-
-@dataclass(frozen=True, slots=True)
-class Asked:
-    """One request as the person saw it; moments are nanoseconds since 1970. `key` finds it in the side's own records.
-
-    `held_until` is when the machine was given back; `hostname` is None when no machine was given.
-    """
-
-    number: int
-    sent: int
-    answered: int
-    status: int
-    hostname: str | None
-    key: str
-    held_until: int
-    late: int
-
-
-class Side(Protocol):
-    """One of the two systems that are compared."""
-
-    async def ask(self, number: int, late: int) -> Asked:
-        """One person's visit: ask, have the command run, give the machine back."""
 
 
 def poisson(rate: float, seconds: float, seed: int) -> list[float]:
@@ -47,18 +22,15 @@ def poisson(rate: float, seconds: float, seed: int) -> list[float]:
     return moments
 
 
-async def come(side: Side, moments: Sequence[float], first: int) -> list[Asked]:
-    """Everybody's visit, each begun at its moment; returns when the last one is over."""
-    begin = asyncio.get_running_loop().time() + 0.05
-    async with asyncio.TaskGroup() as visits:
-        tasks = [visits.create_task(_visit(side, first + n, begin + moment)) for n, moment in enumerate(moments)]
-    return [task.result() for task in tasks]
-
-
-async def _visit(side: Side, number: int, moment: float) -> Asked:
-    loop = asyncio.get_running_loop()
-    await asyncio.sleep(moment - loop.time())
-    return await side.ask(number, int((loop.time() - moment) * 1e9))
+async def at_moments(moments: Sequence[float], come: Callable[[int, int], Coroutine[Any, Any, T]]) -> list[T]:
+    """What becomes of all who come, each at their moment, told which they are and how many nanoseconds late."""
+    loop, coming = asyncio.get_running_loop(), list[asyncio.Task[T]]()
+    begin = loop.time() + 0.05
+    for number, moment in enumerate(moments):
+        if (wait := begin + moment - loop.time()) > 0:
+            await asyncio.sleep(wait)
+        coming.append(asyncio.create_task(come(number, int((loop.time() - begin - moment) * 1e9))))
+    return await asyncio.gather(*coming)
 
 
 def now() -> int:
@@ -66,27 +38,25 @@ def now() -> int:
     return time.time_ns()
 
 
-async def at_random(ask: Callable[[], Awaitable[Answered]], rate: float, count: int, seed: int = 0) -> list[Answered]:
+async def at_random(ask: Callable[[], Coroutine[Any, Any, T]], rate: float, many: int, seed: int = 0) -> list[T]:
     """So many requests, `rate` a second on average, whether or not they are answered as fast."""
-    moments = poisson(rate, 2 * count / rate + 1, seed)[:count]
-    loop = asyncio.get_running_loop()
-    begin = loop.time() + 0.05
-
-    async def at(moment: float) -> Answered:
-        await asyncio.sleep(begin + moment - loop.time())
-        return await ask()
-
-    return list(await asyncio.gather(*(at(moment) for moment in moments)))
+    return await at_moments(poisson(rate, 2 * many / rate + 1, seed)[:many], lambda _number, _late: ask())
 
 
-async def at_once(ask: Callable[[], Awaitable[Answered]], waiting: int, count: int) -> list[Answered]:
-    """So many requests, the next of which comes when one is answered, so that as many always wait."""
-    asked: deque[Answered] = deque()
-    left = iter(range(count))
+class SoldOut(Exception):
+    """No machine is free."""
+
+
+async def at_once(ask: Callable[[], Awaitable[T]], waiting: int, many: float = inf, seconds: float = inf) -> list[T]:
+    """So many who wait, the next of whom comes when one is served, until so many came, time is over or all is gone."""
+    served, begun, until = list[T](), count(), time.perf_counter() + seconds
 
     async def one_after_the_other() -> None:
-        for _ in left:
-            asked.append(await ask())
+        while time.perf_counter() < until and next(begun) < many:
+            try:
+                served.append(await ask())
+            except SoldOut:
+                return
 
-    await asyncio.gather(*(one_after_the_other() for _ in range(min(waiting, count))))
-    return list(asked)
+    await asyncio.gather(*(one_after_the_other() for _ in range(waiting)))
+    return served

@@ -26,6 +26,8 @@ class Options:
     """Machines of the largest fleet that is connected."""
     fleets: tuple[int, ...] = (10, 100, 1_000, 10_000)
     """Machines of the fleets over the hub, as far as they are smaller than the largest."""
+    working: tuple[int, ...] = (100, 1_000, 10_000)
+    """Machines of those that take up what they get."""
     directs: tuple[int, ...] = (10, 100, 500)
     """Machines of the fleets with a connection to PostgreSQL each."""
     shared: tuple[int, ...] = (100, 1_000)
@@ -45,7 +47,6 @@ class Options:
     rate: float = 20.0
     seconds: float = 15.0
     slices: int = 3
-    floods: int = 2
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     """VMs in the databases in which claims are timed."""
     rounds: int = 300
@@ -82,24 +83,25 @@ class Options:
         return replace(
             self,
             fleets=(),
-            directs=(100,),
+            working=(200,),
+            directs=(),
             shared=(100,),
             fleet_rounds=2,
             fleet_seconds=1.0,
             crowd=800,
-            idle=2.0,
+            idle=1.0,
             herds=1,
-            clients=min(self.clients, 20),
-            seconds=min(self.seconds, 2.0),
-            slices=2,
-            floods=1,
+            vms=min(self.vms, 1_000),
+            clients=min(self.clients, 10),
+            seconds=min(self.seconds, 1.0),
+            slices=1,
             sizes=self.sizes if len(self.sizes) < 3 else (100, 10_000),
-            rounds=60,
+            rounds=40,
             people=16,
-            people_seconds=min(self.seconds, 3.0),
-            stream_seconds=min(self.seconds, 2.0),
+            people_seconds=1.0,
+            stream_seconds=1.0,
             crowds=1,
-            crowd_seconds=min(self.seconds / 5, 0.4),
+            crowd_seconds=0.25,
             together=500,
             kept=min(self.kept, 2_000),
             machines=min(self.machines, 3),

@@ -16,7 +16,7 @@ from tests.bench.sides.visitors import Visit
 from tests.bench.workers import worker
 
 AT_ONCE, A_SECOND = 500, 100
-WARM_UP = 50
+WARM_UP = 20
 SPARE = 200
 SEED = 1
 STREAM_AIM, AT_ONCE_AIM = (10.0, 50.0), (inf, 1000.0)
@@ -24,6 +24,7 @@ FORM = ("application/x-www-form-urlencoded", f"email=person-NUMBER%40bench.test&
 JSON = ("application/json", f'{{"email": "person-NUMBER@bench.test", "crd_command": "{PROGRAM}"}}')
 LENT = "SELECT count(vm_id) AS leases, count(DISTINCT vm_id) AS vms FROM leases WHERE live"
 NAIVE_LENT = "SELECT count(*) FROM vms WHERE status = 'in-use'"
+SETTING = f"pool.programs=[{PROGRAM}]"
 PHASE_SECONDS = 120.0
 
 Met = list[list[Visit]]
@@ -41,13 +42,15 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
     """The section about people at the page; the same people come to both sides, one side after the other."""
     phases = _phases(options)
     free = sum(map(len, phases)) + SPARE
-    async with serving(own, free) as service:
+    await own.clone(DATABASE)
+    await own.fill(DATABASE, free)
+    async with serving(own, SETTING) as service:
         met = await _come(own, service.port, FORM, phases, progress)
         ours = Side(met, await _given_twice(own))
     async with naive.service(own, "bench_naive_burst", free) as port:
         met = await _come(own, port, JSON, phases, progress)
-        ours_beside = Side(met, await _naive_given_twice(own, met))
-    return [_section(options, ours, ours_beside)]
+        beside = Side(met, await _naive_given_twice(own, met))
+    return [_section(options, ours, beside)]
 
 
 def _phases(options: Options) -> list[list[float]]:

@@ -15,6 +15,7 @@ from client.network import Connection
 from tests.bench.cores import server_seconds
 from tests.bench.figures import Row, Section, Value, figure, typical
 from tests.bench.ground import FLUSH_MS, Ground
+from tests.bench.load import SoldOut, at_once
 from tests.bench.options import CONNECTIONS, Options, Progress
 from tests.bench.sides.guide import GIVE_BACK_ALL, LOOK, TAKE
 from tests.bench.sides.stock import stock
@@ -29,42 +30,31 @@ Claim = Callable[[], Awaitable[object]]
 _people = count()
 
 
-class SoldOut(Exception):
-    """No machine is free."""
-
-
 @dataclass(slots=True)
 class Crowd:
     """What became of a crowd: nanoseconds of each claim, how long all took, and the server's time in seconds."""
 
-    times: list[int] = field(default_factory=list)
-    seconds: float = 0.0
+    times: list[int]
+    seconds: float
     server: float = 0.0
 
     @property
     def rate(self) -> float:
         """Claims a second."""
-        return len(self.times) / self.seconds if self.seconds else 0.0
+        return len(self.times) / self.seconds
 
 
-async def crowd(claim: Claim, waiting: int, seconds: float, most: int | None = None) -> Crowd:
+async def crowd(claim: Claim, waiting: int, seconds: float, most: float = inf) -> Crowd:
     """So many who claim one after the other, each anew when served, until the time is over or there are so many."""
-    done, begun = Crowd(), count()
-    until = time.perf_counter() + seconds
 
-    async def person() -> None:
-        while time.perf_counter() < until and (most is None or next(begun) < most):
-            began = time.perf_counter_ns()
-            try:
-                await claim()
-            except SoldOut:
-                return
-            done.times.append(time.perf_counter_ns() - began)
+    async def timed() -> int:
+        began = time.perf_counter_ns()
+        await claim()
+        return time.perf_counter_ns() - began
 
     began = time.perf_counter()
-    await asyncio.gather(*(person() for _ in range(waiting)))
-    done.seconds = time.perf_counter() - began
-    return done
+    times = await at_once(timed, waiting, most, seconds)
+    return Crowd(times, time.perf_counter() - began)
 
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
@@ -74,7 +64,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
 
 async def _section(own: Ground, options: Options, progress: Progress, *, slow_flush: bool) -> Section:
     suffix, hosts = ("_slow" if slow_flush else ""), min(MACHINES, max(options.sizes))
-    first = min(WAITING, hosts // 20)
+    first = min(2 * CONNECTIONS, hosts // 10)
     rounds: dict[str, list[Crowd]] = {"together": [], "alone": [], "naive": []}
     async with (
         stock(own, f"bench_crowd{suffix}", hosts, slow_flush=slow_flush) as ours,

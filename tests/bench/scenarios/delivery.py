@@ -2,23 +2,23 @@
 
 import asyncio
 from contextlib import AsyncExitStack
+from functools import partial
 from typing import TypeVar
 
-from allocator.bootstrap import DATABASE
 from tests.bench.cores import Usage
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
-from tests.bench.load import Asked, Side, come, poisson
+from tests.bench.load import at_moments, poisson
 from tests.bench.options import Options, Progress
-from tests.bench.scenarios import flood
 from tests.bench.sides.naive import Naive, naive
 from tests.bench.sides.ours import MACHINES_A_PROCESS, Ours, ours
 from tests.bench.sides.trips import Trip, double_bookings, lost, refused, repeated, spans
+from tests.bench.visits import Asked, System, visit
 
 WARM_UP_RATE = 25
 """Requests a second of the warm-up: one for every machine, since a connection's first lease finds no plan made yet."""
 
-SETTLE_SECONDS = 0.3
+SETTLE_SECONDS = 0.2
 STEADY, BURST = 10_000, 20_000
 """Numbers of requests from which on they belong to the load, and to the burst; below is the warm-up."""
 
@@ -35,20 +35,19 @@ Both = tuple[T, T]
 
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
-    """The sections about delivery: people who come one by one, many who come at once, and some during a flood."""
+    """The sections about delivery: people who come one by one, and many who come at once."""
     async with AsyncExitStack() as opened:
         both = await opened.enter_async_context(naive(own, options.clients))
         progress(0.1)
         system = await opened.enter_async_context(ours(own, options.clients))
         progress(0.1)
         asked, used = await _load((system, both), options, progress)
-        beside, forged = await flood.load(system, own, DATABASE, options)
         broken = await system.broken_rules()
-        trips = await system.trips(asked[0] + beside), await both.trips(asked[1])
+        trips = await system.trips(asked[0]), await both.trips(asked[1])
     steady = _steady(options, *_only(trips, STEADY, BURST))
     steady.values += [Value("invariants broken", broken, aim=0), _cost(used, trips)]
     steady.remarks += _remarks(used, trips)
-    return [steady, _burst(options, *_only(trips, BURST, flood.FIRST)), flood.section(trips[0], forged)]
+    return [steady, _burst(options, *_only(trips, BURST, 2 * BURST))]
 
 
 async def _load(
@@ -63,9 +62,9 @@ async def _load(
     phases += [([0.0] * options.burst, BURST)]
     for number, (moments, first) in enumerate(phases):
         for which in (0, 1) if number % 2 else (1, 0):
-            side: Side = sides[which]
+            system: System = sides[which]
             before = Usage.now()
-            asked[which].extend(await come(side, moments, first))
+            asked[which].extend(await at_moments(moments, partial(visit, system, first)))
             used[which] += Usage.now() - before
             await asyncio.sleep(SETTLE_SECONDS)  # the last machines are being cleaned
         progress(0.8 / len(phases))

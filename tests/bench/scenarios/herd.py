@@ -16,7 +16,7 @@ from tests.bench.ground import Ground
 from tests.bench.load import poisson
 from tests.bench.options import Options, Progress
 from tests.bench.process import becomes
-from tests.bench.sides.killable import Killable, killable
+from tests.bench.sides.serving import Served, serving
 from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 
 HURRY_SECONDS = 10.0
@@ -26,7 +26,7 @@ HURRY_A_SECOND = 1_500
 RATE = 10.0
 REQUEST_MS = (1000.0, 1000.0)
 MOST_SECONDS = 75.0
-CALM_SECONDS = 1.5
+CALM_SECONDS = 1.0
 """For how long people come before anything happens, and afterwards."""
 
 BACK = "SELECT count(*) = $1 FROM vm_heartbeats WHERE seen_at BETWEEN $2 AND now()"
@@ -62,7 +62,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
 
 async def _restarts(fleet: Fleet, herds: Sequence[Herd], hurry: float | None) -> list[Section]:
     """Each of the restarts, one after the other."""
-    async with killable(fleet) as allocator, fleet.living(allocator.url, hurry=hurry) as machines:
+    async with serving(fleet.own, *fleet.settings) as allocator, fleet.living(allocator.url, hurry=hurry) as machines:
         superuser = await fleet.own.connect("postgres", fleet.database)
         try:
             for herd in herds:
@@ -73,7 +73,7 @@ async def _restarts(fleet: Fleet, herds: Sequence[Herd], hurry: float | None) ->
     return [_section(herd, fleet.size, seen) for herd in herds]
 
 
-async def _restart(fleet: Fleet, allocator: Killable, superuser: Connection, herd: Herd) -> None:
+async def _restart(fleet: Fleet, allocator: Served, superuser: Connection, herd: Herd) -> None:
     """End the allocator and start it again; returns when every machine has said hello to the new one."""
     stop = asyncio.Event()
     people = asyncio.create_task(_people(allocator.url, stop))

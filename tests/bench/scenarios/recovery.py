@@ -3,21 +3,22 @@
 import asyncio
 import signal
 import time
-from functools import partial
+from collections.abc import Sequence
+from typing import Any
 
 from client.network import Connection
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
 from tests.bench.options import Options, Progress
 from tests.bench.process import becomes
-from tests.bench.sides.killable import Killable, killable
+from tests.bench.sides.serving import Served, serving
 from tests.bench.sides.swarm_fleet import Fleet, new_fleet
 from tests.support.allocator import Allocator
 from tests.support.balancer import balancing
-from tests.support.front import front_of
+from tests.support.front import Front, front_of
 
 HALF_OPEN_SECONDS, ANOTHER_SECONDS = 7.0, 2.0
-SILENT_SECONDS = 9.0
+SILENT_SECONDS = 7.5
 SILENCED = 20
 """Machines whose links go silent, besides those that are served on."""
 
@@ -25,7 +26,7 @@ MOST = 1_000
 """Machines whose allocator is killed: the balancer is a process of this bench, which all they say goes through."""
 
 TIMES = 4
-HEARD_SECONDS = 1.0
+HEARD_SECONDS = 0.6
 BACK_SECONDS = 30.0
 DEAFEN = """
     SELECT pg_terminate_backend(pid) FROM pg_stat_activity
@@ -34,77 +35,98 @@ DEAFEN = """
 FAIL = "SELECT fail_vm('vm-' || $1)"
 EPOCH = "SELECT epoch FROM vms WHERE hostname = 'vm-' || $1"
 
+Seen = Sequence[dict[str, Any]]
+"""What processes of machines saw."""
+
+Change = tuple[int, int, int]
+"""A machine that was failed, its epoch, and when that was asked for."""
+
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
-    """The section about what breaks."""
+    """The section about what breaks. While some links are silent, an allocator dies and machines are failed."""
     served = min(options.vms, MOST)
     fleet = await new_fleet(own, "bench_recovery", served + SILENCED)
-    section = Section("What breaks, and how long it takes")
-    async with killable(fleet) as allocator, killable(fleet) as other:
-        section.rows += await _silence(fleet, allocator, served)
+    async with (
+        serving(own, *fleet.settings) as allocator,
+        serving(own, *fleet.settings) as other,
+        balancing(Allocator(allocator.port), Allocator(other.port)) as balancer,
+        front_of(other.url) as front,
+        fleet.living(balancer.url, range(1, served + 1)) as machines,
+        fleet.living(front.url, range(served + 1, served + SILENCED + 1)) as silenced,
+    ):
+        front.stalls, silence = True, time.monotonic_ns()
+        kill = time.monotonic_ns()
+        await allocator.end(signal.SIGKILL)
+        await _come(other, served + SILENCED)
+        progress(0.2)
+        changes = await _changes(fleet, served)
+        progress(0.3)
+        await _end_silence(front, silence)
+        await _come(other, served + SILENCED)
+        lost = [await each.finish() for each in silenced]
+        seen = [await each.finish() for each in machines]
         progress(0.5)
-        section.rows += await _another(fleet, allocator, other, served)
-        progress(0.5)
-    for row, limit in ((section.rows[0], HALF_OPEN_SECONDS), (section.rows[-1], ANOTHER_SECONDS)):
+    return [_section(_noticed(lost, silence), _heard(seen, *changes), _came(seen, kill))]
+
+
+def _section(silent: Row, changes: list[Row], came: Row) -> Section:
+    section = Section("What breaks, and how long it takes", rows=[silent, *changes, came])
+    for row, limit in ((silent, HALF_OPEN_SECONDS), (came, ANOTHER_SECONDS)):
         slowest = row.ours.max / 1000 if row.ours else None
         section.values.append(Value(f"{row.what}: the last", slowest, None, "s", limit))
-    return [section]
+    return section
 
 
-async def _silence(fleet: Fleet, allocator: Killable, served: int) -> list[Row]:
-    """Links that go silent without an end; meanwhile changes made in psql, with and without a listener killed."""
-    numbers = range(served + 1, served + SILENCED + 1)
-    async with front_of(allocator.url) as front, fleet.living(front.url, numbers) as silenced:
-        front.stalls, moment = True, time.monotonic_ns()
-        rows = await _changes(fleet, allocator, served)
-        await asyncio.sleep(SILENT_SECONDS - (time.monotonic_ns() - moment) / 1e9)
-        front.stalls = False
-        front.cut()
-        await becomes(partial(_serves, allocator, SILENCED), BACK_SECONDS)
-        seen = [await machine.finish() for machine in silenced]
-    lost = [noticed for machines in seen for links in machines["met"] for noticed, _ in links[1:]]
-    return [Row("a link that went silent is given up", figure(each - moment for each in lost)), *rows]
+async def _come(allocator: Served, machines: int) -> None:
+    """Return when so many machines are connected to it."""
+
+    async def all_have() -> bool:
+        return await Allocator(allocator.port).figure("lablink_hub_machines") >= machines
+
+    await becomes(all_have, BACK_SECONDS)
 
 
-async def _changes(fleet: Fleet, allocator: Killable, served: int) -> list[Row]:
-    """A machine is failed by hand; the same when the connection that hears of it has just been killed."""
+async def _changes(fleet: Fleet, served: int) -> tuple[list[Change], list[Change]]:
+    """Machines are failed by hand; the same when the connection that hears of it has just been killed."""
     superuser = await fleet.own.connect("postgres", fleet.database)
-    async with fleet.living(allocator.url, range(1, min(served, 4 * TIMES) + 1)) as machines:
-        usual = [await _fail(superuser, number) for number in range(1, TIMES + 1)]
-        deaf = []
-        for number in range(TIMES + 1, min(served, 2 * TIMES) + 1):
-            began = time.monotonic_ns()
-            await superuser.execute(DEAFEN)
-            deaf.append((*(await _fail(superuser, number))[:2], began))
-            await asyncio.sleep(HEARD_SECONDS)
-        seen = [await machine.finish() for machine in machines]
+    usual = [await _fail(superuser, number) for number in range(1, TIMES + 1)]
+    deaf = []
+    for number in range(TIMES + 1, min(served, 2 * TIMES) + 1):
+        began = time.monotonic_ns()
+        await superuser.execute(DEAFEN)
+        deaf.append((*(await _fail(superuser, number))[:2], began))
+        await asyncio.sleep(HEARD_SECONDS)
     await superuser.close()
-    heard = {(vm, epoch): moment for machines in seen for vm, epoch, moment in machines["states"]}
-    rows = (("a change in psql → its machine", usual), ("  … the listening session just killed", deaf))
-    return [Row(what, figure(heard[vm, epoch] - at for vm, epoch, at in changes)) for what, changes in rows]
+    return usual, deaf
 
 
-async def _fail(superuser: Connection, number: int) -> tuple[int, int, int]:
-    """Fail a machine. Returns it, its epoch, and when that was asked for."""
+async def _fail(superuser: Connection, number: int) -> Change:
     began = time.monotonic_ns()
     await superuser.execute(FAIL, str(number))
     return number, await superuser.fetchval(EPOCH, str(number)), began
 
 
-async def _another(fleet: Fleet, allocator: Killable, other: Killable, served: int) -> list[Row]:
-    """One of two allocators is killed; its machines come to the other."""
-    async with (
-        balancing(Allocator(allocator.port), Allocator(other.port)) as balancer,
-        fleet.living(balancer.url, range(1, served + 1)) as machines,
-    ):
-        moment = time.monotonic_ns()
-        await allocator.end(signal.SIGKILL)
-        await becomes(partial(_serves, other, served), BACK_SECONDS)
-        seen = [await machine.finish() for machine in machines]
-    came = [answered for machines in seen for links in machines["met"] for _, answered in links if answered > moment]
-    return [Row(f"an allocator is killed, its {len(came)} machines at another", figure(each - moment for each in came))]
+async def _end_silence(front: Front, silence: int) -> None:
+    """When all must have noticed. What has not is cut off, or it would wait on."""
+    await asyncio.sleep(SILENT_SECONDS - (time.monotonic_ns() - silence) / 1e9)
+    front.stalls = False
+    front.cut()
 
 
-async def _serves(allocator: Killable, machines: int) -> bool:
-    """Whether so many machines are connected to it."""
-    return await Allocator(allocator.port).figure("lablink_hub_machines") >= machines
+def _noticed(seen: Seen, silence: int) -> Row:
+    lost = [noticed for machines in seen for links in machines["met"] for noticed, _ in links[1:]]
+    return Row("a link that went silent is given up", figure(each - silence for each in lost))
+
+
+def _heard(seen: Seen, usual: list[Change], deaf: list[Change]) -> list[Row]:
+    heard = {(vm, epoch): moment for machines in seen for vm, epoch, moment in machines["states"]}
+    rows = (("a change in psql → its machine", usual), ("  … the listening session just killed", deaf))
+    return [
+        Row(what, figure(heard[vm, epoch] - at for vm, epoch, at in changes if (vm, epoch) in heard))
+        for what, changes in rows
+    ]
+
+
+def _came(seen: Seen, kill: int) -> Row:
+    came = [answered for machines in seen for links in machines["met"] for _, answered in links if answered > kill]
+    return Row(f"an allocator is killed, its {len(came)} machines at another", figure(each - kill for each in came))

@@ -92,7 +92,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
     ways: dict[str, tuple[Sequence[int], See]] = {
         "naive": (options.shared, _naive),
         "hub": (fleets, partial(_hub, kind=LISTENING)),
-        "working": ([size for size in fleets if size >= 100], partial(_hub, kind=WORKING)),
+        "working": (options.working, partial(_hub, kind=WORKING)),
         "direct": (options.directs, _direct),
     }
     share = 1 / sum(len(sizes) for sizes, _ in ways.values())

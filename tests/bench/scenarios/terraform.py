@@ -32,7 +32,7 @@ class MachinesFailed(Exception):
 
 
 @dataclass(frozen=True, slots=True)
-class Side:
+class Way:
     """What somebody types to have the machines, and to be rid of them."""
 
     make: Sequence[Command]
@@ -62,12 +62,12 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
     return [section]
 
 
-def _ours(own: Ground, aws: Aws, directory: Path, environment: dict[str, str], machines: int) -> Side:
+def _ours(own: Ground, aws: Aws, directory: Path, environment: dict[str, str], machines: int) -> Way:
     settings = [f"--set={each}" for each in aws.options(directory / "work")]
     where = [*place(own.dsn("lablink", DATABASE)), *settings]
     passwords = {"OWNER": own.passwords["lablink"], "SERVICE": own.passwords["lablink_app"]}
     fleet = [str(LABLINK), "fleet"]
-    return Side(
+    return Way(
         make=[[*fleet, "grow", str(machines), *where]],
         remove=[[*fleet, "destroy", "--yes", *where]],
         directory=directory,
@@ -75,7 +75,7 @@ def _ours(own: Ground, aws: Aws, directory: Path, environment: dict[str, str], m
     )
 
 
-def _plain(aws: Aws, directory: Path, environment: dict[str, str], machines: int) -> Side:
+def _plain(aws: Aws, directory: Path, environment: dict[str, str], machines: int) -> Way:
     origin, told = root_directory(), json.loads(aws.settings.read_text())
     for each in (origin, origin.parent / "modules"):
         shutil.copytree(each, directory / "plain" / each.name, ignore=NOT_COPIED)
@@ -83,7 +83,7 @@ def _plain(aws: Aws, directory: Path, environment: dict[str, str], machines: int
     vms = {f"vm-{number}": {"pool": "default"} for number in range(1, machines + 1)}
     (root / "terraform.tfvars.json").write_text(json.dumps(told["variables"] | {"vms": vms}))
     backend = [f"-backend-config={name}={value}" for name, value in told["backend"].items()]
-    return Side(
+    return Way(
         make=[["terraform", "init", *backend], ["terraform", "apply", "-auto-approve"]],
         remove=[["terraform", "destroy", "-auto-approve"]],
         directory=root,
@@ -91,13 +91,13 @@ def _plain(aws: Aws, directory: Path, environment: dict[str, str], machines: int
     )
 
 
-async def _taken(side: Side, aws: Aws, machines: int, progress: Progress) -> tuple[float, float]:
+async def _taken(way: Way, aws: Aws, machines: int, progress: Progress) -> tuple[float, float]:
     """Seconds to make them, and to remove them. Raises MachinesFailed."""
     seconds = []
-    for commands, left in ((side.make, machines), (side.remove, 0)):
+    for commands, left in ((way.make, machines), (way.remove, 0)):
         began = time.perf_counter()
         for command in commands:
-            await _run(command, side)
+            await _run(command, way)
         seconds.append(time.perf_counter() - began)
         if len(aws.instances()) != left:
             raise MachinesFailed(f"There are {len(aws.instances())} machines instead of {left}.")
@@ -105,11 +105,11 @@ async def _taken(side: Side, aws: Aws, machines: int, progress: Progress) -> tup
     return seconds[0], seconds[1]
 
 
-async def _run(command: Command, side: Side) -> None:
+async def _run(command: Command, way: Way) -> None:
     process = await asyncio.create_subprocess_exec(
         *command,
-        cwd=side.directory,
-        env=side.environment,
+        cwd=way.directory,
+        env=way.environment,
         stdin=asyncio.subprocess.DEVNULL,
         stdout=asyncio.subprocess.PIPE,
         stderr=asyncio.subprocess.STDOUT,

@@ -4,7 +4,7 @@ They are the real ones in all but the process: enrolment, agent, transport, jour
 """
 
 import asyncio
-from collections.abc import Iterable
+from collections.abc import Sequence
 from contextlib import AsyncExitStack
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -77,17 +77,24 @@ async def live(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> dict[
             diary = diaries[hostname] = Diary()
             agent = await _machine(opened, Path(task["directory"]) / hostname, Invitation(task["url"], token), diary)
             runs.append(asyncio.create_task(agent.run()))
-        greetings = asyncio.create_task(_all_greeted(diaries.values()))
-        await asyncio.wait({greetings, *runs}, return_when=asyncio.FIRST_COMPLETED)
-        ready(len(runs))
-        await asyncio.wait({asyncio.create_task(stop.wait()), *runs}, return_when=asyncio.FIRST_COMPLETED)
+        await serve(runs, [diary.greeted for diary in diaries.values()], ready, stop)
         await end(runs)
     return {hostname: diary.epochs for hostname, diary in diaries.items()}
 
 
-async def _all_greeted(diaries: Iterable[Diary]) -> None:
-    for diary in diaries:
-        await diary.greeted.wait()
+async def serve(
+    runs: "list[asyncio.Task[Any]]", greeted: Sequence[asyncio.Event], ready: Ready, stop: asyncio.Event
+) -> None:
+    """Say that the machines are ready when all were greeted; returns when they are to stop, or one has."""
+    greetings = asyncio.create_task(_all(greeted))
+    await asyncio.wait({greetings, *runs}, return_when=asyncio.FIRST_COMPLETED)
+    ready(len(runs))
+    await asyncio.wait({asyncio.create_task(stop.wait()), *runs}, return_when=asyncio.FIRST_COMPLETED)
+
+
+async def _all(events: Sequence[asyncio.Event]) -> None:
+    for event in events:
+        await event.wait()
 
 
 async def end(runs: "list[asyncio.Task[Any]]") -> None:

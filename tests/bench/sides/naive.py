@@ -1,6 +1,5 @@
 """The naive side of the comparison: the guide's table and trigger, machines that read every row, SELECT-then-UPDATE."""
 
-import asyncio
 from collections import defaultdict
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
@@ -9,10 +8,10 @@ from dataclasses import dataclass
 import httpx
 
 from tests.bench.ground import Ground
-from tests.bench.load import HOLD_SECONDS, Asked, now
-from tests.bench.options import command_of, started
+from tests.bench.options import started
 from tests.bench.sides.ours import MACHINES_A_PROCESS
 from tests.bench.sides.trips import Trip
+from tests.bench.visits import Asked
 from tests.bench.workers import Worker, dealt, worker, workers
 
 DATABASE = "bench_naive"
@@ -24,25 +23,21 @@ COMMITS = """
 
 @dataclass(frozen=True, slots=True)
 class Naive:
-    """A running naive system; `ask` is what a person's program does."""
+    """A running naive system."""
 
     ground: Ground
     http: httpx.AsyncClient
     machines: list[Worker]
+    path: str = "/api/request_vm"
 
-    async def ask(self, number: int, late: int) -> Asked:
-        """Ask, keep the machine for a moment, give it back."""
-        sent = now()
-        request = {"email": f"person-{number}@bench.test", "crd_command": command_of(number)}
-        answer = await self.http.post("/api/request_vm", json=request)
-        answered = now()
-        if answer.status_code != 200:
-            return Asked(number, sent, answered, answer.status_code, None, "", answered, late)
+    async def keep(self, answer: httpx.Response) -> tuple[str, str]:
+        """The machine, and the transaction that it was taken in."""
         given = answer.json()
-        await asyncio.sleep(HOLD_SECONDS)
-        held_until = now()
-        await self.http.post(f"/api/release/{given['hostname']}")
-        return Asked(number, sent, answered, 200, given["hostname"], given["transaction"], held_until, late)
+        return given["hostname"], given["transaction"]
+
+    async def give_back(self, answer: httpx.Response) -> None:
+        """The machine is free again."""
+        await self.http.post(f"/api/release/{answer.json()['hostname']}")
 
     async def trips(self, asked: Sequence[Asked]) -> list[Trip]:
         """What became of the requests. The machines stop."""

@@ -14,11 +14,11 @@ import httpx
 
 from allocator.bootstrap import DATABASE
 from tests.bench.ground import Ground
-from tests.bench.load import HOLD_SECONDS, Asked, now
-from tests.bench.options import command_of, started
+from tests.bench.options import PROGRAM, started
 from tests.bench.sides.fleet import Steps
 from tests.bench.sides.serving import serving
 from tests.bench.sides.trips import Trip
+from tests.bench.visits import Asked
 from tests.bench.workers import Worker, dealt, workers
 
 START_LIMIT_SECONDS = 10.0
@@ -33,29 +33,26 @@ RECORDS = """
 
 @dataclass(slots=True)
 class Ours:
-    """A running LabLink; `ask` is what a person's program does."""
+    """A running LabLink."""
 
     ground: Ground
     http: httpx.AsyncClient
     machines: list[Worker]
+    path: str = "/api/v1/leases"
     active: dict[str, asyncio.Event] = field(default_factory=lambda: defaultdict(asyncio.Event))
 
-    async def ask(self, number: int, late: int) -> Asked:
-        """Ask, wait until the lease is active, hold it a moment, end it."""
-        sent = now()
-        request = {"email": f"person-{number}@bench.test", "crd_command": command_of(number)}
-        answer = await self.http.post("/api/v1/leases", json=request)
-        answered = now()
-        if answer.status_code != 201:
-            return Asked(number, sent, answered, answer.status_code, None, "", answered, late)
+    async def keep(self, answer: httpx.Response) -> tuple[str | None, str]:
+        """The machine and the lease, once that is active."""
         lease = answer.json()
         with suppress(TimeoutError):
             async with asyncio.timeout(START_LIMIT_SECONDS):
                 await self.active[lease["id"]].wait()
-        await asyncio.sleep(HOLD_SECONDS)
-        held_until = now()
+        return lease["hostname"], lease["id"]
+
+    async def give_back(self, answer: httpx.Response) -> None:
+        """The lease ends."""
+        lease = answer.json()
         await self.http.delete(f"/api/v1/leases/{lease['id']}", headers={"Authorization": f"Bearer {lease['token']}"})
-        return Asked(number, sent, answered, 201, lease["hostname"], lease["id"], held_until, late)
 
     def notified(self, _connection: object, _pid: int, _channel: str, payload: object) -> None:
         """A lease changed: whoever waits for it to be active goes on."""
@@ -97,12 +94,13 @@ def _trip(asked: Asked, lease: "asyncpg.Record | None", diaries: dict[str, dict[
 @asynccontextmanager
 async def ours(own: Ground, clients: int) -> AsyncIterator[Ours]:
     """A LabLink with that many machines, all of them available."""
+    await own.clone(DATABASE)
     async with AsyncExitStack() as opened:
-        installation = await opened.enter_async_context(serving(own))
-        tasks = _tasks(own, installation.url, await _invite(own, clients))
+        service = await opened.enter_async_context(serving(own, f"pool.programs=[{PROGRAM}]"))
+        tasks = _tasks(own, service.url, await _invite(own, clients))
         log = own.directory / "fleet.log"
         machines = await opened.enter_async_context(workers("tests.bench.sides.fleet", tasks, log))
-        http = await opened.enter_async_context(httpx.AsyncClient(base_url=installation.url, timeout=30))
+        http = await opened.enter_async_context(httpx.AsyncClient(base_url=service.url, timeout=30))
         system = Ours(own, http, machines)
         owner = await own.connect("lablink", DATABASE)
         opened.push_async_callback(owner.close)

@@ -1,43 +1,59 @@
-"""The service as people meet it: `lablink serve`, a process of its own, on a database of the bench's server."""
+"""`lablink serve` as people and machines meet it: a process that can be killed, and comes again at the same address."""
 
-import asyncio
+import os
+import signal
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
+from dataclasses import dataclass
 
-from allocator.bootstrap import DATABASE
-from allocator.local.installation import Installation, listening
+from allocator.local.installation import Installation
+from allocator.local.postgres_process import free_port
 from allocator.local.readiness import page_ready
-from allocator.local.supervisor import Child
+from allocator.local.supervisor import Child, environment
+from tests.bench.cores import seconds_of
 from tests.bench.ground import Ground
-from tests.bench.options import PROGRAM
-from tests.bench.workers import STOP_SECONDS, WorkerFailed
+
+
+@dataclass(slots=True)
+class Served:
+    """An allocator. It is not there while it is killed: whoever comes is refused."""
+
+    port: int
+    child: Child
+
+    @property
+    def url(self) -> str:
+        """Its address."""
+        return f"http://127.0.0.1:{self.port}"
+
+    @property
+    def seconds(self) -> float:
+        """Of processor time, since it was started."""
+        return seconds_of(self.child.process.pid) if self.child.process else 0.0
+
+    async def start(self) -> None:
+        """Start it; returns when it is ready."""
+        await self.child.start()
+        await page_ready(self.port)
+
+    async def end(self, sign: signal.Signals) -> None:
+        """Signal it, and wait until it has ended."""
+        if self.child.process and self.child.process.returncode is None:
+            with suppress(ProcessLookupError):
+                os.killpg(self.child.process.pid, sign)
+            await self.child.process.wait()
 
 
 @asynccontextmanager
-async def serving(own: Ground, free_hosts: int = 0) -> AsyncIterator[Installation]:
-    """The service, ready, on a fresh database with so many free machines whose clients nobody runs."""
-    await own.clone(DATABASE)
-    if free_hosts:
-        await own.fill(DATABASE, free_hosts)
-    with listening(0) as listener:
-        programs = (f"pool.programs=[{PROGRAM}]",)
-        installation = Installation(own.directory, listener.getsockname()[1], own.server, programs)
-        installation.write_settings()
-        async with _running(installation.allocator(listener), installation.port):
-            yield installation
-
-
-@asynccontextmanager
-async def _running(service: Child, port: int) -> AsyncIterator[None]:
-    """The service, ready, for the time of the block. Raises WorkerFailed when it ends instead."""
-    process = await service.start()
+async def serving(own: Ground, *settings: str) -> AsyncIterator[Served]:
+    """One with these settings that runs when the block begins, and does not at its end."""
+    port = free_port(0)
+    Installation(own.directory, port, own.server).write_settings()
+    told = [f"--set={setting}" for setting in (*settings, f"server.port={port}")]
+    command = ["lablink", "serve", f"--data-dir={own.directory}", *told]
+    allocator = Served(port, Child("The allocator", command, own.directory / f"allocator-{port}.log", environment()))
     try:
-        ended, ready = asyncio.ensure_future(process.wait()), asyncio.ensure_future(page_ready(port))
-        await asyncio.wait({ended, ready}, return_when=asyncio.FIRST_COMPLETED)
-        if ended.done():
-            ready.cancel()
-            raise WorkerFailed(f"lablink serve ended early: {service.log.read_text(errors='replace')[-2000:]}")
-        await ready
-        yield
+        await allocator.start()
+        yield allocator
     finally:
-        await service.stop(asyncio.Event(), STOP_SECONDS)
+        await allocator.end(signal.SIGKILL)

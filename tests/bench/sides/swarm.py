@@ -7,7 +7,6 @@ So what is timed is how a machine hears of its work and takes it up, not how fas
 import asyncio
 import hashlib
 import time
-from collections.abc import Sequence
 from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Any
@@ -24,7 +23,7 @@ from client.runner import Finished
 from client.settings import Credential, DatabaseLogin, StateDir
 from client.transport import Backoff
 from tests.bench.process import many_files
-from tests.bench.sides.fleet import end
+from tests.bench.sides.fleet import end, serve
 from tests.bench.workers import Ready, be_worker
 
 NOWHERE = Path("/nonexistent")
@@ -55,7 +54,7 @@ class Woken(asyncio.Event):
 
 
 @dataclass(slots=True)
-class Diary:
+class Notes:
     """What one machine saw, in nanoseconds of the clock that all processes share."""
 
     wake: Woken = field(default_factory=Woken)
@@ -94,39 +93,39 @@ class Diary:
 class NotedHub(HubTransport):
     """The way over the hub, written down."""
 
-    def __init__(self, url: str, passwords: Passwords, diary: Diary, hurry: float | None) -> None:
-        super().__init__(url, passwords, diary.wake)
-        self._diary, self._vm = diary, 0
+    def __init__(self, url: str, passwords: Passwords, notes: Notes, hurry: float | None) -> None:
+        super().__init__(url, passwords, notes.wake)
+        self._notes, self._vm = notes, 0
         if hurry:
             self._backoff = Hurried(hurry)
 
     async def hello(self, memory: Memory) -> Orders:
         orders = await super().hello(memory)
         self._vm = orders.vm_id
-        self._diary.hears(orders, self._line)
+        self._notes.hears(orders, self._line)
         return orders
 
     async def claim(self, epoch: int) -> Assignment:
         assignment = await super().claim(epoch)
-        self._diary.claims(self._vm, epoch)
+        self._notes.claims(self._vm, epoch)
         return assignment
 
 
 class NotedDirect(DirectTransport):
     """The way to PostgreSQL, written down."""
 
-    def __init__(self, login: DatabaseLogin, diary: Diary) -> None:
-        super().__init__(login, None, diary.wake)
-        self._diary = diary
+    def __init__(self, login: DatabaseLogin, notes: Notes) -> None:
+        super().__init__(login, None, notes.wake)
+        self._notes = notes
 
     async def hello(self, memory: Memory) -> Orders:
         orders = await super().hello(memory)
-        self._diary.hears(orders, self._connection)
+        self._notes.hears(orders, self._connection)
         return orders
 
     async def claim(self, epoch: int) -> Assignment:
         assignment = await super().claim(epoch)
-        self._diary.claims(self._vm_id or 0, epoch)
+        self._notes.claims(self._vm_id or 0, epoch)
         return assignment
 
 
@@ -187,41 +186,33 @@ class NoSession:
 async def live(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> dict[str, Any]:
     """The machines of `task` until told to stop; returns what they saw."""
     many_files()
-    diaries = [Diary() for _ in task["numbers"]]
+    everyones = [Notes() for _ in task["numbers"]]
     room = asyncio.Semaphore(AT_ONCE)
-    pairs = zip(task["numbers"], diaries, strict=True)
-    runs = [asyncio.create_task(_run(task, number, diary, room)) for number, diary in pairs]
-    greetings = asyncio.create_task(_all_greeted(diaries))
-    await asyncio.wait({greetings, *runs}, return_when=asyncio.FIRST_COMPLETED)
-    ready(len(runs))
-    await asyncio.wait({asyncio.create_task(stop.wait()), *runs}, return_when=asyncio.FIRST_COMPLETED)
+    pairs = zip(task["numbers"], everyones, strict=True)
+    runs = [asyncio.create_task(_run(task, number, notes, room)) for number, notes in pairs]
+    await serve(runs, [notes.greeted for notes in everyones], ready, stop)
     seen = {
-        "leases": [lease for diary in diaries for lease in diary.leases],
-        "met": [diary.met for diary in diaries],
-        "states": [state for diary in diaries for state in diary.states],
-        "odd": sum(diary.odd for diary in diaries),
+        "leases": [lease for notes in everyones for lease in notes.leases],
+        "met": [notes.met for notes in everyones],
+        "states": [state for notes in everyones for state in notes.states],
+        "odd": sum(notes.odd for notes in everyones),
         "cpu": time.process_time(),
     }
     await end(runs)
     return seen
 
 
-async def _all_greeted(diaries: Sequence[Diary]) -> None:
-    for diary in diaries:
-        await diary.greeted.wait()
-
-
-async def _run(task: dict[str, Any], number: int, diary: Diary, room: asyncio.Semaphore) -> None:
+async def _run(task: dict[str, Any], number: int, notes: Notes, room: asyncio.Semaphore) -> None:
     """One machine. It arrives when there is room."""
     login = DatabaseLogin(
         **task["login"] | {"user": f"lablink_vm_{number:016x}"}, password=password(task["seed"], number)
     )
     passwords = Passwords(StateDir(NOWHERE), Credential(number, f"vm-{number}", "hub", login, task["url"]))
-    way = NotedHub(task["url"], passwords, diary, task["hurry"]) if task["url"] else NotedDirect(login, diary)
+    way = NotedHub(task["url"], passwords, notes, task["hurry"]) if task["url"] else NotedDirect(login, notes)
     agent = Agent(way, UnwrittenJournal(NOWHERE), NoSession())
     async with room:
         running = asyncio.create_task(agent.run())
-        await asyncio.wait({running, asyncio.create_task(diary.greeted.wait())}, return_when=asyncio.FIRST_COMPLETED)
+        await asyncio.wait({running, asyncio.create_task(notes.greeted.wait())}, return_when=asyncio.FIRST_COMPLETED)
     try:
         await running
     finally:

@@ -9,7 +9,7 @@ from pathlib import Path
 from typing import Any
 
 from client.scram import hub_sha256, verifier
-from tests.bench.ground import HERE, Ground
+from tests.bench.ground import Ground
 from tests.bench.sides.swarm import password
 from tests.bench.workers import Worker, workers
 
@@ -71,15 +71,14 @@ async def new_fleet(own: Ground, database: str, size: int, *, direct: bool = Fal
     """A fresh database with that many free machines, which may log in to it as well if they are to speak to it."""
     fleet = Fleet(own, database, size, secrets.token_hex(8))
     await own.clone(database)
+    await own.fill(database, size)
     words = [password(fleet.seed, number) for number in range(1, size + 1)]
     superuser = await own.connect("postgres", database)
     try:
         await superuser.execute(MAKE_ROLES % size)
-        await superuser.execute((HERE / "swarm.sql").read_text().replace(":n", str(size)))
         await superuser.execute(KEEP_TOKENS, [hub_sha256(word) for word in words])
         for number, word in enumerate(words if direct else (), 1):
             await superuser.execute(f"ALTER ROLE lablink_vm_{number:016x} PASSWORD '{verifier(word)}'")
-        await superuser.execute("VACUUM ANALYZE")
     finally:
         await superuser.close()
     return fleet

@@ -5,8 +5,8 @@ from collections.abc import Iterable, Sequence
 from dataclasses import dataclass, field
 from itertools import pairwise
 
-from tests.bench.load import Asked
 from tests.bench.sides.fleet import Steps
+from tests.bench.visits import Asked
 
 
 @dataclass(frozen=True, slots=True)

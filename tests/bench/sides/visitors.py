@@ -3,8 +3,10 @@
 import asyncio
 import time
 from dataclasses import dataclass
+from functools import partial
 from typing import Any
 
+from tests.bench.load import at_moments
 from tests.bench.workers import Ready, be_worker
 
 LIMIT_SECONDS = 30.0
@@ -59,27 +61,24 @@ async def visit(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> None
     """Everybody of `task`: for each phase, the moments at which people come. After each, says what they met with."""
     address, first = Address(**task["address"]), 0
     for moments in task["phases"]:
-        begin = asyncio.get_running_loop().time() + 0.1
-        ready(await asyncio.gather(*(_visit(address, first + n, begin + at) for n, at in enumerate(moments))))
+        ready(await at_moments(moments, partial(_visit, address, first)))
         first += len(moments)
     await stop.wait()
 
 
-async def _visit(address: Address, number: int, moment: float) -> Visit:
-    loop = asyncio.get_running_loop()
-    await asyncio.sleep(moment - loop.time())
-    late, began = loop.time() - moment, time.perf_counter_ns()
+async def _visit(address: Address, first: int, number: int, late: int) -> Visit:
+    began = time.perf_counter_ns()
     try:
         async with asyncio.timeout(LIMIT_SECONDS):
-            transport, form = await loop.create_connection(
-                lambda: _Form(address.request(number)), "127.0.0.1", address.port
+            transport, form = await asyncio.get_running_loop().create_connection(
+                lambda: _Form(address.request(first + number)), "127.0.0.1", address.port
             )
             status = await form.status
     except (OSError, TimeoutError):
-        return REFUSED, time.perf_counter_ns() - began, int(late * 1e9)
+        return REFUSED, time.perf_counter_ns() - began, late
     took = time.perf_counter_ns() - began
     transport.close()
-    return status, took, int(late * 1e9)
+    return status, took, late
 
 
 if __name__ == "__main__":
