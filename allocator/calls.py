@@ -56,7 +56,7 @@ class Calls(Asking):
 
     async def _answer_alone(self, token_sha256: bytes, said: Said) -> str:
         """Who comes when all connections are at work waits in line; each once, for it may keep its own row locked."""
-        if token_sha256 in self._alone:  # over another line, which it has left
+        if token_sha256 in self._alone:  # over another link, which it has left
             raise errors.Busy
         self._alone.add(token_sha256)
         try:

@@ -15,9 +15,10 @@ from starlette.websockets import WebSocket
 
 from allocator.calls import Calls
 from allocator.errors import ServiceError
-from allocator.line import Gone, Line
+from allocator.link import Gone, Link, if_there
 from allocator.said import Said, Unreadable
-from allocator.telling import Telling, if_there
+from allocator.tasks import Spawned
+from allocator.telling import Telling
 from allocator.tokens import sha256
 from client.protocol import HUB_CLOSED, HUB_REFUSED, NOBODYS_TOKEN, NOT_ENROLLED
 
@@ -28,7 +29,7 @@ LEAVING_A_SECOND = 1250
 """How many machines may come to other allocators a second when this one stops; each takes 0.4 ms there."""
 
 AGAIN_SECONDS = "10"
-"""Within which a machine may come again whose place was taken: by itself over another line, or by a copy of it."""
+"""Within which a machine may come again whose place was taken: by itself over another link, or by a copy of it."""
 
 QUIET = 5000
 """How many may be connected without having said a word; who comes then takes the place of the first of them."""
@@ -43,15 +44,16 @@ class Hub:
     def __init__(self, calls: Calls) -> None:
         self._calls = calls
         self.telling = Telling()
-        self._open: set[Line] = set()
-        self._quiet: dict[Line, None] = {}
+        self._open: set[Link] = set()
+        self._quiet: dict[Link, None] = {}
         self._over = False
         self._left = asyncio.Event()
+        self._spawned = Spawned()
 
     @property
     def machines(self) -> int:
         """How many are connected."""
-        return len(self.telling.lines)
+        return self.telling.machines
 
     async def attend(self, socket: WebSocket) -> None:
         """Serve one connection until it ends."""
@@ -60,83 +62,83 @@ class Hub:
             words, status = ("Another allocator will answer.", 503) if self._over else ("Show a machine's token.", 401)
             return await socket.send_denial_response(PlainTextResponse(words, status))
         await socket.accept()
-        line = Line(socket, sha256(token[1]))
-        self._let_in(line)
+        link = Link(socket, sha256(token[1]))
+        self._let_in(link)
         try:
             with suppress(Gone):
-                await self._converse(line)
+                await self._converse(link)
         finally:
-            self._forget(line)
+            self._forget(link)
 
     async def hand_over(self) -> None:
         """Let every machine go to another allocator: at once, or when its answer has come."""
         self._over = True
-        await asyncio.gather(*(self._let_go(line) for line in list(self._open) if not line.busy))
+        await asyncio.gather(*(self._let_go(link) for link in list(self._open) if not link.busy))
         with suppress(TimeoutError):
             async with asyncio.timeout(HAND_OVER_SECONDS):
                 while self._open:
                     self._left.clear()
                     await self._left.wait()
 
-    def _let_in(self, line: Line) -> None:
-        self._open.add(line)
-        self._quiet[line] = None
+    def _let_in(self, link: Link) -> None:
+        self._open.add(link)
+        self._quiet[link] = None
         if len(self._quiet) > QUIET:
             first = next(iter(self._quiet))
             del self._quiet[first]
-            self.telling.begin(first.leave(HUB_REFUSED, "say hello at once"))
+            self._spawned.spawn(if_there(first.leave(HUB_REFUSED, "say hello at once")))
 
-    async def _converse(self, line: Line) -> None:
+    async def _converse(self, link: Link) -> None:
         while not self._over:
             try:
-                said = await line.hear()
-                self._quiet.pop(line, None)
-                answer = await self._answer(line, said)
+                said = await link.hear()
+                self._quiet.pop(link, None)
+                answer = await self._answer(link, said)
             except Unreadable:
-                return await line.leave(HUB_REFUSED, "that was no verb of a machine's")
-            await line.say(answer)
-            if line.refused:
-                return await line.leave(HUB_REFUSED, "that token is no machine's")
-        await self._let_go(line)
+                return await link.leave(HUB_REFUSED, "that was no verb of a machine's")
+            await link.say(answer)
+            if _is_refusal(answer):
+                return await link.leave(HUB_REFUSED, "that token is no machine's")
+        await self._let_go(link)
 
-    async def _answer(self, line: Line, said: Said) -> str:
+    async def _answer(self, link: Link, said: Said) -> str:
         """The answer to a verb, as JSON. Nobody is anybody before their first hello was answered."""
         try:
             if said.verb == "hello":
-                return await self._greet(line, said)
-            if line.vm_id is None:
+                return await self._greet(link, said)
+            if link.vm_id is None:
                 raise Unreadable
             if said.verb == "cleaned":  # it need not be told so; what else comes of it is news
-                line.told = said.epoch, "available"
-            answer = await self._calls.answer(line.token_sha256, said)
+                link.learns((said.epoch, "available"))
+            return await self._calls.answer(link.token_sha256, said)
         except ServiceError as error:
             return json.dumps({"unavailable": error.title})
-        self._heed(line, said, json.loads(answer))
+
+    async def _greet(self, link: Link, said: Said) -> str:
+        """Answer a hello, and know from then on whose link it is."""
+        link.looks()
+        with self.telling.arriving(link):
+            answer = await self._calls.answer(link.token_sha256, said)
+            if orders := json.loads(answer).get("answer"):
+                self._greeted(link, orders)
         return answer
 
-    async def _greet(self, line: Line, said: Said) -> str:
-        """Answer a hello, and know from then on whose line it is."""
-        line.looks()
-        with self.telling.arriving(line):
-            answer = await self._calls.answer(line.token_sha256, said)
-            self._heed(line, said, json.loads(answer))
-        return answer
+    def _greeted(self, link: Link, orders: dict[str, Any]) -> None:
+        link.belongs_to(orders["vm_id"], orders["period_seconds"])
+        link.learns((orders["epoch"], orders["status"]))
+        if older := self.telling.enter(link, orders["vm_id"]):
+            self._spawned.spawn(if_there(older.leave(HUB_CLOSED, AGAIN_SECONDS)))
 
-    def _heed(self, line: Line, said: Said, heard: dict[str, Any]) -> None:
-        """What an answer says of the machine."""
-        line.refused = heard.get("refused") in (NOT_ENROLLED, NOBODYS_TOKEN)
-        answer = heard.get("answer")
-        if said.verb == "hello" and answer:
-            line.belongs_to(answer["vm_id"], answer["period_seconds"])
-            line.told = answer["epoch"], answer["status"]
-            if older := self.telling.enter(line, answer["vm_id"]):
-                self.telling.begin(older.leave(HUB_CLOSED, AGAIN_SECONDS))
+    async def _let_go(self, link: Link) -> None:
+        await if_there(link.leave(HUB_CLOSED, f"{self.machines / LEAVING_A_SECOND:.2f}"))
 
-    async def _let_go(self, line: Line) -> None:
-        await if_there(line.leave(HUB_CLOSED, f"{self.machines / LEAVING_A_SECOND:.2f}"))
-
-    def _forget(self, line: Line) -> None:
-        self._open.discard(line)
-        self._quiet.pop(line, None)
-        self.telling.leave(line)
+    def _forget(self, link: Link) -> None:
+        self._open.discard(link)
+        self._quiet.pop(link, None)
+        self.telling.leave(link)
         self._left.set()
+
+
+def _is_refusal(answer: str) -> bool:
+    """Whether it says that the token is no machine's that is in service."""
+    return '"refused"' in answer and json.loads(answer).get("refused") in (NOT_ENROLLED, NOBODYS_TOKEN)

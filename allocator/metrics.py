@@ -25,7 +25,7 @@ class Metrics:
         self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=own)
         self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=own)
         self._streams = Gauge("lablink_open_pages", "Pages that follow a lease or the pool.", registry=own)
-        self._lines = Gauge("lablink_hub_machines", "Machines that are connected to this hub.", registry=own)
+        self._connected = Gauge("lablink_hub_machines", "Machines that are connected to this hub.", registry=own)
         self._door = Gauge("lablink_hub_waiting", "Machines that wait to be let in to this hub.", registry=own)
         self._requests = Histogram(
             "lablink_request_seconds", "Time to accept a request.", buckets=SECONDS, registry=own
@@ -53,7 +53,7 @@ class Metrics:
         """Everything, in Prometheus's text format; without a tally (the database is down) its figures are left out."""
         self._up.set(tally is not None)
         self._streams.set(open_pages)
-        self._lines.set(hub_machines)
+        self._connected.set(hub_machines)
         self._door.set(hub_waiting)
         for gauge in (self._vms, self._leases):
             gauge.clear()

@@ -14,7 +14,7 @@ from uvicorn.protocols.websockets.websockets_sansio_impl import WebSocketsSansIO
 from websockets.http11 import Request
 
 from allocator.http1 import pieces
-from allocator.line import WRITE
+from allocator.link import WRITE
 
 SILENCE_SECONDS = 7.0
 """How long a WebSocket may bring nothing, not even a ping."""

@@ -1,4 +1,4 @@
-"""Runs a loop beside a block of code, and ends it with the block."""
+"""Runs a loop beside a block of code, and ends it with the block; or something short, beside everything."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -16,3 +16,16 @@ async def alongside(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+class Spawned:
+    """What is done while everything else goes on, and ends by itself."""
+
+    def __init__(self) -> None:
+        self._tasks: set[asyncio.Task[None]] = set()
+
+    def spawn(self, work: Coroutine[Any, Any, None]) -> None:
+        """Begin it."""
+        task = asyncio.create_task(work)
+        self._tasks.add(task)  # asyncio keeps none alive
+        task.add_done_callback(self._tasks.discard)

@@ -7,13 +7,14 @@ notification. An epoch has each status once, so whoever was told of both togethe
 import asyncio
 import json
 from collections import defaultdict
-from collections.abc import Callable, Coroutine, Iterable, Iterator
-from contextlib import contextmanager, suppress
+from collections.abc import Callable, Iterable, Iterator
+from contextlib import contextmanager
 from dataclasses import dataclass
 from itertools import count
 
-from allocator.line import WAKE, Gone, Line
+from allocator.link import WAKE, Link, News, if_there
 from allocator.requesting import Lent
+from allocator.tasks import Spawned
 from client.protocol import Hint, parse_hints
 
 HOLD_SECONDS = 0.02
@@ -21,9 +22,6 @@ HOLD_SECONDS = 0.02
 
 STRANGERS = 20_000
 """Of how many machines it is noted what was hinted at while others arrive; after more, whoever arrives is to look."""
-
-News = tuple[int, str]
-"""An epoch and a status."""
 
 
 @dataclass(eq=False, slots=True)
@@ -35,10 +33,10 @@ class _Held:
 
 
 class Telling:
-    """The lines of machines whose first hello was answered."""
+    """The links of machines whose first hello was answered."""
 
     def __init__(self) -> None:
-        self.lines: dict[int, Line] = {}
+        self._links: dict[int, Link] = {}
         self._arriving = 0
         self._hinted: defaultdict[int, set[News]] = defaultdict(set)
         self._gaps = 0
@@ -46,11 +44,16 @@ class Telling:
         self._newest = 0
         self._lending: set[int] = set()
         self._held: list[_Held] = []
-        self._tasks: set[asyncio.Task[None]] = set()
+        self._spawned = Spawned()
+
+    @property
+    def machines(self) -> int:
+        """How many have a link."""
+        return len(self._links)
 
     def heard(self, payload: str) -> None:
         """A notification: wake the machines that it hints at. One that cannot be read is somebody's, and wakes none."""
-        if self.lines or self._arriving:
+        if self._links or self._arriving:
             hints = parse_hints(payload) or ()
             self._note_for_strangers(hints)
             held: list[Hint] = []
@@ -65,8 +68,8 @@ class Telling:
     def missed(self) -> None:
         """Notifications may have been missed: every machine is to look."""
         self._gaps += 1
-        for line in self.lines.values():
-            self._wake(line)
+        for link in self._links.values():
+            self._wake(link)
 
     @contextmanager
     def lending(self) -> Iterator[Callable[[Iterable[Lent]], None]]:
@@ -81,43 +84,37 @@ class Telling:
             self._let_in([held for held in self._held if held.block < oldest])
 
     @contextmanager
-    def arriving(self, line: Line) -> Iterator[None]:
-        """In the block it turns out whose line it is; what was hinted at meanwhile is told then."""
-        arrives, gaps = line.vm_id is None, self._gaps
+    def arriving(self, link: Link) -> Iterator[None]:
+        """In the block it turns out whose link it is; what was hinted at meanwhile is told then."""
+        arrives, gaps = link.vm_id is None, self._gaps
         self._arriving += arrives
         try:
             yield
-            if arrives and line.vm_id is not None:
-                missed = self._hinted.get(line.vm_id, set()) - {line.told} if gaps == self._gaps else True
-                if missed:
-                    self._wake(line)
+            if arrives and link.vm_id is not None:
+                hinted = self._hinted.get(link.vm_id, ())
+                if gaps != self._gaps or not all(link.knows(news) for news in hinted):
+                    self._wake(link)
         finally:
             self._arriving -= arrives
             if not self._arriving:
                 self._hinted.clear()
 
-    def enter(self, line: Line, vm_id: int) -> Line | None:
+    def enter(self, link: Link, vm_id: int) -> Link | None:
         """It is this machine's from now on. Returns the older one that it has lost, which may not know that yet."""
-        older, self.lines[vm_id] = self.lines.get(vm_id), line
-        return None if older is line else older
+        older, self._links[vm_id] = self._links.get(vm_id), link
+        return None if older is link else older
 
-    def leave(self, line: Line) -> None:
+    def leave(self, link: Link) -> None:
         """It is no more."""
-        if line.vm_id is not None and self.lines.get(line.vm_id) is line:
-            del self.lines[line.vm_id]
-
-    def begin(self, telling: Coroutine[None, None, None]) -> None:
-        """Tell somebody something while the others go on."""
-        task = asyncio.create_task(if_there(telling))
-        self._tasks.add(task)
-        task.add_done_callback(self._tasks.discard)
+        if link.vm_id is not None and self._links.get(link.vm_id) is link:
+            del self._links[link.vm_id]
 
     def _lend(self, lent: Iterable[Lent]) -> None:
         for each in lent:
-            line, news = self.lines.get(each.vm_id), (each.epoch, "in-use")
-            if line is not None and not line.is_woken and line.told != news:
-                line.told = news
-                self._tell(line, json.dumps({"orders": _orders(each)}))
+            link, news = self._links.get(each.vm_id), (each.epoch, "in-use")
+            if link is not None and not link.is_woken and not link.knows(news):
+                link.learns(news)
+                self._tell(link, json.dumps({"orders": _orders(each)}))
 
     def _note_for_strangers(self, hints: Iterable[Hint]) -> None:
         if self._arriving:
@@ -140,17 +137,17 @@ class Telling:
                     self._hint(hint)
 
     def _hint(self, hint: Hint) -> None:
-        line = self.lines.get(hint.id)
-        if line is not None and line.told != (hint.epoch, hint.status):
-            self._wake(line)
+        link = self._links.get(hint.id)
+        if link is not None and not link.knows((hint.epoch, hint.status)):
+            self._wake(link)
 
-    def _wake(self, line: Line) -> None:
-        if line.is_to_wake():
-            self._tell(line, WAKE)
+    def _wake(self, link: Link) -> None:
+        if link.is_to_wake():
+            self._tell(link, WAKE)
 
-    def _tell(self, line: Line, news: str) -> None:
-        if sending := line.tell(news):
-            self.begin(sending)
+    def _tell(self, link: Link, news: str) -> None:
+        if sending := link.tell(news):
+            self._spawned.spawn(if_there(sending))
 
 
 def _orders(lent: Lent) -> dict[str, object]:
@@ -163,9 +160,3 @@ def _orders(lent: Lent) -> dict[str, object]:
         "lease_status": "assigned",
         "kind": lent.kind,
     }
-
-
-async def if_there(telling: Coroutine[None, None, None]) -> None:
-    """Tell it, if somebody is there who reads."""
-    with suppress(Gone):
-        await telling

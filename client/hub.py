@@ -16,7 +16,7 @@ from uuid import UUID
 
 from client.boot import Boot
 from client.command import Accepts, from_parts
-from client.line import LOST, Line, dial, socket_url, told_to_wait, words
+from client.link import LOST, Link, dial, socket_url, told_to_wait, words
 from client.protocol import NOBODYS_TOKEN, NOT_ENROLLED, STALE_EPOCH, Assignment, Memory, Orders, Report
 from client.rotation import Passwords
 from client.scram import hub_sha256, hub_token
@@ -48,7 +48,7 @@ class HubTransport:
         self._last: Orders | None = None
         self._due = 0.0
         self._told: dict[str, Any] | None = None
-        self._line: Line | None = None
+        self._link: Link | None = None
         self._room_in: float | None = None
         self._refused_patience = refused_patience
         self._refused_since: float | None = None
@@ -59,9 +59,9 @@ class HubTransport:
     async def __aexit__(
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None:
-        if self._line is not None:
-            await self._line.close()
-            self._line = None
+        if self._link is not None:
+            await self._link.close()
+            self._link = None
 
     async def hello(self, memory: Memory) -> Orders:
         return self._take_told(memory) or await self._say_hello(memory)
@@ -142,7 +142,7 @@ class HubTransport:
 
     @property
     def _is_open(self) -> bool:
-        return self._line is not None and not self._line.ended
+        return self._link is not None and not self._link.ended
 
     def _pause(self) -> float:
         """Seconds until the next try.
@@ -152,13 +152,13 @@ class HubTransport:
         room_in, self._room_in = self._room_in, None
         if room_in is not None:
             return random.uniform(room_in, 2 * room_in)
-        spread, self._line = self._line.spread if self._line else None, None
+        spread, self._link = self._link.spread if self._link else None, None
         return self._backoff.delay() if spread is None else random.uniform(0, spread)
 
     async def _ask(self, verb: str, **said: object) -> Any:
-        line = await self._connected()
+        link = await self._connected()
         try:
-            answer = await line.ask(json.dumps({"verb": verb, **said}))
+            answer = await link.ask(json.dumps({"verb": verb, **said}))
         except BaseException as error:  # whatever ended this, the next answer must not be taken for the next verb's
             self._drop()
             if isinstance(error, LOST):
@@ -175,15 +175,15 @@ class HubTransport:
         kinds = {STALE_EPOCH: StaleEpoch, NOT_ENROLLED: UnknownVm, NOBODYS_TOKEN: _TokenRefused}
         return kinds.get(answer["refused"], Refused)(str(answer.get("why", "")))
 
-    async def _connected(self) -> Line:
-        if self._line is None or self._line.ended:
+    async def _connected(self) -> Link:
+        if self._link is None or self._link.ended:
             self._drop()
             try:
-                self._line = Line(await dial(self._url, self._tls, hub_token(self._untried[0])), self._hear)
+                self._link = Link(await dial(self._url, self._tls, hub_token(self._untried[0])), self._hear)
             except LOST as error:
                 self._room_in = told_to_wait(error)
                 raise Unreachable(words(error)) from error
-        return self._line
+        return self._link
 
     def _let_in(self) -> None:
         """The password is right."""
@@ -215,9 +215,9 @@ class HubTransport:
                 self._drop()
 
     def _drop(self) -> None:
-        if self._line is not None:
-            self._line.abort()
-            self._line = None
+        if self._link is not None:
+            self._link.abort()
+            self._link = None
 
 
 class _TokenRefused(TransportError):

@@ -58,7 +58,7 @@ async def test_a_desktop_with_its_code_and_pin_arrives(service: RunningService, 
 async def test_what_a_machine_that_reads_is_told_goes_straight_to_its_socket(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.delattr("allocator.line.Line._send")
+    monkeypatch.delattr("allocator.link.Link._send")
     async with talking(service.url, machine.address.password) as line:
         await line.say(HELLO)
         assert "answer" in await line.hears()

@@ -86,7 +86,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
     return True
 
 
-async def test_a_line_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
+async def test_a_link_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
@@ -96,7 +96,7 @@ async def test_a_line_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
         assert await ended(reader)
 
 
-async def test_a_line_that_pings_is_kept(
+async def test_a_link_that_pings_is_kept(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 2.0)
@@ -140,7 +140,7 @@ async def test_who_sends_frames_without_end_is_cut_off(
     service: RunningService, pool: Pool, machine: Machine, sent: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 600.0)
-    monkeypatch.setattr("allocator.line.FIRST_WORD_SECONDS", 600.0)
+    monkeypatch.setattr("allocator.link.FIRST_WORD_SECONDS", 600.0)
     async with bare(service) as (reader, writer):
         writer.write(handshake(machine.address.password))
         await reader.readuntil(b"\r\n\r\n")
@@ -183,16 +183,16 @@ async def test_who_keeps_its_own_row_locked_has_one_verb_under_way_however_often
     locked = await machine.vm.connect()
     await locked.execute("BEGIN")
     await locked.execute("SELECT client_api.unhealthy(0, 'x')")
-    async with AsyncExitStack() as lines:
+    async with AsyncExitStack() as links:
         for number in range(2):
-            line = await lines.enter_async_context(talking(service.url, machine.address.password))
-            await line.say(HELLO)
-            await line.hears()
-            await line.say({"verb": "unhealthy", "epoch": 0, "reason": f"line {number}"})
-        assert "unavailable" in await line.hears()
+            link = await links.enter_async_context(talking(service.url, machine.address.password))
+            await link.say(HELLO)
+            await link.hears()
+            await link.say({"verb": "unhealthy", "epoch": 0, "reason": f"link {number}"})
+        assert "unavailable" in await link.hears()
         await locked.execute("ROLLBACK")
         async with asyncio.timeout(LIMIT_SECONDS):
-            while await pool.owner.fetchval("SELECT reason FROM vms") != "unhealthy: line 0":
+            while await pool.owner.fetchval("SELECT reason FROM vms") != "unhealthy: link 0":
                 pass
     await locked.close()
 

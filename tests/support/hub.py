@@ -11,7 +11,7 @@ from typing import Any
 from websockets.asyncio.client import ClientConnection, connect
 
 from client.hub import REFUSED_PATIENCE_SECONDS, HubTransport
-from client.line import socket_url
+from client.link import socket_url
 from client.protocol import Memory
 from client.scram import hub_sha256, hub_token
 from tests.support.database import Database

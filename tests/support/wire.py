@@ -36,7 +36,7 @@ class Wire:
     """Nothing that the server sends arrives any more, and nobody is told: a half-open connection."""
     accepted: int = 0
     _losses: list[Loss] = field(default_factory=list)
-    _lines: set["_Line"] = field(default_factory=set)
+    _links: set["_Link"] = field(default_factory=set)
 
     def lose(self, what: Literal["request", "answer"], verb: str) -> Loss:
         """Arrange for the next use of `verb` to get lost, and the connection with it."""
@@ -46,10 +46,10 @@ class Wire:
 
     def cut(self) -> int:
         """Reset every connection. Returns how many there were."""
-        lines = list(self._lines)
-        for line in lines:
-            line.cut()
-        return len(lines)
+        links = list(self._links)
+        for link in links:
+            link.cut()
+        return len(links)
 
     @contextmanager
     def down(self) -> Iterator[None]:
@@ -90,17 +90,17 @@ class Wire:
         """Carry one connection until either side ends it."""
         with suppress(OSError):
             server_reader, server_writer = await asyncio.open_connection(host, port)
-            line = _Line(self, writer, server_writer)
-            self._lines.add(line)
+            link = _Link(self, writer, server_writer)
+            self._links.add(link)
             try:
-                await line.carry(reader, server_reader)
+                await link.carry(reader, server_reader)
             finally:
-                line.cut()
-                self._lines.discard(line)
+                link.cut()
+                self._links.discard(link)
 
 
 @dataclass(eq=False, slots=True)
-class _Line:
+class _Link:
     wire: Wire
     client: asyncio.StreamWriter
     server: asyncio.StreamWriter

@@ -8,7 +8,7 @@ from uuid import uuid4
 from starlette.types import Message
 from starlette.websockets import WebSocket
 
-from allocator.line import WAKE, Line
+from allocator.link import WAKE, Link
 from allocator.requesting import Lent
 from allocator.telling import Telling
 
@@ -24,8 +24,8 @@ async def connects() -> Message:
     return {"type": "websocket.connect"}
 
 
-async def line_of(telling: Telling, vm_id: int = 1) -> tuple[Line, list[str]]:
-    """A machine's line, and what it was told; its hello was answered that it is available at epoch 0."""
+async def link_of(telling: Telling, vm_id: int | None = 1) -> tuple[Link, list[str]]:
+    """A link, and what it was told. Unless it is nobody's yet, that machine knows that it is available at epoch 0."""
     heard: list[str] = []
 
     async def send(message: Message) -> None:
@@ -34,11 +34,12 @@ async def line_of(telling: Telling, vm_id: int = 1) -> tuple[Line, list[str]]:
 
     socket = WebSocket({"type": "websocket"}, connects, send)
     await socket.accept()
-    line = Line(socket, b"")
-    line.belongs_to(vm_id, 10.0)
-    line.told = 0, "available"
-    telling.enter(line, vm_id)
-    return line, heard
+    link = Link(socket, b"")
+    if vm_id is not None:
+        link.belongs_to(vm_id, 10.0)
+        link.learns((0, "available"))
+        telling.enter(link, vm_id)
+    return link, heard
 
 
 async def settled(done: Callable[[], bool] = lambda: True) -> None:
@@ -50,7 +51,7 @@ async def settled(done: Callable[[], bool] = lambda: True) -> None:
 
 async def test_orders_that_are_told_before_the_notification_are_all_that_is_told() -> None:
     telling = Telling()
-    _, heard = await line_of(telling)
+    _, heard = await link_of(telling)
     with telling.lending() as lend:
         lend([Lent(1, 1, LEASE, "job")])
     telling.heard(hint(1, 1, "in-use"))
@@ -60,7 +61,7 @@ async def test_orders_that_are_told_before_the_notification_are_all_that_is_told
 
 async def test_a_notification_that_comes_before_the_answer_waits_for_it() -> None:
     telling = Telling()
-    _, heard = await line_of(telling)
+    _, heard = await link_of(telling)
     with telling.lending() as lend:
         telling.heard(hint(1, 1, "in-use"))
         lend([Lent(1, 1, LEASE, "job")])
@@ -70,7 +71,7 @@ async def test_a_notification_that_comes_before_the_answer_waits_for_it() -> Non
 
 async def test_a_notification_of_what_is_lent_elsewhere_waits_only_until_the_answer() -> None:
     telling = Telling()
-    _, heard = await line_of(telling)
+    _, heard = await link_of(telling)
     with telling.lending() as lend:
         telling.heard(hint(1, 1, "in-use"))
         lend([])
@@ -80,7 +81,7 @@ async def test_a_notification_of_what_is_lent_elsewhere_waits_only_until_the_ans
 
 async def test_a_notification_waits_for_every_answer_that_it_may_be_of_and_for_no_later_one() -> None:
     telling = Telling()
-    _, heard = await line_of(telling)
+    _, heard = await link_of(telling)
     with telling.lending() as first:
         with telling.lending():
             telling.heard(hint(1, 1, "in-use"))
@@ -98,7 +99,7 @@ async def test_a_notification_waits_for_every_answer_that_it_may_be_of_and_for_n
 
 async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
     telling = Telling()
-    _, heard = await line_of(telling)
+    _, heard = await link_of(telling)
     with telling.lending():
         telling.heard(hint(1, 1, "in-use"))
         await settled(lambda: heard == [WAKE])
@@ -106,13 +107,13 @@ async def test_an_answer_that_does_not_come_is_not_waited_for() -> None:
 
 async def test_who_is_woken_and_has_not_looked_yet_will_see_it_for_itself() -> None:
     telling = Telling()
-    line, heard = await line_of(telling)
+    link, heard = await link_of(telling)
     telling.heard(hint(1, 2, "cleaning"))
     with telling.lending() as lend:
         lend([Lent(1, 1, LEASE, "job")])
     await settled()
     assert heard == [WAKE]
-    line.looks()
+    link.looks()
     telling.heard(hint(1, 3, "in-use"))
     await settled()
     assert heard == [WAKE, WAKE]
@@ -121,29 +122,25 @@ async def test_who_is_woken_and_has_not_looked_yet_will_see_it_for_itself() -> N
 async def test_what_was_hinted_at_while_somebody_arrived_is_told_unless_it_was_answered() -> None:
     for hinted, told in (((1, "in-use"), []), ((2, "cleaning"), [WAKE])):
         telling = Telling()
-        line, heard = await line_of(telling)
-        line.vm_id = None
-        telling.lines.clear()
-        with telling.arriving(line):
+        link, heard = await link_of(telling, None)
+        with telling.arriving(link):
             telling.heard(hint(1, *hinted))
             telling.heard(hint(2, 7, "failed"))
-            line.belongs_to(1, 10.0)
-            line.told = 1, "in-use"
-            telling.enter(line, 1)
+            link.belongs_to(1, 10.0)
+            link.learns((1, "in-use"))
+            telling.enter(link, 1)
         await settled()
         assert heard == told
 
 
 async def test_so_many_hints_that_they_are_not_kept_are_a_reason_to_look() -> None:
     telling = Telling()
-    line, heard = await line_of(telling)
-    line.vm_id = None
-    telling.lines.clear()
-    with telling.arriving(line):
+    link, heard = await link_of(telling, None)
+    with telling.arriving(link):
         for first in range(2, 20_102, 100):
             hints = [json.loads(hint(vm_id, 1, "failed"))[0] for vm_id in range(first, first + 100)]
             telling.heard(json.dumps(hints))
-        line.belongs_to(1, 10.0)
-        telling.enter(line, 1)
+        link.belongs_to(1, 10.0)
+        telling.enter(link, 1)
     await settled()
     assert heard == [WAKE]

@@ -11,7 +11,7 @@ from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
-from client.line import PING_SECONDS
+from client.link import PING_SECONDS
 from client.protocol import HUB_PATH
 from client.scram import hub_token
 from tests.bench.process import many_files

@@ -102,7 +102,7 @@ class NotedHub(HubTransport):
     async def hello(self, memory: Memory) -> Orders:
         orders = await super().hello(memory)
         self._vm = orders.vm_id
-        self._notes.hears(orders, self._line)
+        self._notes.hears(orders, self._link)
         return orders
 
     async def claim(self, epoch: int) -> Assignment:

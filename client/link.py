@@ -35,7 +35,7 @@ class InsecureHub(SettingsError):
     """The hub would be reached in a way that others can read or imitate."""
 
 
-class Line:
+class Link:
     """An open WebSocket, and the task that reads it.
 
     `hear` is told what comes without being asked for, and None at the end.

@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Coroutine
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, suppress
 
 from starlette.websockets import WebSocket, WebSocketDisconnect
 
@@ -25,20 +25,23 @@ WRITE = "lablink.write"
 
 WAKE = json.dumps({"wake": True})
 
+News = tuple[int, str]
+"""An epoch and a status."""
+
 
 class Gone(Exception):
     """Nobody is at the other end, or nobody who reads."""
 
 
-class Line:
+class Link:
     """The connection of whoever shows a token; of a machine, once its first hello was answered.
 
     It is heard when it has read its last answer, so whoever does not read cannot ask.
     """
 
     __slots__ = (
-        *("_due", "_left", "_period", "_socket", "_unsent", "_write"),
-        *("busy", "is_woken", "refused", "token_sha256", "told", "vm_id"),
+        *("_due", "_left", "_period", "_socket", "_told", "_unsent", "_write"),
+        *("busy", "is_woken", "token_sha256", "vm_id"),
     )
 
     def __init__(self, socket: WebSocket, token_sha256: bytes) -> None:
@@ -49,10 +52,7 @@ class Line:
         self.vm_id: int | None = None
         self.busy = False
         """While it waits for an answer."""
-        self.refused = False
-        """Whether the token is no machine's that is in service."""
-        self.told: tuple[int, str] | None = None
-        """The epoch and status that it was told last."""
+        self._told: News | None = None
         self.is_woken = False
         """Whether it is to look, and has not come yet."""
         self._left = False
@@ -62,6 +62,14 @@ class Line:
     def belongs_to(self, vm_id: int, period_seconds: float) -> None:
         """It is this machine's, which will say hello again in that time."""
         self.vm_id, self._period = vm_id, period_seconds
+
+    def knows(self, news: News) -> bool:
+        """Whether it was told that last, or has said it."""
+        return self._told == news
+
+    def learns(self, news: News) -> None:
+        """It is being told that, or says it: it is no news any more."""
+        self._told = news
 
     async def hear(self) -> Said:
         """The next verb. Raises Unreadable, and Gone also of who is silent too long."""
@@ -115,6 +123,12 @@ class Line:
         now = asyncio.get_running_loop().time()
         self._due = max(self._due, now - BURST / VERBS_A_SECOND) + 1 / VERBS_A_SECOND
         return max(0.0, self._due - now)
+
+
+async def if_there(telling: Coroutine[None, None, None]) -> None:
+    """Tell it, if somebody is there who reads."""
+    with suppress(Gone):
+        await telling
 
 
 def _not_at_once(_text: str) -> bool:

@@ -9,8 +9,8 @@ from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
 from websockets.http11 import Response
 
-from allocator.line import BURST, VERBS_A_SECOND, WRITE, Gone, Line
-from client.line import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait, words
+from allocator.link import BURST, VERBS_A_SECOND, WRITE, Gone, Link
+from client.link import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait, words
 
 
 async def silence() -> Message:
@@ -22,17 +22,17 @@ async def nowhere(message: Message) -> None:
 
 
 async def test_a_machine_says_a_few_verbs_at_once_and_then_waits_its_turn() -> None:
-    line = Line(WebSocket({"type": "websocket"}, silence, nowhere), b"")
-    pauses = [line.pause() for _ in range(BURST + 2)]
+    link = Link(WebSocket({"type": "websocket"}, silence, nowhere), b"")
+    pauses = [link.pause() for _ in range(BURST + 2)]
     assert pauses[:BURST] == [0.0] * BURST
     assert 0 < pauses[BURST] < pauses[BURST + 1] <= 2 / VERBS_A_SECOND
 
 
 async def test_a_machine_is_woken_once_until_it_looks() -> None:
-    line = Line(WebSocket({"type": "websocket"}, silence, nowhere), b"")
-    assert [line.is_to_wake(), line.is_to_wake()] == [True, False]
-    line.looks()
-    assert line.is_to_wake()
+    link = Link(WebSocket({"type": "websocket"}, silence, nowhere), b"")
+    assert [link.is_to_wake(), link.is_to_wake()] == [True, False]
+    link.looks()
+    assert link.is_to_wake()
 
 
 async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -43,16 +43,16 @@ async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> N
         if message["type"] == "websocket.send":
             await asyncio.Event().wait()
 
-    monkeypatch.setattr("allocator.line.SEND_SECONDS", 0.01)
+    monkeypatch.setattr("allocator.link.SEND_SECONDS", 0.01)
     socket = WebSocket({"type": "websocket"}, connects, takes_no_text)
     await socket.accept()
     with pytest.raises(Gone) as gone:
-        await Line(socket, b"").say("{}")
+        await Link(socket, b"").say("{}")
     assert isinstance(gone.value.__cause__, TimeoutError)
 
 
-def line_that_writes(can: list[bool], written: list[str]) -> Line:
-    """A line whose server writes at once as long as `can` says True; else it takes longer."""
+def link_that_writes(can: list[bool], written: list[str]) -> Link:
+    """A link whose server writes at once as long as `can` says True; else it takes longer."""
 
     def at_once(text: str) -> bool:
         if can[0]:
@@ -68,25 +68,25 @@ def line_that_writes(can: list[bool], written: list[str]) -> Line:
 
     socket = WebSocket({"type": "websocket", "extensions": {WRITE: {"at_once": at_once}}}, connects, send)
     socket.application_state = socket.client_state = WebSocketState.CONNECTED
-    return Line(socket, b"")
+    return Link(socket, b"")
 
 
 async def test_what_a_machine_is_told_is_written_at_once_where_it_reads() -> None:
     written: list[str] = []
-    assert line_that_writes([True], written).tell("news") is None
+    assert link_that_writes([True], written).tell("news") is None
     assert written == ["news"]
 
 
 async def test_what_must_wait_until_a_machine_reads_is_not_overtaken() -> None:
     can, written = [False], list[str]()
-    line = line_that_writes(can, written)
-    first = line.tell("first")
+    link = link_that_writes(can, written)
+    first = link.tell("first")
     can[0] = True
-    second = line.tell("second")
+    second = link.tell("second")
     assert first and second and not written
     await first
     await second
-    assert line.tell("third") is None
+    assert link.tell("third") is None
     assert written == ["first", "second", "third"]
 
 
