@@ -19,16 +19,24 @@ from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_h
 from client.rotation import Passwords, changed_password
 from client.scram import hub_sha256
 from client.settings import DatabaseLogin
-from client.transport import Backoff, Pace, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable, storable
+from client.transport import (
+    REFUSED_PATIENCE_SECONDS,
+    Backoff,
+    Pace,
+    Patience,
+    Refused,
+    StaleEpoch,
+    TransportError,
+    UnknownVm,
+    Unreachable,
+    storable,
+)
 
 CHECK_SECONDS = 10.0
 CHECK_LIMIT_SECONDS = 5.0
 WISH_SECONDS = 15.0
 CONNECT_LIMIT_SECONDS = 10.0
 VERB_LIMIT_SECONDS = 10.0
-
-REFUSED_PATIENCE_SECONDS = 180.0
-"""How long a refused password may be the server's trouble (a restore, a fail-over) before it is taken as the answer."""
 
 _SESSION = {
     "application_name": "lablink-client",
@@ -73,8 +81,7 @@ class DirectTransport:
         self._connection: Connection | None = None
         self._check_seconds = check_seconds
         self._check_limit = check_limit
-        self._refused_patience = refused_patience
-        self._refused_since: float | None = None
+        self._patience = Patience(refused_patience)
 
     async def __aenter__(self) -> Self:
         return self
@@ -93,8 +100,7 @@ class DirectTransport:
         orders = Orders(**row)
         self._vm_id = orders.vm_id
         await self._ask_wish()
-        self._backoff.reset()
-        self._backoff.ceiling = min(60.0, max(30.0, orders.period_seconds))
+        self._backoff.heard(orders.period_seconds)
         return orders
 
     async def claim(self, epoch: int) -> Assignment:
@@ -212,11 +218,11 @@ class DirectTransport:
                 await self._connection.add_listener(CHANNEL, self._notified)
             except asyncpg.InvalidPasswordError as error:
                 self._drop()
-                raise self._turned_away(error) from error
+                raise self._patience.refused(_words(error)) from error
             except (asyncpg.PostgresError, *_LOST) as error:
                 self._drop()
                 raise Unreachable(_words(error)) from error
-            self._refused_since = None
+            self._patience.let_in()
             self._connection.add_termination_listener(self._ended)
         return self._connection
 
@@ -255,12 +261,6 @@ class DirectTransport:
             connection_class=KeptAlive,
             server_settings=_SESSION,
         )
-
-    def _turned_away(self, error: Exception) -> TransportError:
-        """The role or its password is not known (28P01). That is believed only when it stays so."""
-        self._refused_since = self._refused_since or _now()
-        patient = _now() - self._refused_since < self._refused_patience
-        return Unreachable(_words(error)) if patient else UnknownVm(_words(error))
 
     def _notified(self, _connection: object, pid: int, _channel: str, payload: object) -> None:
         if self._pace.would_wake(pid) and concerns(str(payload), self._vm_id):

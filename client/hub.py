@@ -20,10 +20,17 @@ from client.link import LOST, Link, dial, socket_url, told_to_wait, words
 from client.protocol import NOBODYS_TOKEN, NOT_ENROLLED, STALE_EPOCH, Assignment, Memory, Orders, Report
 from client.rotation import Passwords
 from client.scram import hub_sha256, hub_token
-from client.transport import Backoff, Refused, StaleEpoch, TransportError, UnknownVm, Unreachable, storable
-
-REFUSED_PATIENCE_SECONDS = 180.0
-"""How long a refused token may be the database's trouble (a restore, a fail-over) before it is taken as the answer."""
+from client.transport import (
+    REFUSED_PATIENCE_SECONDS,
+    Backoff,
+    Patience,
+    Refused,
+    StaleEpoch,
+    TransportError,
+    UnknownVm,
+    Unreachable,
+    storable,
+)
 
 
 class HubTransport:
@@ -50,8 +57,7 @@ class HubTransport:
         self._told: dict[str, Any] | None = None
         self._link: Link | None = None
         self._room_in: float | None = None
-        self._refused_patience = refused_patience
-        self._refused_since: float | None = None
+        self._patience = Patience(refused_patience)
 
     async def __aenter__(self) -> Self:
         return self
@@ -76,8 +82,7 @@ class HubTransport:
         if answer.get("new_password"):
             await self._change_password()
         orders = _orders(answer)
-        self._backoff.reset()
-        self._backoff.ceiling = min(60.0, max(30.0, orders.period_seconds))
+        self._backoff.heard(orders.period_seconds)
         self._last, self._due = orders, _now() + orders.period_seconds
         if self._told and self._told["epoch"] <= orders.epoch:
             self._told = None
@@ -187,7 +192,7 @@ class HubTransport:
 
     def _let_in(self) -> None:
         """The password is right."""
-        self._refused_since = None
+        self._patience.let_in()
         self._passwords.let_in_with(self._untried[0])
         self._untried = self._passwords.to_try()
 
@@ -198,9 +203,7 @@ class HubTransport:
             del self._untried[0]
             return await self._say_hello(memory)
         self._untried = self._passwords.to_try()
-        self._refused_since = self._refused_since or _now()
-        patient = _now() - self._refused_since < self._refused_patience
-        raise (Unreachable if patient else UnknownVm)(str(refused)) from refused
+        raise self._patience.refused(str(refused)) from refused
 
     async def _change_password(self) -> None:
         """Make a new password, as an admin wants, and use it from the next verb on. A full disk puts it off."""

@@ -73,6 +73,28 @@ class Transport(Protocol):
         """Wait for `wake`, at most `seconds`; without a connection wait the jittered time before the next try."""
 
 
+REFUSED_PATIENCE_SECONDS = 180.0
+"""How long a refusal may be the server's trouble (a restore, a fail-over) before it is taken as the answer."""
+
+
+class Patience:
+    """A machine that is refused is not enrolled: that is believed only when it stays so."""
+
+    def __init__(self, seconds: float = REFUSED_PATIENCE_SECONDS) -> None:
+        self._seconds = seconds
+        self._refused_since: float | None = None
+
+    def let_in(self) -> None:
+        """It is enrolled."""
+        self._refused_since = None
+
+    def refused(self, words: str) -> TransportError:
+        """What a refusal means now."""
+        self._refused_since = self._refused_since or _now()
+        patient = _now() - self._refused_since < self._seconds
+        return Unreachable(words) if patient else UnknownVm(words)
+
+
 class Backoff:
     """Full jitter: the n-th wait in a row is anything up to 0.5 s · 2ⁿ, never above `ceiling`."""
 
@@ -84,6 +106,11 @@ class Backoff:
     def reset(self) -> None:
         """The last try worked: begin again with short waits."""
         self._tries = 0
+
+    def heard(self, period_seconds: float) -> None:
+        """A hello was answered, and the next is due in that time: so long, from 30 s to 60 s, may waits become."""
+        self.reset()
+        self.ceiling = min(60.0, max(30.0, period_seconds))
 
     def delay(self) -> float:
         """Seconds to wait before the next try."""

@@ -10,10 +10,11 @@ from typing import Any
 
 from websockets.asyncio.client import ClientConnection, connect
 
-from client.hub import REFUSED_PATIENCE_SECONDS, HubTransport
+from client.hub import HubTransport
 from client.link import socket_url
 from client.protocol import Memory
 from client.scram import hub_sha256, hub_token
+from client.transport import REFUSED_PATIENCE_SECONDS
 from tests.support.database import Database
 from tests.support.machine import LIMIT_SECONDS, Machine
 
