@@ -20,8 +20,9 @@ VM = """
     SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
            v.epoch, h.seen_at, v.updated_at, v.created_at, v.id, v.draining,
            CASE WHEN v.role IN (SELECT usename FROM pg_stat_activity WHERE datname = current_database()) THEN 'direct'
-                WHEN h.seen_at > clock() - fresh_for() THEN 'hub' END AS transport
-    FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
+                WHEN h.seen_at > clock() - fresh_for() THEN 'hub' END AS transport,
+           p.transport AS transport_wished
+    FROM vms v JOIN pools p ON p.name = v.pool LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
 """
 
 LEASE = """

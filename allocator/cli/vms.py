@@ -32,6 +32,7 @@ FACTS = COLUMNS | {
     "lease_status": "Lease status",
     "pool": "Pool",
     "transport": "Transport",
+    "transport_wished": "Transport wished",
     "epoch": "Epoch",
     "created_at": "Created",
     "boot": "Boot",

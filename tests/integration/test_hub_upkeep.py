@@ -102,7 +102,7 @@ async def test_admins_see_how_a_machine_speaks(database: Database, owner: asyncp
     await database.vm("vm-2")
     await database.age(await database.vm("vm-3"), 3600)
 
-    shown = {vm["hostname"]: vm["transport"] for vm in await answer(database, "vms", "list")}
+    shown = {vm["hostname"]: (vm["transport"], vm["transport_wished"]) for vm in await answer(database, "vms", "list")}
 
-    assert shown == {"vm-1": "direct", "vm-2": "hub", "vm-3": None}
+    assert shown == {"vm-1": ("direct", "auto"), "vm-2": ("hub", "auto"), "vm-3": (None, "auto")}
     await direct.close()
