@@ -22,7 +22,8 @@ VM = """
            CASE WHEN v.role IN (SELECT usename FROM pg_stat_activity WHERE datname = current_database()) THEN 'direct'
                 WHEN h.seen_at > clock() - fresh_for() THEN 'hub' END AS transport,
            p.transport AS transport_wished
-    FROM vms v JOIN pools p ON p.name = v.pool LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
+    FROM vms v JOIN pools p ON p.name = v.pool
+    LEFT JOIN vm_heartbeats h ON h.vm_id = v.id LEFT JOIN leases l ON l.id = v.lease_id
 """
 
 LEASE = """
