@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
+from functools import partial
 from typing import Generic, TypeVar
 
 from allocator.tasks import alongside
@@ -14,12 +15,15 @@ Answer = TypeVar("Answer")
 class Batches(Generic[Asked, Answer]):
     """Makes one call of `serve` of what was asked meanwhile, `most` at a time, first come first served.
 
-    `lanes` calls may be under way at a time. `serve` gives an answer to each in their order; what it raises is raised
-    to all of them.
+    `lanes` calls may be under way at a time. `serve` says the answers, in the order of who asked, to the function that
+    it gets, and nobody waits for what it does after that. What it raises before is raised to all of them.
     """
 
     def __init__(
-        self, serve: Callable[[Sequence[Asked]], Awaitable[Sequence[Answer]]], most: int, lanes: int = 1
+        self,
+        serve: Callable[[Sequence[Asked], Callable[[Sequence[Answer]], None]], Awaitable[None]],
+        most: int,
+        lanes: int = 1,
     ) -> None:
         self._serve = serve
         self._most = most
@@ -52,10 +56,8 @@ class Batches(Generic[Asked, Answer]):
 
     async def _answer(self, together: list[tuple[Asked, asyncio.Future[Answer]]]) -> None:
         try:
-            answers = await self._serve([asked for asked, _ in together]) if together else []
-            for (_, future), answer in zip(together, answers, strict=True):
-                if not future.done():
-                    future.set_result(answer)
+            if together:
+                await self._serve([asked for asked, _ in together], partial(_tell, together))
         except Exception as error:  # noqa: BLE001 - it is theirs, and the next call may go well
             for _, future in together:
                 if not future.done():
@@ -63,3 +65,9 @@ class Batches(Generic[Asked, Answer]):
         finally:
             for _, future in together:
                 future.cancel()
+
+
+def _tell(together: Sequence[tuple[Asked, asyncio.Future[Answer]]], answers: Sequence[Answer]) -> None:
+    for (_, future), answer in zip(together, answers, strict=True):
+        if not future.done():
+            future.set_result(answer)

@@ -69,14 +69,15 @@ class Calls(Asking):
     def _batches(self, verb: str) -> Batches[Call, str | None]:
         """Answers such calls together; None: that one is to be made alone, because more follows from it."""
 
-        async def answer(calls: Sequence[Call]) -> list[str | None]:
+        async def answer(calls: Sequence[Call], tell: Callable[[Sequence[str | None]], None]) -> None:
             columns = [list(column) for column in zip(*calls, strict=True)]
             places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
             try:
                 rows = await self._ask(f"SELECT place, answer FROM hub_{verb}({places})", *columns)
             except (errors.Busy, errors.DatabaseFailed, errors.Refusal):  # one of them is in the others' way
-                return [None] * len(calls)
+                tell([None] * len(calls))
+                return
             answers = {row["place"]: str(row["answer"]) for row in rows}
-            return [answers.get(place) for place in range(1, len(calls) + 1)]
+            tell([answers.get(place) for place in range(1, len(calls) + 1)])
 
         return Batches(answer, AT_ONCE)

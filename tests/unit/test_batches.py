@@ -1,7 +1,7 @@
 """Who asks while a call is under way is served by the next one, together with all others who wait."""
 
 import asyncio
-from collections.abc import AsyncIterator, Sequence
+from collections.abc import AsyncIterator, Callable, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
@@ -24,13 +24,13 @@ class Server:
     called: asyncio.Event = field(default_factory=asyncio.Event)
     may: asyncio.Event = field(default_factory=asyncio.Event)
 
-    async def serve(self, numbers: Sequence[int]) -> list[int]:
+    async def serve(self, numbers: Sequence[int], tell: Callable[[Sequence[int]], None]) -> None:
         self.calls.append(list(numbers))
         self.called.set()
         await self.may.wait()
         if min(numbers) < 0:
             raise WentWrong
-        return [2 * number for number in numbers]
+        tell([2 * number for number in numbers])
 
 
 @asynccontextmanager
@@ -62,6 +62,19 @@ async def test_who_comes_alone_is_served_alone_and_at_once() -> None:
 
     assert answers == [2, 4]
     assert server.calls == [[1], [2]]
+
+
+async def test_nobody_waits_for_what_a_call_does_after_its_answers() -> None:
+    may = asyncio.Event()
+
+    async def serve(numbers: Sequence[int], tell: Callable[[Sequence[int]], None]) -> None:
+        tell(numbers)
+        await may.wait()
+
+    batches = Batches(serve, most=100)
+    async with asyncio.timeout(LIMIT_SECONDS), batches.served():
+        assert await batches.ask(1) == 1
+        may.set()
 
 
 async def test_those_who_come_meanwhile_go_together_in_the_order_they_came() -> None:

@@ -47,8 +47,8 @@ BEGIN
         abounding := ARRAY(SELECT p.name FROM pools p WHERE p.name = ANY (p_pools) AND EXISTS (
             SELECT FROM vms v WHERE v.pool = p.name AND v.status = 'available' AND NOT v.draining OFFSET p_many - 1));
     END IF;
-    SELECT * INTO asked FROM machines_at_once(p_pools, p_kinds, p_commands);
-    SELECT * INTO opened FROM open_requests(
+    asked := machines_at_once(p_pools, p_kinds, p_commands);
+    opened := open_requests(
         asked.ids, asked.machines, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
         p_idempotency_sha256, p_requests_sha256);
     IF array_remove(p_secrets, NULL) <> '{}' THEN
@@ -59,6 +59,9 @@ BEGIN
     IF opened.waiting > 0 THEN
         PERFORM serve_queue(l.pool, (array_agg(l.id ORDER BY l.place DESC))[1])
         FROM leases l WHERE l.id = ANY (asked.ids) AND l.status = 'queued' GROUP BY l.pool;
+    ELSIF opened.leases = 1 AND cardinality(p_pools) = 1 THEN  -- nearly all: the answer is known
+        RETURN QUERY VALUES (asked.ids[1], 'created', p_token_salts[1], asked.machines[1], opened.epoch, NULL, p_pools = abounding);
+        RETURN;
     END IF;
     RETURN QUERY SELECT answer.*, r.pool = ANY (abounding)
     FROM unnest(asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools)
@@ -86,14 +89,16 @@ CREATE OR REPLACE FUNCTION machines_at_once(
     p_pools text[], p_kinds text[], p_commands jsonb[], OUT refusals text[], OUT ids uuid[], OUT machines integer[])
 LANGUAGE plpgsql AS $$
 DECLARE
-    this pools;
+    this record;
 BEGIN
     IF cardinality(p_pools) = 1 THEN  -- nearly all: no more than they need
-        SELECT * INTO this FROM pools p WHERE p.name = p_pools[1];
+        SELECT p.*, EXISTS (SELECT FROM leases q WHERE q.pool = p.name AND q.status = 'queued') AS has_queue INTO this
+        FROM pools p WHERE p.name = p_pools[1];
         refusals := ARRAY[refusal_of(this.name, this.accepts_desktop, this.programs, p_kinds[1], p_commands[1])];
-        ids := ARRAY[CASE WHEN refusals[1] IS NULL THEN gen_random_uuid() END];
-        machines := CASE WHEN refusals[1] IS NULL AND NOT EXISTS (SELECT FROM leases q WHERE q.pool = this.name AND q.status = 'queued')
-                         THEN free_machines(this.name, 1) END;
+        IF refusals[1] IS NULL THEN
+            ids := ARRAY[gen_random_uuid()];
+            machines := CASE WHEN NOT this.has_queue THEN free_machines(this.name, 1) END;
+        END IF;
         RETURN;
     END IF;
     WITH asked AS (
@@ -117,7 +122,8 @@ END $$;
 CREATE OR REPLACE FUNCTION open_requests(
     p_ids uuid[], p_machines integer[], p_emails text[], p_pools text[], p_kinds text[], p_commands jsonb[], p_summaries text[],
     p_tokens_sha256 bytea[], p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[],
-    OUT leases bigint, OUT waiting bigint) LANGUAGE plpgsql AS $$
+    OUT leases bigint, OUT waiting bigint, OUT epoch bigint) LANGUAGE plpgsql AS $$
+#variable_conflict use_column
 BEGIN
     WITH asked AS (
         SELECT r.*, nextval('leases_place_seq') AS place
@@ -141,7 +147,7 @@ BEGIN
                updated_at = clock()
         FROM begun l WHERE v.id = l.vm_id
     )
-    SELECT count(*), count(*) FILTER (WHERE vm_id IS NULL) INTO leases, waiting FROM begun;
+    SELECT count(*), count(*) FILTER (WHERE vm_id IS NULL), max(b.epoch) INTO leases, waiting, epoch FROM begun b;
 END $$;
 
 -- What stands in the way of a new lease: the same request, another one with this key (LL007), or the person's live lease;
@@ -183,8 +189,7 @@ END $$;
 
 -- Locks free, fresh machines of the pool, at most so many, the one that was free longest first. The order is one that only the
 -- index vms_free has, and heartbeats are looked up one by one: no plan may walk over all machines.
-CREATE OR REPLACE FUNCTION free_machines(p_pool text, p_number bigint) RETURNS integer[] LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
+CREATE OR REPLACE FUNCTION free_machines(p_pool text, p_number bigint) RETURNS integer[] LANGUAGE plpgsql AS $$
 DECLARE
     fresh_since timestamptz := clock() - fresh_for();
 BEGIN
