@@ -6,8 +6,6 @@ DROP FUNCTION hub_call(bytea, text, text), hub_hello(bytea[], bigint[], uuid[]),
     hub_callers(bytea[]), hub_welcome(bytea[], bigint[], uuid[]), hub_claim(bytea[], bigint[]), speak_for_many(),
     hub_report(bytea[], uuid[], bigint[], text[], integer[], text[], text[]), hub_cleaned(bytea[], bigint[]),
     reported(leases, text, integer, text, text);
-DROP TRIGGER events_of_many_trigger ON events;
-DROP FUNCTION events_of_many();
 DROP FUNCTION check_version(integer), cancel_operation(bigint, text);
 
 DROP TRIGGER pool_odd_transport_trigger ON pools;

@@ -20,6 +20,17 @@ COMMENT ON COLUMN operations.cancelled_by IS 'Who wants it to end: whoever is at
 -- squawk-ignore ban-drop-constraint, constraint-missing-not-valid
 ALTER TABLE vms DROP CONSTRAINT vms_hostname_is_a_name, ADD CONSTRAINT vms_hostname_is_a_name CHECK (hostname ~ '^[A-Za-z0-9._-]+$');
 
+-- What follows from a change of leases is one trigger's, hints and all.
+DROP TRIGGER IF EXISTS lease_update_trigger ON leases;
+DROP TRIGGER IF EXISTS lease_insert_trigger ON leases;
+-- squawk-ignore ban-drop-function
+DROP FUNCTION IF EXISTS notify_lease_changes();
+
+-- One trigger says what a change of a machine may be.
+DROP TRIGGER IF EXISTS vm_custody_trigger ON vms;
+-- squawk-ignore ban-drop-function
+DROP FUNCTION IF EXISTS guard_vm_custody();
+
 -- Requests that come together are one statement: what looked at each alone is no more. Only request_vm called these.
 -- squawk-ignore ban-drop-function
 DROP FUNCTION IF EXISTS check_acceptance(text, text, jsonb);

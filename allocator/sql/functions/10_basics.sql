@@ -35,17 +35,17 @@ RETURN CASE WHEN session_user = 'lablink_app' THEN coalesce(nullif(current_setti
             ELSE session_user END;
 
 -- Who did it, for the history: the service names its part (web, sweep, cli), a machine is its hostname, and everybody
--- else is their database role. A pooler passes on the application's name and no other setting.
+-- else is their database role. A pooler passes on the application's name and no other setting. Nobody (NULL) while many machines
+-- speak: see guard_new_event.
 CREATE OR REPLACE FUNCTION actor() RETURNS text LANGUAGE sql STABLE
 RETURN CASE WHEN caller() IN ('lablink', 'lablink_app')
             THEN coalesce(nullif(current_setting('lablink.actor', true), ''),
                           substring(current_setting('application_name') FROM '^lablink (web)$'), session_user)
-            ELSE known_as(caller()) END;
+            ELSE nullif(known_as(caller()), '*') END;
 
 -- Seconds between two hellos of one machine: 10 s, more when the fleet is so large that 500 a second would come; over the hub
 -- hundreds of them are one statement.
 CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE
-SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT greatest(10.0, c.reltuples / 500) FROM pg_catalog.pg_class c WHERE c.oid = 'public.vm_heartbeats'::regclass;
 END;

@@ -9,7 +9,7 @@ DECLARE
     batch text := array_to_string(p_hints, ',');
 BEGIN
     IF octet_length(batch) BETWEEN 1 AND 5999 THEN
-        PERFORM pg_notify(p_channel, '[' || batch || ']');
+        batch := pg_notify(p_channel, '[' || batch || ']');  -- unlike PERFORM, an assignment is no query
         RETURN;
     END IF;
     FOR batch IN
@@ -26,36 +26,28 @@ END $$;
 -- Hints at the machines whose name, status, epoch or lease changed; once a statement.
 CREATE OR REPLACE FUNCTION notify_vm_changes() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    hints text[];
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        SELECT array_agg(vm_hint(n.id, n.hostname, n.status, n.epoch)) INTO hints
+        PERFORM send_hints('vm_updates', array_agg(vm_hint(n.id, n.hostname, n.status, n.epoch)))
         FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
         WHERE (n.hostname, n.status, n.epoch, n.lease_id) IS DISTINCT FROM (o.hostname, o.status, o.epoch, o.lease_id);
     ELSIF TG_OP = 'INSERT' THEN
-        SELECT array_agg(vm_hint(n.id, n.hostname, n.status, n.epoch)) INTO hints FROM new_rows n;
+        PERFORM send_hints('vm_updates', array_agg(vm_hint(n.id, n.hostname, n.status, n.epoch))) FROM new_rows n;
     ELSE
-        SELECT array_agg(vm_hint(o.id, o.hostname, 'deleted', o.epoch)) INTO hints FROM old_rows o;
+        PERFORM send_hints('vm_updates', array_agg(vm_hint(o.id, o.hostname, 'deleted', o.epoch))) FROM old_rows o;
     END IF;
-    PERFORM send_hints('vm_updates', hints);
     RETURN NULL;
 END $$;
+
+-- The hint at a lease, as JSON; allocators listen, machines do not. A job is claimed only for the moment before it starts: nobody
+-- is shown that (NULL), and every commit with a hint wakes all listeners and waits for all others with one.
+CREATE OR REPLACE FUNCTION lease_hint(p_id uuid, p_status text, p_kind text) RETURNS text LANGUAGE sql STABLE
+RETURN CASE WHEN p_status <> 'claimed' OR p_kind = 'desktop' THEN json_build_object('id', p_id, 'status', p_status)::text END;
 
 -- The hint at one machine, as JSON.
 CREATE OR REPLACE FUNCTION vm_hint(p_id integer, p_hostname text, p_status text, p_epoch bigint)
 RETURNS text LANGUAGE sql STABLE
 RETURN json_build_object('id', p_id, 'hostname', p_hostname, 'status', p_status, 'epoch', p_epoch)::text;
-
--- Hints at the leases that changed; allocators listen, machines do not. A job is claimed only for the moment before it
--- starts: nobody is shown that, and every commit with a hint wakes all listeners and waits for all others with one.
-CREATE OR REPLACE FUNCTION notify_lease_changes() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    PERFORM send_hints('lease_updates', array_agg(json_build_object('id', n.id, 'status', n.status)::text))
-    FROM new_rows n WHERE n.status <> 'claimed' OR n.kind = 'desktop';
-    RETURN NULL;
-END $$;
 
 CREATE OR REPLACE TRIGGER vm_update_trigger AFTER UPDATE ON vms
     REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
@@ -66,10 +58,3 @@ CREATE OR REPLACE TRIGGER vm_insert_trigger AFTER INSERT ON vms
 CREATE OR REPLACE TRIGGER vm_delete_trigger AFTER DELETE ON vms
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT EXECUTE FUNCTION notify_vm_changes();
-
-CREATE OR REPLACE TRIGGER lease_update_trigger AFTER UPDATE ON leases
-    REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION notify_lease_changes();
-CREATE OR REPLACE TRIGGER lease_insert_trigger AFTER INSERT ON leases
-    REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION notify_lease_changes();

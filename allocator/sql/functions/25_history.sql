@@ -23,24 +23,29 @@ CREATE OR REPLACE TRIGGER seals_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCAT
 CREATE OR REPLACE TRIGGER archives_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON event_archives
     FOR EACH STATEMENT EXECUTE FUNCTION guard_events();
 
+-- What happened to a machine while many speak, the machine did.
 -- An event that somebody adds by hand: who they are is filled in, and its id is a new one, for what is sealed is closed.
-CREATE OR REPLACE FUNCTION guard_new_event() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+CREATE OR REPLACE FUNCTION guard_new_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
-    IF NEW.kind IS NULL THEN
+    IF NEW.actor IS NULL AND public.caller() = '*' THEN
+        NEW.actor := NEW.hostname;
+        RETURN NEW;
+    ELSIF NEW.actor IS NOT NULL AND session_user <> current_user THEN
+        RETURN NEW;
+    ELSIF NEW.kind IS NULL THEN
         RAISE EXCEPTION 'an event says what happened' USING ERRCODE = 'LL003',
             HINT = 'Name its kind: INSERT INTO events (kind, hostname, detail) VALUES (''admin.note'', ''vm-1'', ''{"text": "…"}'')';
-    ELSIF NEW.id <= (SELECT settled FROM event_sealing) OR NEW.id > (SELECT last_value FROM events_id_seq)
-          OR EXISTS (SELECT FROM events WHERE id = NEW.id) THEN
+    ELSIF NEW.id <= (SELECT settled FROM public.event_sealing) OR NEW.id > (SELECT last_value FROM public.events_id_seq)
+          OR EXISTS (SELECT FROM public.events WHERE id = NEW.id) THEN
         RAISE EXCEPTION 'an event cannot have the id % any more, or not yet', NEW.id USING ERRCODE = 'LL003',
             HINT = 'Leave the id out of the INSERT.';
     END IF;
-    NEW.actor := coalesce(NEW.actor, actor());
+    NEW.actor := coalesce(NEW.actor, public.actor());
     RETURN NEW;
 END $$;
 
 CREATE OR REPLACE TRIGGER events_by_hand_trigger BEFORE INSERT ON events
-    FOR EACH ROW WHEN (NEW.actor IS NULL OR session_user = current_user AND pg_trigger_depth() = 0)
+    FOR EACH ROW WHEN (NEW.actor IS NULL OR pg_trigger_depth() = 0)
     EXECUTE FUNCTION guard_new_event();
 
 -- An event as one line, the same under every time zone, date style, encoding and version of PostgreSQL. What is sealed

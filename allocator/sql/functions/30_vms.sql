@@ -1,34 +1,69 @@
 -- The rules of vms: what a change may be (guard, row by row) and what follows from it (once a statement).
 -- They hold for every writer, so an UPDATE typed in psql does all that the web page would have done.
 
--- Turns what was asked into what may happen, or refuses it with a HINT.
-CREATE OR REPLACE FUNCTION guard_vm() RETURNS trigger LANGUAGE plpgsql
+-- The new row, unless it does what no UPDATE may do: lower the epoch, say for the client that it wiped, or swap the person while
+-- the machine is lent.
+CREATE OR REPLACE FUNCTION in_custody(old vms, new vms) RETURNS vms LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF new.epoch < old.epoch OR new.epoch > greatest(old.epoch + 1, highest_epoch())
+          OR new.epoch <> old.epoch AND new.status = old.status AND old.status IN ('available', 'in-use') THEN
+        RAISE EXCEPTION 'the epoch of % cannot go from % to %', old.hostname, old.epoch, new.epoch
+            USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
+    ELSIF new.cleaned_epoch <> old.cleaned_epoch
+          AND (old.status, new.status, new.cleaned_epoch) <> ('cleaning', 'available', old.epoch) THEN
+        RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', old.hostname USING ERRCODE = 'LL003',
+            HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
+    ELSIF new.status = old.status AND (new.email, new.crd_command, new.lease_id)
+                     IS DISTINCT FROM (old.email, old.crd_command, old.lease_id) THEN
+        RAISE EXCEPTION 'VM % is %; its person and command cannot change', old.hostname, old.status
+            USING ERRCODE = 'LL003', HINT = CASE old.status
+                WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
+                ELSE 'Lend it in the same statement: SET status = ''in-use'', email = …, crd_command = …' END;
+    ELSIF new.reason IS DISTINCT FROM old.reason AND new.reason IS NOT NULL AND new.status <> 'failed' THEN
+        RAISE EXCEPTION 'VM % would keep no reason as %', old.hostname, new.status USING ERRCODE = 'LL003',
+            HINT = format('Leave the reason out, or take the machine out of service: '
+                          'UPDATE vms SET status = ''failed'', reason = %L WHERE hostname = %L', new.reason, old.hostname);
+    END IF;
+    RETURN new;
+END $$;
+
+-- Turns what was asked into what may happen, or refuses it with a HINT. It pins no search_path: that takes as long as the rest
+-- of what happens most.
+CREATE OR REPLACE FUNCTION guard_vm() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF OLD.status = 'available' AND NEW.status = 'in-use' AND NEW.epoch = OLD.epoch + 1 AND NEW.cleaned_epoch = OLD.cleaned_epoch
+       AND NEW.updated_at = public.clock() AND num_nulls(NEW.lease_id, NEW.email) = 0 AND NEW.reason IS NULL THEN
+        RETURN NEW;  -- lent: nothing to refuse or to fill in; open_leases refuses what the lease does not say as well
+    END IF;
+    RETURN public.changed_vm(OLD, NEW);
+END $$;
+
+-- The new row with what follows from the change.
+CREATE OR REPLACE FUNCTION changed_vm(old vms, new vms) RETURNS vms LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     rule text := '=';
 BEGIN
-    IF OLD.status = 'available' AND NEW.status = 'in-use' AND NEW.epoch = OLD.epoch + 1 AND NEW.updated_at = clock()
-       AND num_nulls(NEW.lease_id, NEW.email) = 0 AND NEW.reason IS NULL THEN
-        RETURN NEW;  -- nothing to fill in; open_leases refuses what the lease does not say as well
-    END IF;
-    IF NEW.status = 'available' AND OLD.status IN ('booting', 'in-use', 'failed', 'cleaning')
-       AND NEW.cleaned_epoch <> OLD.epoch THEN
-        NEW.status := 'cleaning';
+    new := in_custody(old, new);
+    IF new.status = 'available' AND old.status IN ('booting', 'in-use', 'failed', 'cleaning')
+       AND new.cleaned_epoch <> old.epoch THEN
+        new.status := 'cleaning';
         PERFORM say_once('a machine that was lent or failed is cleaned first, then it becomes available by itself');
     END IF;
-    IF NEW.status IS DISTINCT FROM OLD.status THEN
-        SELECT epoch_rule INTO rule FROM vm_transitions WHERE from_status = OLD.status AND to_status = NEW.status;
+    IF new.status IS DISTINCT FROM old.status THEN
+        SELECT epoch_rule INTO rule FROM vm_transitions WHERE from_status = old.status AND to_status = new.status;
         IF NOT FOUND THEN
-            RAISE EXCEPTION 'VM % is %; it cannot become %', OLD.hostname, OLD.status, coalesce(NEW.status, 'NULL')
-                USING ERRCODE = 'LL003', HINT = replace(next_statuses(OLD.status), 'HOSTNAME', OLD.hostname);
+            RAISE EXCEPTION 'VM % is %; it cannot become %', old.hostname, old.status, coalesce(new.status, 'NULL')
+                USING ERRCODE = 'LL003', HINT = replace(next_statuses(old.status), 'HOSTNAME', old.hostname);
         END IF;
-        NEW.epoch := CASE WHEN rule = '+' AND NEW.epoch = OLD.epoch THEN OLD.epoch + 1 ELSE NEW.epoch END;
+        new.epoch := CASE WHEN rule = '+' AND new.epoch = old.epoch THEN old.epoch + 1 ELSE new.epoch END;
     END IF;
-    NEW := settle_vm(NEW, NEW.status <> OLD.status);
-    IF NEW IS DISTINCT FROM OLD THEN
-        NEW.updated_at := clock();
+    new := settle_vm(new, new.status <> old.status);
+    IF new IS DISTINCT FROM old THEN
+        new.updated_at := clock();
     END IF;
-    RETURN NEW;
+    RETURN new;
 END $$;
 
 -- The same for a new row. Whoever is lent a machine so gets a new lease, at its first epoch or a later one.
@@ -50,34 +85,6 @@ BEGIN
     NEW.epoch := CASE WHEN NEW.status = 'in-use' THEN greatest(NEW.epoch, 1) ELSE NEW.epoch END;
     NEW.lease_id := NULL;
     RETURN settle_vm(NEW, true);
-END $$;
-
--- What no UPDATE may do: lower the epoch, say for the client that it wiped, or swap the person while the machine is lent.
-CREATE OR REPLACE FUNCTION guard_vm_custody() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    IF OLD.status = 'available' AND NEW.status = 'in-use' AND NEW.epoch = OLD.epoch + 1 AND NEW.cleaned_epoch = OLD.cleaned_epoch
-       AND NEW.reason IS NULL THEN
-        RETURN NEW;  -- lent: none of what follows, and it is what happens most
-    ELSIF NEW.epoch < OLD.epoch OR NEW.epoch > greatest(OLD.epoch + 1, highest_epoch())
-          OR NEW.epoch <> OLD.epoch AND NEW.status = OLD.status AND OLD.status IN ('available', 'in-use') THEN
-        RAISE EXCEPTION 'the epoch of % cannot go from % to %', OLD.hostname, OLD.epoch, NEW.epoch
-            USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
-    ELSIF NEW.cleaned_epoch <> OLD.cleaned_epoch
-          AND (OLD.status, NEW.status, NEW.cleaned_epoch) <> ('cleaning', 'available', OLD.epoch) THEN
-        RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', OLD.hostname USING ERRCODE = 'LL003',
-            HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
-    ELSIF NEW.status = OLD.status AND (NEW.email, NEW.crd_command, NEW.lease_id)
-                     IS DISTINCT FROM (OLD.email, OLD.crd_command, OLD.lease_id) THEN
-        RAISE EXCEPTION 'VM % is %; its person and command cannot change', OLD.hostname, OLD.status
-            USING ERRCODE = 'LL003', HINT = CASE OLD.status
-                WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
-                ELSE 'Lend it in the same statement: SET status = ''in-use'', email = …, crd_command = …' END;
-    ELSIF NEW.reason IS DISTINCT FROM OLD.reason AND NEW.reason IS NOT NULL AND NEW.status <> 'failed' THEN
-        RAISE EXCEPTION 'VM % would keep no reason as %', OLD.hostname, NEW.status USING ERRCODE = 'LL003',
-            HINT = format('Leave the reason out, or take the machine out of service: '
-                          'UPDATE vms SET status = ''failed'', reason = %L WHERE hostname = %L', NEW.reason, OLD.hostname);
-    END IF;
-    RETURN NEW;
 END $$;
 
 -- Who the machine is: its name never changes, its role only with enrolment and once the role is dropped. Such a row is
@@ -168,8 +175,6 @@ BEGIN
 END $$;
 
 -- They fire in the order of their names.
-CREATE OR REPLACE TRIGGER vm_custody_trigger BEFORE UPDATE ON vms
-    FOR EACH ROW EXECUTE FUNCTION guard_vm_custody();
 CREATE OR REPLACE TRIGGER vm_guard_insert_trigger BEFORE INSERT ON vms
     FOR EACH ROW EXECUTE FUNCTION guard_new_vm();
 CREATE OR REPLACE TRIGGER vm_guard_trigger BEFORE UPDATE ON vms

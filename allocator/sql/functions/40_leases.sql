@@ -126,8 +126,28 @@ BEGIN
     END IF;
 END $$;
 
--- After leases were added or changed: secrets that were used or are useless go, machines whose lease ended are cleaned, the history
--- grows.
+-- After leases were added: the machine of each names it too, and the history grows.
+CREATE OR REPLACE FUNCTION follow_new_leases() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    odd   uuid[];
+    hints text[];
+    who   text := actor();
+BEGIN
+    INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+    SELECT who, 'lease.' || n.status, n.vm_id, n.hostname, n.id,
+           jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'epoch', n.epoch)) FROM new_rows n;
+    SELECT array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
+               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)), array_agg(lease_hint(n.id, n.status, n.kind)) INTO odd, hints
+    FROM new_rows n;
+    IF odd IS NOT NULL THEN
+        PERFORM refuse_disagreement(odd);
+    END IF;
+    PERFORM send_hints('lease_updates', hints);
+    RETURN NULL;
+END $$;
+
+-- After leases were changed: secrets that were used or are useless go, machines whose lease ended are cleaned, the history grows.
 CREATE OR REPLACE FUNCTION follow_leases() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -135,33 +155,29 @@ DECLARE
     failed    uuid[];
     delivered uuid[];
     odd       uuid[];
+    hints     text[];
     who       text := actor();
 BEGIN
     SELECT array_agg(n.id) FILTER (WHERE NOT n.live), array_agg(n.id) FILTER (WHERE n.status = 'failed'),
            array_agg(n.id) FILTER (WHERE NOT n.live OR n.started_at IS NOT NULL),
            array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
-               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false))
-    INTO over, failed, delivered, odd FROM new_rows n;
+               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)), array_agg(lease_hint(n.id, n.status, n.kind))
+    INTO over, failed, delivered, odd, hints FROM new_rows n;
     IF delivered IS NOT NULL THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
     END IF;
     IF odd IS NOT NULL THEN
         PERFORM refuse_disagreement(odd);
     END IF;
-    IF TG_OP = 'INSERT' THEN
-        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT who, 'lease.' || n.status, n.vm_id, n.hostname, n.id,
-               jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'epoch', n.epoch)) FROM new_rows n;
-    ELSE
-        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT who, 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_strip_nulls(jsonb_build_object(
-                   'from', o.status, 'epoch', n.epoch, 'exit_code', n.exit_code, 'failure', n.failure))
-        FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
-        WHERE (n.status, n.exit_code) IS DISTINCT FROM (o.status, o.exit_code);
-    END IF;
+    INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+    SELECT who, 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_strip_nulls(jsonb_build_object(
+               'from', o.status, 'epoch', n.epoch, 'exit_code', n.exit_code, 'failure', n.failure))
+    FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
+    WHERE (n.status, n.exit_code) IS DISTINCT FROM (o.status, o.exit_code);
     IF over IS NOT NULL THEN
         PERFORM take_back(over, failed);
     END IF;
+    PERFORM send_hints('lease_updates', hints);
     RETURN NULL;
 END $$;
 
@@ -170,7 +186,7 @@ CREATE OR REPLACE TRIGGER lease_follow_update_trigger AFTER UPDATE ON leases
     FOR EACH STATEMENT EXECUTE FUNCTION follow_leases();
 CREATE OR REPLACE TRIGGER lease_follow_insert_trigger AFTER INSERT ON leases
     REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION follow_leases();
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_new_leases();
 
 -- After leases were deleted: the history says who did it, and keeps what became of them.
 CREATE OR REPLACE FUNCTION forget_leases() RETURNS trigger LANGUAGE plpgsql

@@ -126,21 +126,19 @@ CREATE OR REPLACE FUNCTION open_requests(
 #variable_conflict use_column
 BEGIN
     WITH asked AS (
-        SELECT r.*, nextval('leases_place_seq') AS place
-        FROM unnest(p_ids, p_machines, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
-                    p_idempotency_sha256, p_requests_sha256)
-             AS r (id, vm, email, pool, kind, command, summary, token, salt, key, request)
-        WHERE r.id IS NOT NULL
+        SELECT n, p_emails[n] AS email, nextval('leases_place_seq') AS place FROM generate_series(1, cardinality(p_ids)) AS n
+        WHERE p_ids[n] IS NOT NULL
     ), begun AS (
         INSERT INTO leases (id, place, email, status, pool, kind, command, crd_command, vm_id, hostname, epoch, token_sha256,
                             token_salt, idempotency_sha256, request_sha256, assigned_at, deadline, expires_at)
             OVERRIDING SYSTEM VALUE
-        SELECT a.id, a.place, a.email, CASE WHEN v.id IS NULL THEN 'queued' ELSE 'assigned' END, a.pool, a.kind, a.command,
-               a.summary, v.id, v.hostname, v.epoch + 1, a.token, a.salt, a.key, a.request, CASE WHEN v.id IS NOT NULL THEN clock() END,
+        SELECT p_ids[n], a.place, a.email, CASE WHEN v.id IS NULL THEN 'queued' ELSE 'assigned' END, p_pools[n], p_kinds[n],
+               p_commands[n], p_summaries[n], v.id, v.hostname, v.epoch + 1, p_tokens_sha256[n], p_token_salts[n],
+               p_idempotency_sha256[n], p_requests_sha256[n], CASE WHEN v.id IS NOT NULL THEN clock() END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.claim_seconds) END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.lease_seconds) END
-        FROM asked a JOIN pools p ON p.name = a.pool
-             LEFT JOIN LATERAL (SELECT * FROM vms free WHERE free.id = a.vm LIMIT 1) AS v ON true
+        FROM asked a JOIN pools p ON p.name = p_pools[n]
+             LEFT JOIN LATERAL (SELECT * FROM vms free WHERE free.id = p_machines[n] LIMIT 1) AS v ON true
         ORDER BY lower(a.email) COLLATE "C", a.place ON CONFLICT DO NOTHING RETURNING id, email, crd_command, vm_id, epoch
     ), lent AS (
         UPDATE vms v SET status = 'in-use', epoch = l.epoch, lease_id = l.id, email = l.email, crd_command = l.crd_command,

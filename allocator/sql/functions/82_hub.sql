@@ -127,22 +127,12 @@ BEGIN
     RETURN true;
 END $$;
 
--- From here to the end of the transaction many machines speak: what becomes of each is its own doing (events_of_many).
+-- From here to the end of the transaction many machines speak: what becomes of each is its own doing (guard_new_event).
 CREATE OR REPLACE FUNCTION speak_for_many() RETURNS void LANGUAGE sql
 SET search_path = pg_catalog, pg_temp
 BEGIN ATOMIC
     SELECT set_config('lablink.machine', '*', true);
 END;
-
--- What happened to a machine while many spoke, the machine did.
-CREATE OR REPLACE FUNCTION events_of_many() RETURNS trigger LANGUAGE plpgsql AS $$
-BEGIN
-    NEW.actor := NEW.hostname;
-    RETURN NEW;
-END $$;
-
-CREATE OR REPLACE TRIGGER events_of_many_trigger BEFORE INSERT ON events
-    FOR EACH ROW WHEN (NEW.actor = '*') EXECUTE FUNCTION events_of_many();
 
 -- The machines in service whose tokens these are, by their places. It pins no search_path, so that it becomes part of the
 -- question it stands in: asked by itself, nobody would know that it finds a few of many. What is wanted of them is asked of

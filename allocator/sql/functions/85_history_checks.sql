@@ -92,7 +92,7 @@ BEGIN ATOMIC
     FROM pg_inherits i JOIN pg_trigger t ON t.tgrelid = i.inhrelid
     WHERE i.inhparent = 'public.events'::regclass AND NOT t.tgisinternal AND t.tgname <> 'events_guard_trigger'
       AND (t.tgname, t.tgfoid::regproc::text, t.tgparentid <> 0) NOT IN (
-          ('events_by_hand_trigger', 'guard_new_event', true), ('events_of_many_trigger', 'events_of_many', true))
+          ('events_by_hand_trigger', 'guard_new_event', true))
     UNION ALL
     SELECT format('%s is said to be archived in %s, but no event tells of it', to_char(a.month, 'YYYY-MM'), a.file)
     FROM public.event_archives a
