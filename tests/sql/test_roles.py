@@ -1,4 +1,4 @@
-"""A machine's role can touch its eight functions and nothing else; what else there is, the catalogue says."""
+"""A machine's role can touch its ten functions and nothing else; what else there is, the catalogue says."""
 
 import re
 from pathlib import Path
