@@ -3,6 +3,7 @@
 import asyncio
 from collections.abc import AsyncIterator
 from pathlib import Path
+from uuid import UUID
 
 import pytest_asyncio
 
@@ -26,6 +27,15 @@ async def database(crashing: Crashing) -> AsyncIterator[Database]:
         yield own
 
 
+async def ended_well(database: Database, machine: Machine, lease: UUID) -> Pool:
+    """The lease's command runs, the machine is handed back, and available again."""
+    pool = await Pool.of(database)
+    assert (await pool.finished(lease))["status"] == "active"
+    await pool.end(lease)
+    await pool.available(machine)
+    return pool
+
+
 async def test_a_restart_at_every_verb_of_a_lease_loses_nothing_and_starts_the_command_once(
     crashing: Crashing, database: Database, wire: Wire, tmp_path: Path
 ) -> None:
@@ -38,10 +48,7 @@ async def test_a_restart_at_every_verb_of_a_lease_loses_nothing_and_starts_the_c
                 await lost.happened.wait()
             await crashing.crash()
             await crashing.start()
-        pool = await Pool.of(database)
-        assert (await pool.finished(lease))["status"] == "active"
-        await pool.end(lease)
-        await pool.available(machine)
+        pool = await ended_well(database, machine, lease)
         assert await pool.owner.fetch("SELECT * FROM broken_invariants()") == []
     assert machine.count_starts() == 1
 
@@ -77,10 +84,7 @@ async def test_a_claim_and_a_wipe_that_a_crash_loses_are_made_again_and_start_no
             await unreported.happened.wait()
         await crashing.crash()
         await crashing.start()
-        pool = await Pool.of(database)
-        assert (await pool.finished(lease))["status"] == "active"
-        await pool.end(lease)
-        await pool.available(machine)
+        await ended_well(database, machine, lease)
         await crashing.crash()
         await crashing.start()
         pool = await Pool.of(database)

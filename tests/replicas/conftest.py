@@ -11,7 +11,7 @@ from playwright.async_api import Browser
 
 from tests.support.allocator import Allocator
 from tests.support.balancer import Balancer, balancing
-from tests.support.browser import chromium
+from tests.support.browser import Tab, chromium, new_tab
 from tests.support.database import Database
 from tests.support.hub import hub_machine, hub_transport
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
@@ -51,6 +51,13 @@ class Replicas:
                 for each in self.allocators:
                     if await each.figure("lablink_open_pages"):
                         return each
+
+    async def followed(self, browser: Browser, go: Path) -> tuple[Tab, Allocator]:
+        """A page whose command runs until `go` is there, and the allocator that it is open at."""
+        tab = await new_tab(browser)
+        await tab.ask(self.url, f"sh -c 'while [ ! -e {go} ]; do sleep 0.02; done'")
+        await tab.shows("Your command is running")
+        return tab, await self.with_the_page()
 
     def others(self, one: Allocator) -> list[Allocator]:
         """All but one."""

@@ -7,7 +7,6 @@ import httpx
 from playwright.async_api import Browser, expect
 
 from tests.replicas.conftest import MACHINES, Replicas
-from tests.support.browser import new_tab
 from tests.support.database import Database
 from tests.support.machine import LIMIT_SECONDS
 from tests.support.service import NO_TLS
@@ -31,10 +30,7 @@ WANTED = {"email": "ada@example.org", "crd_command": "sh -c :", "key": "the form
 async def test_its_machines_and_its_open_page_are_live_again_at_another(
     replicas: Replicas, browser: Browser, tmp_path: Path
 ) -> None:
-    tab = await new_tab(browser)
-    await tab.ask(replicas.url, f"sh -c 'while [ ! -e {tmp_path}/go ]; do sleep 0.02; done'")
-    await tab.shows("Your command is running")
-    victim = await replicas.with_the_page()
+    tab, victim = await replicas.followed(browser, tmp_path / "go")
     assert await replicas.connected([victim]) > 0
 
     await victim.kill()

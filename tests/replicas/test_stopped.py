@@ -8,7 +8,6 @@ import httpx
 from playwright.async_api import Browser
 
 from tests.replicas.conftest import Replicas
-from tests.support.browser import new_tab
 from tests.support.crowd import Crowd, coming
 from tests.support.machine import LIMIT_SECONDS
 from tests.support.service import NO_TLS
@@ -17,10 +16,7 @@ from tests.support.service import NO_TLS
 async def test_people_machines_and_pages_go_on_at_another_and_nobody_is_refused(
     replicas: Replicas, browser: Browser, tmp_path: Path
 ) -> None:
-    tab = await new_tab(browser)
-    await tab.ask(replicas.url, f"sh -c 'while [ ! -e {tmp_path}/go ]; do sleep 0.02; done'")
-    await tab.shows("Your command is running")
-    leaves = await replicas.with_the_page()
+    tab, leaves = await replicas.followed(browser, tmp_path / "go")
     async with httpx.AsyncClient(base_url=replicas.url, timeout=LIMIT_SECONDS, verify=NO_TLS) as client:
         crowd = Crowd(client, lambda number: f"sh -c 'echo {number}'")
         async with coming(crowd):
