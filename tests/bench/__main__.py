@@ -24,6 +24,9 @@ from tests.bench.scenarios.terraform import MachinesFailed
 from tests.bench.show import OTHERS, Facts, document, facts, show, write
 from tests.bench.workers import WorkerFailed
 
+UNFINISHED = "unfinished"
+"""The scenario that was under way when the time was over."""
+
 File = Path | None
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help=", ".join(SCENARIOS))]
 Quick = Annotated[bool, typer.Option("--quick", help="At most a minute, and less sure.")]
@@ -68,8 +71,9 @@ def main(
     options = options.quick() if quick else options
     bound = within or (MACHINES_BOUND_SECONDS if terraform else options.bound_seconds)
     options = replace(options, bound_seconds=bound)
-    about, sections = facts(options), list[Section]()
-    failure = _measure(options, TERRAFORM if terraform else _chosen(names), about, sections)
+    chosen = TERRAFORM if terraform else _chosen(names)
+    about, sections = facts(options) | {UNFINISHED: next(iter(chosen))}, list[Section]()
+    failure = _measure(options, chosen, about, sections)
     _tell(about, sections, json, picture, old)
     sys.exit(failure)
 
@@ -81,7 +85,10 @@ def _measure(
     try:
         asyncio.run(_bounded(options, scenarios, about, sections))
     except TimeoutError:
-        return f"It did not end within {options.bound_seconds:.0f} s: the machine is too busy. Try --quick or --within."
+        less = f"measure {about[UNFINISHED]} alone, or " if len(scenarios) > 1 else ""
+        busy = f"other programs used {about[OTHERS]:.0%} of the cores"
+        bound = f"It did not end within {options.bound_seconds:.0f} s; {busy}."
+        return f"{bound} Next, {less}give it longer: --within SECONDS."
     except (WorkerFailed, UpFailed, MachinesFailed) as failed:
         return str(failed)
     except (KeyboardInterrupt, asyncio.CancelledError):
@@ -105,19 +112,20 @@ async def _bounded(
     assert this
     asyncio.get_running_loop().add_signal_handler(signal.SIGTERM, this.cancel)  # as Ctrl-C does
     before = Usage.now()
-    async with asyncio.timeout(options.bound_seconds):
-        with _progress() as bar:
-            server = bar.add_task("PostgreSQL", total=1)
-            tasks = {name: bar.add_task(name.capitalize(), total=len(scenarios[name])) for name in scenarios}
-            async with ground(options) as own:
-                about["postgresql"] = await own.version()
-                bar.update(server, completed=1)
+    try:
+        async with asyncio.timeout(options.bound_seconds), ground(options) as own:
+            about["postgresql"] = await own.version()
+            with _progress() as bar:
+                tasks = {name: bar.add_task(name.capitalize(), total=len(scenarios[name])) for name in scenarios}
                 for name, measures in scenarios.items():
-                    bar.reset(tasks[name])
+                    about[UNFINISHED], task = name, tasks[name]
+                    bar.reset(task)
                     for measure in measures:
-                        sections += await measure(own, options, partial(bar.advance, tasks[name]))
-                    bar.stop_task(tasks[name])
-    about[OTHERS] = round((Usage.now() - before).others, 2)
+                        sections += await measure(own, options, partial(bar.advance, task))
+                    bar.stop_task(task)
+        del about[UNFINISHED]
+    finally:
+        about[OTHERS] = round((Usage.now() - before).others, 2)
 
 
 def _tell(about: Facts, sections: list[Section], json: File, picture: File, old: File) -> None:

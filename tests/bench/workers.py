@@ -20,7 +20,7 @@ ROOT = Path(__file__).parents[2]
 
 
 class WorkerFailed(Exception):
-    """A child process ended early; the message has the last of what it said."""
+    """A child process ended early or hangs; the message has the last of what it said."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,13 +41,20 @@ class Worker:
         return await self.word(STOP_SECONDS)
 
     async def word(self, seconds: float) -> Any:
-        """The next word it says."""
+        """The next word it says. Raises WorkerFailed."""
         assert self.process.stdout
-        async with asyncio.timeout(seconds):
-            line = await self.process.stdout.readline()
+        try:
+            async with asyncio.timeout(seconds):
+                line = await self.process.stdout.readline()
+        except TimeoutError:
+            raise WorkerFailed(f"A process of the bench said nothing for {seconds:.0f} s: {self._last_words}") from None
         if not line:
-            raise WorkerFailed(f"A process of the bench ended early: {self.log.read_text(errors='replace')[-2000:]}")
+            raise WorkerFailed(f"A process of the bench ended early: {self._last_words}")
         return json.loads(line)
+
+    @property
+    def _last_words(self) -> str:
+        return self.log.read_text(errors="replace")[-2000:]
 
 
 @asynccontextmanager

@@ -26,3 +26,11 @@ def test_a_short_run_measures_all_of_a_scenario_and_keeps_every_promise(scenario
     assert all(value["ours"] is not None for value in values)
     assert all(value["ours"] > 0 for value in values if value["what"] == "requests")
     assert all(value["ours"] == 0 for value in values if value["aim"] == 0)
+
+
+def test_a_run_that_does_not_end_in_time_says_where_it_was_and_what_helps() -> None:
+    command = [sys.executable, "-m", "tests.bench", "bulk", "claim", *SMALL, "--within=1"]
+    ran = subprocess.run(command, capture_output=True, text=True, timeout=115)
+
+    assert ran.returncode == 1
+    assert "measure claim alone, or give it longer: --within" in ran.stderr

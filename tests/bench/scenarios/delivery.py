@@ -15,7 +15,7 @@ from tests.bench.sides.ours import MACHINES_A_PROCESS, Ours, ours
 from tests.bench.sides.trips import Trip, double_bookings, lost, refused, repeated, spans
 from tests.bench.visits import Asked, System, visit
 
-WARM_UP_RATE = 25
+WARM_UP_RATE = 50
 """Requests a second of the warm-up: one for every machine, since a connection's first lease finds no plan made yet."""
 
 SETTLE_SECONDS = 0.2

@@ -26,7 +26,7 @@ HURRY_A_SECOND = 1_500
 RATE = 10.0
 REQUEST_MS = (1000.0, 1000.0)
 MOST_SECONDS = 75.0
-CALM_SECONDS = 1.0
+CALM_SECONDS = 0.7
 """For how long people come before anything happens, and afterwards."""
 
 BACK = "SELECT count(*) = $1 FROM vm_heartbeats WHERE seen_at BETWEEN $2 AND now()"

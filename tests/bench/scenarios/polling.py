@@ -16,7 +16,7 @@ from tests.bench.options import Options, Progress
 
 DATABASE = "bench_polling"
 MACHINES = 30
-PERIOD_SECONDS = 1.0
+PERIOD_SECONDS = 0.5
 BETWEEN_SECONDS = 0.01
 SEED = 1
 MINE = "SELECT status FROM vms WHERE id = $1"

@@ -6,6 +6,7 @@ import time
 from collections.abc import Sequence
 from typing import Any
 
+from allocator.sockets import SILENCE_SECONDS
 from client.network import Connection
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.ground import Ground
@@ -49,23 +50,23 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
     async with (
         serving(own, *fleet.settings) as allocator,
         serving(own, *fleet.settings) as other,
-        balancing(Allocator(allocator.port), Allocator(other.port)) as balancer,
         front_of(other.url) as front,
-        fleet.living(balancer.url, range(1, served + 1)) as machines,
         fleet.living(front.url, range(served + 1, served + SILENCED + 1)) as silenced,
+        balancing(Allocator(allocator.port), Allocator(other.port)) as balancer,
     ):
         front.stalls, silence = True, time.monotonic_ns()
-        kill = time.monotonic_ns()
-        await allocator.end(signal.SIGKILL)
-        await _come(other, served + SILENCED)
-        progress(0.2)
-        changes = await _changes(fleet, served)
-        progress(0.3)
-        await _end_silence(front, silence)
-        await _come(other, served + SILENCED)
-        lost = [await each.finish() for each in silenced]
-        seen = [await each.finish() for each in machines]
-        progress(0.5)
+        async with fleet.living(balancer.url, range(1, served + 1)) as machines:
+            kill = time.monotonic_ns()
+            await allocator.end(signal.SIGKILL)
+            await _come(other, served, silence)
+            progress(0.2)
+            changes = await _changes(fleet, served)
+            progress(0.3)
+            await _end_silence(front, silence)
+            await _come(other, served + SILENCED)
+            seen = [await each.finish() for each in machines]
+            lost = [await each.finish() for each in silenced]
+            progress(0.5)
     return [_section(_noticed(lost, silence), _heard(seen, *changes), _came(seen, kill))]
 
 
@@ -77,11 +78,12 @@ def _section(silent: Row, changes: list[Row], came: Row) -> Section:
     return section
 
 
-async def _come(allocator: Served, machines: int) -> None:
-    """Return when so many machines are connected to it."""
+async def _come(allocator: Served, machines: int, silence: int | None = None) -> None:
+    """Return when so many machines are connected to it, besides those that it does not yet know to be silent."""
 
     async def all_have() -> bool:
-        return await Allocator(allocator.port).figure("lablink_hub_machines") >= machines
+        silent = SILENCED if silence and time.monotonic_ns() - silence < 1e9 * SILENCE_SECONDS else 0
+        return await Allocator(allocator.port).figure("lablink_hub_machines") >= machines + silent
 
     await becomes(all_have, BACK_SECONDS)
 

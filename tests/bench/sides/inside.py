@@ -25,7 +25,7 @@ from tests.bench.process import becomes, many_files, resident
 from tests.bench.workers import Ready, be_worker
 
 COMMAND = JobCommand(("echo",))
-SETTLE_SECONDS = 0.3
+SETTLE_SECONDS = 0.2
 TAKEN_UP_SECONDS = 3.0
 ARRIVE_SECONDS = 60.0
 ALL_TAKEN_UP = "SELECT NOT EXISTS (SELECT FROM leases WHERE status IN ('queued', 'assigned', 'claimed'))"
