@@ -58,13 +58,14 @@ class Server(uvicorn.Server):
         await super().shutdown(sockets)
 
     async def _linger(self, service: Service) -> None:
-        """Serve on for a while, with /readyz saying no. A second Ctrl-C ends that."""
+        """Serve on for a while, with /readyz saying no. A second Ctrl-C ends that, and the service ends as usual."""
         service.leaving.set()
         now, seconds = asyncio.get_running_loop().time, service.settings.server.linger_seconds
         log.info("service.leaving", seconds=seconds, machines=service.hub.machines, pages=service.feed.subscribers)
         until = now() + seconds
         while now() < until and not self.force_exit:  # noqa: ASYNC110  # which is all that a signal sets
             await asyncio.sleep(LOOK_SECONDS)
+        self.force_exit = False
 
 
 def new_server(settings: Settings) -> Server:

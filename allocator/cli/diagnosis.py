@@ -135,7 +135,7 @@ async def _listeners(connection: Connection) -> Lines:
     found = await activity.listeners(connection)
     feeds = [each for each in found.sessions if each.application == "lablink feed"]
     if feeds:
-        machines = f"machines: {len(found.sessions) - len(feeds)} here, {found.over_hub} over the hub"
+        machines = f"machines: {len(found.sessions) - len(feeds)} at PostgreSQL, {found.over_hub} over the hub"
         yield Line("listeners", True, f"allocators: {len(feeds)}, {machines}")
     else:
         yield Line(

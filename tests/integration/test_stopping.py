@@ -57,8 +57,12 @@ async def test_it_logs_that_it_leaves(service: RunningService, caplog: pytest.Lo
     assert (leaving["seconds"], leaving["machines"], leaving["pages"]) == (0, 0, 0)
 
 
-async def test_who_asks_a_second_time_need_not_wait(lingering: RunningService) -> None:
+async def test_who_asks_a_second_time_need_not_wait_and_it_ends_cleanly(
+    lingering: RunningService, caplog: pytest.LogCaptureFixture
+) -> None:
+    caplog.set_level(logging.INFO)
     lingering.server.force_exit = True
 
     async with asyncio.timeout(LIMIT_SECONDS):
         await asyncio.shield(lingering.ended)
+    assert "Application shutdown complete." in caplog.text
