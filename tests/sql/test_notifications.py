@@ -134,6 +134,21 @@ async def test_a_request_is_hinted_at_to_the_machine_and_to_the_allocators(
     assert heard.hints(LEASE_CHANNEL) == [{"id": lease, "status": "assigned"}]
 
 
+async def test_a_job_that_is_fetched_is_hinted_at_to_nobody(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, heard: Ears
+) -> None:
+    vm = await machine(database)
+    await owner.execute("UPDATE pools SET programs = $1", ["echo"])
+    await ask(service, argv=["echo"])
+    await heard.catch_up()
+    heard.forget()
+
+    await vm.claim(1)
+    await heard.catch_up()
+
+    assert heard.all_payloads == []
+
+
 async def test_a_command_of_any_length_changes_hands_and_is_not_in_the_hint(
     database: Database, owner: asyncpg.Connection, heard: Ears
 ) -> None:

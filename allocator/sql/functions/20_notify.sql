@@ -15,7 +15,7 @@ BEGIN
     FOR batch IN
         WITH sized AS (
             SELECT hint, at, sum(octet_length(hint) + 1) OVER (ORDER BY at) AS bytes
-            FROM unnest(p_hints) WITH ORDINALITY AS h (hint, at)
+            FROM unnest(p_hints) WITH ORDINALITY AS h (hint, at) WHERE hint IS NOT NULL
         )
         SELECT '[' || string_agg(hint, ',' ORDER BY at) || ']' FROM sized GROUP BY bytes / 6000 ORDER BY min(at)
     LOOP
