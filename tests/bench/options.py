@@ -20,7 +20,7 @@ Progress = Callable[[float], None]
 
 @dataclass(frozen=True, slots=True)
 class Options:
-    """The sizes of a run. `seconds` is the load on each side; `rounds` how often each claim is timed."""
+    """The sizes of a run. What has a size of its own in a scenario is not here."""
 
     vms: int = 1_000
     """Machines of the largest fleet that is connected."""
@@ -32,34 +32,22 @@ class Options:
     """Machines of the fleets with a connection to PostgreSQL each."""
     shared: tuple[int, ...] = (100, 1_000)
     """Machines of the fleets that all listen to one channel."""
-    fleet_rounds: int = 6
-    """How often at most requests come to one of these, each time as many as there are machines."""
-    fleet_seconds: float = 4.0
-    """How long they come at most, each time."""
     crowd: int = 4_000
     """How many come in a crowd, of which only some wait at a time."""
-    idle: float = 10.0
-    """Seconds in which nothing happens, where that is what is measured."""
-    herds: int = 2
-    """1: only machines that are asked to hurry come back after a restart."""
     clients: int = 100
     """Machines that run commands."""
     rate: float = 20.0
+    """Requests a second for those."""
     seconds: float = 15.0
-    slices: int = 3
+    """How long each side is under load; a load of another kind lasts as long at most."""
+    turns: int = 5
+    """How often at most the same is measured anew, so that what disturbs the machine disturbs all alike."""
     sizes: tuple[int, ...] = (100, 1_000, 10_000, 100_000)
     """VMs in the databases in which claims are timed."""
     rounds: int = 300
-    people: int = 320
-    people_seconds: float = 60.0
-    """In how many seconds so many people come."""
-    stream_seconds: float = 10.0
-    """How long they come at 100 a second."""
-    crowds: int = 5
-    """How often a crowd comes to claim."""
-    crowd_seconds: float = 1.0
-    together: int = 2_000
-    """How many jobs other people's queues are given at once."""
+    """How often a lone claim is timed."""
+    leisure_seconds: float = 60.0
+    """In how many seconds people come who come at leisure, in the measure of 320 a minute."""
     kept: int = 100_000
     """VMs of the database that is backed up; it has ten times as many events."""
     machines: int = 100
@@ -74,6 +62,11 @@ class Options:
         """How many people come at the same moment: as many as the machines can serve twice over."""
         return min(50, self.clients // 2)
 
+    @property
+    def crowd_seconds(self) -> float:
+        """How long a crowd claims."""
+        return min(1.0, self.seconds / 4)
+
     def timing(self, sizes: Sequence[int]) -> "Options":
         """The same with databases of so many VMs."""
         return replace(self, sizes=tuple(sizes), kept=max(sizes))
@@ -86,23 +79,14 @@ class Options:
             working=(100,),
             directs=(),
             shared=(100,),
-            fleet_rounds=1,
-            fleet_seconds=1.0,
             crowd=800,
-            idle=1.0,
-            herds=1,
             vms=min(self.vms, 1_000),
             clients=min(self.clients, 10),
             seconds=min(self.seconds, 1.0),
-            slices=1,
+            turns=1,
             sizes=self.sizes if len(self.sizes) < 3 else (100, 10_000),
             rounds=40,
-            people=16,
-            people_seconds=0.5,
-            stream_seconds=1.0,
-            crowds=1,
-            crowd_seconds=0.25,
-            together=500,
+            leisure_seconds=1.0,
             kept=min(self.kept, 2_000),
             machines=min(self.machines, 3),
             bound_seconds=QUICK_BOUND_SECONDS,

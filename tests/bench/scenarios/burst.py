@@ -15,7 +15,8 @@ from tests.bench.sides.serving import serving
 from tests.bench.sides.visitors import Visit
 from tests.bench.workers import worker
 
-AT_ONCE, A_SECOND = 500, 100
+AT_ONCE, A_SECOND, A_MINUTE = 500, 100, 320
+STREAM_SECONDS = 10.0
 WARM_UP = 20
 SPARE = 200
 SEED = 1
@@ -58,10 +59,14 @@ def _phases(options: Options) -> list[list[float]]:
     dice = random.Random(SEED)
     return [
         poisson(A_SECOND, WARM_UP / A_SECOND, SEED),
-        poisson(A_SECOND, options.stream_seconds, SEED + 1),
-        sorted(dice.uniform(0, options.people_seconds) for _ in range(options.people)),
+        poisson(A_SECOND, min(STREAM_SECONDS, options.seconds), SEED + 1),
+        sorted(dice.uniform(0, options.leisure_seconds) for _ in range(_at_leisure(options))),
         [0.0] * AT_ONCE,
     ]
+
+
+def _at_leisure(options: Options) -> int:
+    return round(A_MINUTE * options.leisure_seconds / 60)
 
 
 async def _come(
@@ -106,7 +111,7 @@ def _section(options: Options, ours: Side, beside: Side) -> Section:
     section = Section("People at the page, POST → redirect")
     names = (
         (f"{A_SECOND} a second", STREAM_AIM),
-        (f"{options.people} in {options.people_seconds:g} s", None),
+        (f"{_at_leisure(options)} in {options.leisure_seconds:g} s", None),
         (f"{AT_ONCE} at the same moment", AT_ONCE_AIM),
     )
     for (what, aim), mine, theirs in zip(names, ours.met[1:], beside.met[1:], strict=True):

@@ -70,7 +70,7 @@ async def _section(own: Ground, options: Options, progress: Progress, *, slow_fl
         stock(own, f"bench_crowd{suffix}", hosts, slow_flush=slow_flush) as ours,
         naive_claims(own, f"bench_naive_crowd{suffix}", hosts, slow_flush=slow_flush) as naive,
     ):
-        for _ in range(options.crowds):
+        for _ in range(options.turns):
             for name, claim, refill in (
                 ("together", ours.claim, ours.refill),
                 ("alone", ours.claim_alone, ours.refill),
@@ -82,7 +82,7 @@ async def _section(own: Ground, options: Options, progress: Progress, *, slow_fl
                 done = await crowd(claim, WAITING, options.crowd_seconds, int(SHARE * hosts) - first)
                 done.server = server_seconds(own.server.process.pid) - before
                 rounds[name].append(done)
-            progress(0.5 / options.crowds)
+            progress(0.5 / options.turns)
         twice = await ours.given_twice()
         await naive.refill()
     return _told(rounds, twice, naive.twice, slow_flush=slow_flush)

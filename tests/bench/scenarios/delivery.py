@@ -56,7 +56,7 @@ async def _load(
     """Warm-up, slices of load, then the burst; the sides take turns, the first one changing."""
     asked: Both[list[Asked]] = ([], [])
     used = [Usage(), Usage()]
-    slices = [poisson(options.rate, options.seconds / options.slices, seed) for seed in range(options.slices)]
+    slices = [poisson(options.rate, options.seconds / options.turns, seed) for seed in range(options.turns)]
     phases = [([n / WARM_UP_RATE for n in range(options.clients)], 0)]
     phases += [(moments, STEADY + 1000 * n) for n, moments in enumerate(slices)]
     phases += [([0.0] * options.burst, BURST)]

@@ -18,7 +18,7 @@ WARM_UP = 2
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
     """The section about it. The sizes take turns; of every fleet the same number is claimed each time."""
     sizes = [size for size in options.sizes if size <= LARGEST]
-    at_once, turns = min(AT_ONCE, *sizes), options.crowds * 8
+    at_once, turns = min(AT_ONCE, *sizes), options.turns * 8
     used = dict.fromkeys(sizes, 0.0)
     async with AsyncExitStack() as opened:
         fleets = {size: await opened.enter_async_context(stock(own, f"bench_effort_{size}", size)) for size in sizes}

@@ -53,7 +53,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
     usual = [Herd("killed; spread as usual", signal.SIGKILL, spread), Herd("told to stop", signal.SIGTERM, spread)]
     fleet = await new_fleet(own, "bench_herd", options.vms)
     sections = []
-    rounds = [(hurried, options.vms / HURRY_A_SECOND), (usual, None)][: options.herds]
+    rounds = [(hurried, options.vms / HURRY_A_SECOND), (usual, None)][: options.turns]
     for herds, hurry in rounds:
         sections += await _restarts(fleet, herds, hurry)
         progress(1 / len(rounds))

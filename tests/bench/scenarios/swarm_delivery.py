@@ -21,9 +21,10 @@ SHARE = 0.8
 """How many of the machines are asked for at most, before all are freed."""
 
 WAITING = 200
-NAIVE_WORK = 20_000.0
-"""Notifications a second that the naive side is asked to bear: each change goes to every machine."""
+SHARED_WORK = 20_000.0
+"""Notifications a second where each change goes to every machine: in the naive way, and without the hub."""
 
+LOAD_SECONDS, IDLE_SECONDS = 4.0, 10.0
 REQUESTS = 800
 SEEN_SECONDS = 90.0
 AIM, TIMES_BARE = (1.5, 5.0), (1.5, 3.0)
@@ -78,11 +79,11 @@ See = Callable[[Ground, int, Options], Awaitable[Seen]]
 
 def load_of(size: int, options: Options, rate: float = RATE) -> dict[str, Any]:
     """What is asked of a fleet of this size: so many a second in rounds, then so many that wait."""
-    count = max(5, min(int(SHARE * size), int(rate * options.fleet_seconds)))
+    count = max(5, min(int(SHARE * size), int(rate * min(LOAD_SECONDS, options.seconds))))
     crowd = max(5, min(int(SHARE * size), options.crowd))
     return {
-        "slices": (rate, count, max(1, min(options.fleet_rounds, REQUESTS // count))),
-        "crowds": (WAITING, crowd, max(1, min(options.fleet_rounds, 2 * REQUESTS // crowd))),
+        "slices": (rate, count, max(1, min(options.turns, REQUESTS // count))),
+        "crowds": (WAITING, crowd, max(1, min(options.turns, 2 * REQUESTS // crowd))),
     }
 
 
@@ -109,7 +110,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
 
 async def _hub(own: Ground, size: int, options: Options, *, kind: str) -> Seen:
     fleet = await new_fleet(own, f"bench_hub_{size}", size)
-    idle = options.idle if size == options.vms and kind == LISTENING else 0.0
+    idle = min(IDLE_SECONDS, options.seconds) if size == options.vms and kind == LISTENING else 0.0
     task = {"machines": size, "idle": idle, "work": kind == WORKING}
     async with AsyncExitStack() as opened:
         service = await opened.enter_async_context(_inside(fleet, load_of(size, options) | task))
@@ -119,8 +120,9 @@ async def _hub(own: Ground, size: int, options: Options, *, kind: str) -> Seen:
 
 async def _direct(own: Ground, size: int, options: Options) -> Seen:
     fleet = await new_fleet(own, f"bench_direct_{size}", size, direct=True)
+    load = load_of(size, options, min(RATE, SHARED_WORK / size))
     task = {"machines": 0, "idle": 0.0, "work": True}
-    async with fleet.living("") as machines, _inside(fleet, load_of(size, options) | task) as service:
+    async with fleet.living("") as machines, _inside(fleet, load | task) as service:
         await service.ready()
         return await _finish(size, service, machines)
 
@@ -129,7 +131,7 @@ async def _naive(own: Ground, size: int, options: Options) -> Seen:
     database = f"bench_shared_{size}"
     await own.naive(database, size)
     dsn, log = own.dsn("lablink", database), own.directory / f"{database}.log"
-    load = load_of(size, options, NAIVE_WORK / size)
+    load = load_of(size, options, SHARED_WORK / size)
     load["crowds"] = (WAITING, min(WAITING, load["crowds"][1]), 1)
     tasks = [{"dsn": dsn, "numbers": task["numbers"]} for task in Fleet(own, database, size, "").tasks("")]
     async with (
@@ -209,7 +211,10 @@ def _leases(ways: dict[str, list[Seen]]) -> Section:
             section.values.append(Value(name, median(seen.crowds.rates), None, "/s", more=True))
             section.values += _each(seen)
     section.values.append(Value("requests of which no machine heard", sum(map(_lost, ways.values())), aim=0))
-    section.remarks.append("Transport and agent are the client's; no command runs, and no journal is written.")
+    section.remarks += [
+        "Transport and agent are the client's; no command runs, and no journal is written.",
+        f"Requests come {RATE:g} a second; direct, as in the naive way, {SHARED_WORK:,.0f} : machines at most.",
+    ]
     return section
 
 

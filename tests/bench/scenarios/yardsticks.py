@@ -14,6 +14,7 @@ WAITING = 200
 GAP_SECONDS = 0.01
 LIMIT_SECONDS = 95.0
 ALONE = 100
+TOGETHER = 1_000
 
 
 async def measure(own: Ground, options: Options, progress: Progress) -> list[Section]:
@@ -26,7 +27,7 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
     section.rows.append(Row("put in → handler called", figure(one["alone"]), figure(other["alone"])))
     for name, what in (
         ("waiting", f"jobs, {WAITING} who wait"),
-        ("together", f"jobs, {options.together:,} put in at once"),
+        ("together", f"jobs, {TOGETHER:,} put in at once"),
     ):
         section.values.append(Value(what, one[name], other[name], "/s", more=True))
     section.remarks += [
@@ -48,7 +49,7 @@ async def _measured(own: Ground, options: Options, queue: str, progress: Progres
         "gap_seconds": GAP_SECONDS,
         "waiting": WAITING,
         "seconds": options.crowd_seconds,
-        "together": options.together,
+        "together": TOGETHER,
     }
     async with worker("tests.bench.sides.others", task, own.directory / f"{queue}.log", python=PYTHON) as child:
         await child.ready()
