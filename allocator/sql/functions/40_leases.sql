@@ -1,40 +1,49 @@
--- The rules of leases: what a change may be (guard), what follows from it, and how machines open and close them.
+-- The rules of leases: what a change may be (guard), and what follows from it.
 
--- Checks the transition, keeps what identifies a lease, and stamps the time of each step.
-CREATE OR REPLACE FUNCTION guard_lease() RETURNS trigger LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
+-- Refuses what a lease cannot become, blots out secrets, and stamps the time of each step. Whoever is lent a machine as they ask
+-- brings the times along. It pins no search_path, which takes as long as the rest of what happens most.
+CREATE OR REPLACE FUNCTION guard_lease() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        IF NOT OLD.live THEN
-            RAISE EXCEPTION 'lease % is %; it never changes again', OLD.id, OLD.status
-                USING ERRCODE = 'LL003', HINT = 'Reach those that are not over: UPDATE leases SET … WHERE live AND …';
-        ELSIF NEW.status <> OLD.status AND (NEW.vm_id IS NULL AND NEW.status = 'assigned' OR NOT EXISTS (
-            SELECT FROM lease_transitions WHERE from_status = OLD.status AND to_status = NEW.status)) THEN
-            RAISE EXCEPTION 'lease % is %; it cannot become % here', OLD.id, OLD.status, NEW.status
-                USING ERRCODE = 'LL003', HINT = next_for_lease(OLD);
-        ELSIF NEW.status = 'failed' AND NEW.failure IS NULL THEN
-            RAISE EXCEPTION 'a lease that failed says why' USING ERRCODE = 'LL003', HINT = next_for_lease(OLD);
-        ELSIF (NEW.id, NEW.email, NEW.pool, NEW.command, NEW.place, NEW.created_at)
-              IS DISTINCT FROM (OLD.id, OLD.email, OLD.pool, OLD.command, OLD.place, OLD.created_at)
-              OR NEW.kind <> OLD.kind AND NOT (OLD.kind = 'typed' AND NEW.kind IN ('desktop', 'job'))
-              OR OLD.vm_id IS NOT NULL
-                 AND (NEW.vm_id, NEW.hostname, NEW.epoch) IS DISTINCT FROM (OLD.vm_id, OLD.hostname, OLD.epoch) THEN
-            RAISE EXCEPTION 'lease % keeps its person, pool, kind, command, machine and place', OLD.id
-                USING ERRCODE = 'LL003', HINT = 'End it and open another one.';
-        END IF;
-        NEW.version := OLD.version + 1;
-        NEW.deadline := CASE WHEN NEW.status <> 'active' THEN NEW.deadline END;
+        NEW := public.changed_lease(OLD, NEW);
     END IF;
-    IF has_to_be_blotted(NEW.crd_command)
+    IF public.has_to_be_blotted(NEW.crd_command)
        AND (TG_OP = 'INSERT' OR NEW.crd_command IS DISTINCT FROM OLD.crd_command) THEN
-        NEW.crd_command := harmless(blot_out(NEW.crd_command));
+        NEW.crd_command := public.harmless(public.blot_out(NEW.crd_command));
     END IF;
-    IF TG_OP = 'INSERT' AND (NEW.status = 'assigned' AND NEW.assigned_at = clock() AND NEW.deadline > clock()
-                             AND NEW.expires_at > clock() AND isfinite(NEW.deadline) AND isfinite(NEW.expires_at)) IS NOT TRUE
+    IF TG_OP = 'INSERT' AND (
+           NEW.status = 'assigned' AND NEW.assigned_at = public.clock() AND NEW.deadline > public.clock()
+           AND NEW.expires_at > public.clock() AND isfinite(NEW.deadline) AND isfinite(NEW.expires_at)) IS NOT TRUE
        OR TG_OP = 'UPDATE' AND NEW.status <> OLD.status THEN
-        NEW := stamp_lease(NEW);
+        NEW := public.stamp_lease(NEW);
     END IF;
     RETURN NEW;
+END $$;
+
+-- The new row, one version on, unless the change is none that there is, or one of what identifies a lease.
+CREATE OR REPLACE FUNCTION changed_lease(old leases, new leases) RETURNS leases LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    IF NOT old.live THEN
+        RAISE EXCEPTION 'lease % is %; it never changes again', old.id, old.status
+            USING ERRCODE = 'LL003', HINT = 'Reach those that are not over: UPDATE leases SET … WHERE live AND …';
+    ELSIF new.status <> old.status AND (new.vm_id IS NULL AND new.status = 'assigned' OR NOT EXISTS (
+        SELECT FROM lease_transitions WHERE from_status = old.status AND to_status = new.status)) THEN
+        RAISE EXCEPTION 'lease % is %; it cannot become % here', old.id, old.status, new.status
+            USING ERRCODE = 'LL003', HINT = next_for_lease(old);
+    ELSIF new.status = 'failed' AND new.failure IS NULL THEN
+        RAISE EXCEPTION 'a lease that failed says why' USING ERRCODE = 'LL003', HINT = next_for_lease(old);
+    ELSIF (new.id, new.email, new.pool, new.command, new.place, new.created_at)
+          IS DISTINCT FROM (old.id, old.email, old.pool, old.command, old.place, old.created_at)
+          OR new.kind <> old.kind AND NOT (old.kind = 'typed' AND new.kind IN ('desktop', 'job'))
+          OR old.vm_id IS NOT NULL
+             AND (new.vm_id, new.hostname, new.epoch) IS DISTINCT FROM (old.vm_id, old.hostname, old.epoch) THEN
+        RAISE EXCEPTION 'lease % keeps its person, pool, kind, command, machine and place', old.id
+            USING ERRCODE = 'LL003', HINT = 'End it and open another one.';
+    END IF;
+    new.version := old.version + 1;
+    new.deadline := CASE WHEN new.status <> 'active' THEN new.deadline END;
+    RETURN new;
 END $$;
 
 -- Whether blot_out or harmless can find anything in the line: so that they, which take far longer, need not look.
@@ -229,102 +238,3 @@ CREATE OR REPLACE TRIGGER lease_tell_update_trigger AFTER UPDATE ON leases
 CREATE OR REPLACE TRIGGER lease_tell_delete_trigger AFTER DELETE ON leases
     REFERENCING OLD TABLE AS old_rows
     FOR EACH STATEMENT WHEN (session_user = current_user) EXECUTE FUNCTION tell_leases();
-
--- A lease on a machine and that machine's row must name each other, with the same epoch.
-CREATE OR REPLACE FUNCTION refuse_disagreement(p_leases uuid[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    odd leases;
-BEGIN
-    SELECT l.* INTO odd FROM leases l LEFT JOIN vms v
-        ON v.lease_id = l.id AND (v.id, v.epoch, v.hostname) = (l.vm_id, l.epoch, l.hostname)
-    WHERE l.id = ANY (p_leases) AND v.id IS NULL AND l.live LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'lease % says it holds %, but that machine is not lent to it', odd.id, odd.hostname
-            USING ERRCODE = 'LL003',
-            HINT = 'Change the machine, the lease follows: UPDATE vms SET status = ''in-use'', lease_id = … WHERE hostname = …';
-    END IF;
-END $$;
-
--- Machines p_vms are lent now: their queued leases become assigned; where somebody lent one by hand, a lease is opened. Refuses
--- a machine of which its lease says something else: whoever names the next epoch in the UPDATE is not corrected by guard_vm.
-CREATE OR REPLACE FUNCTION open_leases(p_vms integer[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    served integer;
-    odd    text;
-BEGIN
-    IF p_vms IS NULL THEN
-        RETURN;
-    END IF;
-    UPDATE leases l SET status = 'assigned', vm_id = v.id, hostname = v.hostname, epoch = v.epoch
-    FROM vms v WHERE v.id = ANY (p_vms) AND l.id = v.lease_id AND l.status = 'queued';
-    GET DIAGNOSTICS served = ROW_COUNT;
-    IF served < cardinality(p_vms) THEN
-        PERFORM open_leases_by_hand(p_vms);
-    END IF;
-    SELECT v.hostname INTO odd FROM vms v LEFT JOIN leases l
-        ON l.live AND l.id = v.lease_id AND l.vm_id = v.id AND l.epoch = v.epoch AND l.email = coalesce(v.email, l.email)
-        AND (l.crd_command IS NOT DISTINCT FROM v.crd_command
-             OR EXISTS (SELECT FROM lease_secrets s WHERE s.lease_id = l.id AND blot_out(s.line) = v.crd_command))
-    WHERE v.id = ANY (p_vms) AND l.id IS NULL LIMIT 1;
-    IF FOUND THEN
-        RAISE EXCEPTION 'VM % cannot be lent so: its lease says something else', odd USING ERRCODE = 'LL003',
-            HINT = 'Leave the epoch out of the UPDATE; it rises by itself, and the rest follows from the lease.';
-    END IF;
-END $$;
-
--- The program that a typed line starts. Only a client parses the whole line; this is for a word to whoever typed it.
-CREATE OR REPLACE FUNCTION program_of(p_line text) RETURNS text LANGUAGE sql IMMUTABLE
-RETURN (regexp_match(p_line, '^\s*(?:[A-Za-z_]\w*=\S*\s+)*(?:\S*/)?(\S+)'))[1];
-
--- Says of machines lent with a command that their pool does not run it: they will refuse it in a moment.
-CREATE OR REPLACE FUNCTION say_what_is_not_run(p_vms integer[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    said text;
-BEGIN
-    FOR said IN
-        SELECT DISTINCT format('The pool %s does not run %s, so this lease will fail. It runs: %s', p.name, program_of(v.crd_command),
-                               array_to_string(p.programs || CASE WHEN p.accepts_desktop THEN 'start-host' END, ', '))
-        FROM vms v JOIN pools p ON p.name = v.pool
-        WHERE v.id = ANY (p_vms) AND program_of(v.crd_command) <> ALL (p.programs)
-          AND NOT (p.accepts_desktop AND program_of(v.crd_command) = 'start-host')
-        LIMIT 3
-    LOOP
-        RAISE NOTICE '%', said;
-    END LOOP;
-END $$;
-
--- The part of open_leases for machines that somebody lent in psql: without a lease_id, or with one that is nobody's.
-CREATE OR REPLACE FUNCTION open_leases_by_hand(p_vms integer[]) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    INSERT INTO leases (id, email, status, pool, kind, crd_command, vm_id, hostname, epoch, assigned_at)
-    SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
-           v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
-    FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
-    INSERT INTO lease_secrets (lease_id, line)
-    SELECT v.lease_id, v.crd_command FROM vms v JOIN leases own ON own.id = v.lease_id AND own.kind = 'typed' AND own.live
-    WHERE v.id = ANY (p_vms) ON CONFLICT DO NOTHING;
-    PERFORM say_what_is_not_run(p_vms);
-EXCEPTION WHEN unique_violation THEN
-    RAISE EXCEPTION 'this person has a live lease already' USING ERRCODE = 'LL003',
-        HINT = 'End it first, or give that lease the machine: UPDATE vms SET status = ''in-use'', lease_id = …';
-END $$;
-
--- Machines left these leases and became p_vm_status: whoever was active is done, who was not yet is told why.
-CREATE OR REPLACE FUNCTION close_leases(p_leases uuid[], p_vm_status text, p_reason text) RETURNS void LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    why text := CASE WHEN p_vm_status = 'failed' AND p_reason = 'lost' THEN 'lost'
-                     WHEN p_vm_status = 'failed' THEN 'vm-failed'
-                     WHEN p_vm_status IN ('retired', 'deleted') THEN 'vm-deleted' END;
-BEGIN
-    IF NOT EXISTS (SELECT FROM leases WHERE id = ANY (p_leases) AND live) THEN
-        RETURN;
-    END IF;
-    UPDATE leases SET failure = why,
-           status = CASE WHEN why IS NOT NULL THEN 'failed' WHEN status = 'active' THEN 'ended' ELSE 'cancelled' END
-    WHERE id = ANY (p_leases) AND live;
-END $$;

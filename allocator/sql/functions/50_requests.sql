@@ -60,19 +60,50 @@ BEGIN
         PERFORM serve_queue(l.pool, (array_agg(l.id ORDER BY l.place DESC))[1])
         FROM leases l WHERE l.id = ANY (asked.ids) AND l.status = 'queued' GROUP BY l.pool;
     ELSIF opened.leases = 1 AND cardinality(p_pools) = 1 THEN  -- nearly all: the answer is known
-        RETURN QUERY VALUES (asked.ids[1], 'created', p_token_salts[1], asked.machines[1], opened.epoch, NULL, p_pools = abounding);
+        RETURN QUERY VALUES (
+            asked.ids[1], 'created', p_token_salts[1], asked.machines[1], opened.epoch, NULL, p_pools = abounding);
         RETURN;
     END IF;
-    RETURN QUERY SELECT answer.*, r.pool = ANY (abounding)
-    FROM unnest(asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools)
+    RETURN QUERY SELECT a.* FROM answers_to_requests(
+        asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools, abounding) a;
+END $$;
+
+-- What stands in the way of a new lease: the same request, another one with this key (LL007), or the person's live lease;
+-- when that ended at this moment (40001), the request is to be made again.
+CREATE OR REPLACE FUNCTION request_before(p_email text, p_idempotency_sha256 bytea, p_request_sha256 bytea,
+    OUT lease_id uuid, OUT outcome text, OUT token_salt bytea, OUT refused text) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    request bytea;
+BEGIN
+    SELECT l.id, 'repeated', l.token_salt, l.request_sha256 INTO lease_id, outcome, token_salt, request FROM leases l
+    WHERE l.idempotency_sha256 = p_idempotency_sha256;
+    IF FOUND AND request IS DISTINCT FROM p_request_sha256 THEN
+        SELECT NULL, NULL, NULL, 'LL007' INTO lease_id, outcome, token_salt, refused;
+    ELSIF NOT FOUND THEN
+        SELECT l.id, 'live' INTO lease_id, outcome FROM leases l
+        WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email);
+        refused := CASE WHEN NOT FOUND THEN '40001' END;
+    END IF;
+END $$;
+
+-- What became of the requests, in their order: the lease that was opened for each, or what was in its way.
+CREATE OR REPLACE FUNCTION answers_to_requests(
+    p_ids uuid[], p_refusals text[], p_emails text[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[], p_pools text[],
+    p_abounding text[])
+RETURNS TABLE (lease_id uuid, outcome text, token_salt bytea, vm_id integer, epoch bigint, refused text, abounds boolean)
+LANGUAGE sql STABLE
+BEGIN ATOMIC
+    SELECT answer.*, r.pool = ANY (p_abounding)
+    FROM unnest(p_ids, p_refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools)
          WITH ORDINALITY AS r (id, refusal, email, key, request, pool, number)
-    LEFT JOIN LATERAL (SELECT * FROM leases own WHERE own.id = r.id LIMIT 1) AS l ON true,
+    LEFT JOIN LATERAL (SELECT * FROM public.leases own WHERE own.id = r.id LIMIT 1) AS l ON true,
     LATERAL (SELECT l.id, CASE WHEN r.refusal IS NULL THEN 'created' END, l.token_salt, l.vm_id, l.epoch, r.refusal
              WHERE num_nonnulls(l.id, r.refusal) = 1
              UNION ALL SELECT b.lease_id, b.outcome, b.token_salt, NULL, NULL, b.refused
-             FROM request_before(r.email, r.key, r.request) AS b WHERE num_nonnulls(l.id, r.refusal) = 0) AS answer
+             FROM public.request_before(r.email, r.key, r.request) AS b WHERE num_nonnulls(l.id, r.refusal) = 0) AS answer
     ORDER BY r.number;
-END $$;
+END;
 
 -- Why a pool refuses a request: there is none (LL005), or it does not run this command (LL009; the client checks again on the
 -- machine). Null where it does not.
@@ -146,25 +177,6 @@ BEGIN
         FROM begun l WHERE v.id = l.vm_id
     )
     SELECT count(*), count(*) FILTER (WHERE vm_id IS NULL), max(b.epoch) INTO leases, waiting, epoch FROM begun b;
-END $$;
-
--- What stands in the way of a new lease: the same request, another one with this key (LL007), or the person's live lease;
--- when that ended at this moment (40001), the request is to be made again.
-CREATE OR REPLACE FUNCTION request_before(p_email text, p_idempotency_sha256 bytea, p_request_sha256 bytea,
-    OUT lease_id uuid, OUT outcome text, OUT token_salt bytea, OUT refused text) LANGUAGE plpgsql STABLE
-SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    request bytea;
-BEGIN
-    SELECT l.id, 'repeated', l.token_salt, l.request_sha256 INTO lease_id, outcome, token_salt, request FROM leases l
-    WHERE l.idempotency_sha256 = p_idempotency_sha256;
-    IF FOUND AND request IS DISTINCT FROM p_request_sha256 THEN
-        SELECT NULL, NULL, NULL, 'LL007' INTO lease_id, outcome, token_salt, refused;
-    ELSIF NOT FOUND THEN
-        SELECT l.id, 'live' INTO lease_id, outcome FROM leases l
-        WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email);
-        refused := CASE WHEN NOT FOUND THEN '40001' END;
-    END IF;
 END $$;
 
 -- Raises a refusal of request_vms, in words.
