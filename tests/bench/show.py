@@ -165,7 +165,9 @@ def _verdict(aim: Aim) -> tuple[str, str]:
 
 
 def _promise(value: Value) -> str:
-    return "" if value.aim is None else f"{'≥' if value.more else '≤'} {_with_unit(value.aim, value.unit)}"
+    if not value.aim:
+        return "" if value.aim is None else "never"
+    return f"{'≥' if value.more else '≤'} {_with_unit(value.aim, value.unit)}"
 
 
 def _with_unit(number: float | None, unit: str) -> str:

@@ -56,6 +56,12 @@ def test_a_sample_whose_parts_differ_is_noisy() -> None:
     assert drifting and drifting.noise == (2.0, 2.0)
 
 
+def test_what_is_to_happen_never_is_promised_in_that_word() -> None:
+    wanted = Section("Leases", values=[Value("given twice", 1, aim=0), Value("waited", 1, unit="s", aim=2)])
+
+    assert [aim.promised for aim in aims([wanted])] == ["never", "≤ 2 s"]
+
+
 def test_every_kind_of_number_fits_into_eighty_columns_and_a_picture(tmp_path: Path) -> None:
     told, picture = io.StringIO(), tmp_path / "run.svg"
     sections = [_section(1, 20_000), Section("Nothing measured", values=[Value("unknown", None, aim=0)])]
