@@ -209,7 +209,7 @@ def _leases(ways: dict[str, list[Seen]]) -> Section:
             section.rows.append(Row("  … has the command", figure(seen.slices.command)))
             name = f"{seen.size:,} machines, {way}: {WAITING} people wait"
             section.values.append(Value(name, median(seen.crowds.rates), None, "/s", more=True))
-            section.values += _each(seen)
+            section.values += _each(f"{seen.size:,} machines, {way}", seen)
     section.values.append(Value("requests of which no machine heard", sum(map(_lost, ways.values())), aim=0))
     section.remarks += [
         "Transport and agent are the client's; no command runs, and no journal is written.",
@@ -227,14 +227,14 @@ def _cost(hub: list[Seen]) -> Section:
             section.values.append(Value(f"{seen.size:,}: memory of the allocator a VM", kilobytes, None, "kB", aim))
         for name, share in seen.rest.get("idle", {}).items():
             section.values.append(Value(f"{seen.size:,} idle: {name}", 100 * share, None, "% of a core"))
-        section.values += _each(seen)
+        section.values += _each(f"{seen.size:,}", seen)
     return section
 
 
-def _each(seen: Seen) -> list[Value]:
+def _each(fleet: str, seen: Seen) -> list[Value]:
     """The processor time of a request."""
     cpu = {name: 1000 * seen.slices.cpu[name] for name in ("allocator", "postgres")}
-    return [Value(f"  … {name}, each request", used, None, "ms CPU") for name, used in cpu.items()]
+    return [Value(f"{fleet}: {name}, each request", used, None, "ms CPU") for name, used in cpu.items()]
 
 
 def _lost(fleets: Iterable[Seen]) -> int:
