@@ -80,7 +80,7 @@ class Options:
             directs=(),
             shared=(100,),
             crowd=800,
-            vms=min(self.vms, 1_000),
+            vms=min(self.vms, 500),
             clients=min(self.clients, 10),
             seconds=min(self.seconds, 1.0),
             turns=1,

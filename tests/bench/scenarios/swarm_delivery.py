@@ -223,7 +223,7 @@ def _cost(hub: list[Seen]) -> Section:
     for seen in hub:
         if seen.size >= 100:
             kilobytes = seen.rest["bytes"] / seen.size / 1024
-            aim = KILOBYTES if seen.size >= 1_000 else None
+            aim = KILOBYTES if seen.size >= 500 else None
             section.values.append(Value(f"{seen.size:,}: memory of the allocator a VM", kilobytes, None, "kB", aim))
         for name, share in seen.rest.get("idle", {}).items():
             section.values.append(Value(f"{seen.size:,} idle: {name}", 100 * share, None, "% of a core"))

@@ -19,6 +19,12 @@ from tests.bench.workers import Ready, be_worker
 
 LIMIT_SECONDS = 90.0
 
+WORKER: dict[str, Any] = {
+    "concurrency": CONNECTIONS,
+    "fetch_job_polling_interval": 1.0,  # what it does not hear of is found then; by itself it looks every 5 s
+    "install_signal_handlers": False,
+}
+
 Enqueue = Callable[[Sequence[int]], Awaitable[object]]
 """Puts jobs of these numbers in; several are put in as the queue does it best."""
 
@@ -45,7 +51,7 @@ async def in_procrastinate(dsn: str, called: Called) -> AsyncIterator[Enqueue]:
             else:
                 await task.batch_defer_async(*({"number": number} for number in numbers))
 
-        async with _beside(app.run_worker_async(concurrency=CONNECTIONS, install_signal_handlers=False)):
+        async with _beside(app.run_worker_async(**WORKER)):
             yield enqueue
 
 
