@@ -187,7 +187,19 @@ CREATE OR REPLACE TRIGGER vm_identity_update_trigger BEFORE UPDATE OF id, hostna
 CREATE OR REPLACE TRIGGER vm_pool_trigger BEFORE INSERT OR UPDATE OF pool ON vms
     FOR EACH ROW EXECUTE FUNCTION guard_vm_pool();
 
--- After machines were added or changed: leases follow them, and the history says so. Old and new rows have the same
+-- After machines were added: one that is lent has a lease, and the history says so.
+CREATE OR REPLACE FUNCTION follow_new_vms() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    who text := actor();
+BEGIN
+    PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL)) FROM new_rows n;
+    INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+    SELECT who, 'vm.' || n.status, n.id, n.hostname, n.lease_id, jsonb_build_object('epoch', n.epoch) FROM new_rows n;
+    RETURN NULL;
+END $$;
+
+-- After machines were changed: leases follow them, and the history says so. Old and new rows have the same
 -- ids; they meet in a FULL JOIN because that is never planned as a nested loop, which a kept plan would be for 10,000.
 CREATE OR REPLACE FUNCTION follow_vms() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -196,31 +208,24 @@ DECLARE
     freed boolean;
     who   text := actor();
 BEGIN
-    IF TG_OP = 'UPDATE' THEN
-        SELECT array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL AND NOT coalesce(
-                   (SELECT l.live AND (l.vm_id, l.epoch, l.email, l.crd_command) IS NOT DISTINCT FROM (n.id, n.epoch, n.email, n.crd_command)
-                    FROM leases l WHERE l.id = n.lease_id), false)),
-               bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL) INTO lent, freed
-        FROM old_rows o FULL JOIN new_rows n ON n.id = o.id;
-        IF freed THEN
-            PERFORM close_leases(array_agg(o.lease_id) FILTER (WHERE n.lease_id IS NULL), n.status, n.reason)
-            FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
-            GROUP BY n.status, n.reason HAVING bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL);
-        END IF;
-        IF lent IS NOT NULL THEN
-            PERFORM open_leases(lent);
-        END IF;
-        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT who, 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
-               jsonb_strip_nulls(jsonb_build_object('from', o.status, 'epoch', n.epoch, 'reason', n.reason))
+    SELECT array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL AND NOT coalesce(
+               (SELECT l.live AND (l.vm_id, l.epoch, l.email, l.crd_command) IS NOT DISTINCT FROM (n.id, n.epoch, n.email, n.crd_command)
+                FROM leases l WHERE l.id = n.lease_id), false)),
+           bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL) INTO lent, freed
+    FROM old_rows o FULL JOIN new_rows n ON n.id = o.id;
+    IF freed THEN
+        PERFORM close_leases(array_agg(o.lease_id) FILTER (WHERE n.lease_id IS NULL), n.status, n.reason)
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
-        WHERE (n.status, n.epoch) IS DISTINCT FROM (o.status, o.epoch);
-    ELSE
-        PERFORM open_leases(array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL)) FROM new_rows n;
-        INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-        SELECT who, 'vm.' || n.status, n.id, n.hostname, n.lease_id, jsonb_build_object('epoch', n.epoch)
-        FROM new_rows n;
+        GROUP BY n.status, n.reason HAVING bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL);
     END IF;
+    IF lent IS NOT NULL THEN
+        PERFORM open_leases(lent);
+    END IF;
+    INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
+    SELECT who, 'vm.' || n.status, n.id, n.hostname, coalesce(n.lease_id, o.lease_id),
+           jsonb_strip_nulls(jsonb_build_object('from', o.status, 'epoch', n.epoch, 'reason', n.reason))
+    FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
+    WHERE (n.status, n.epoch) IS DISTINCT FROM (o.status, o.epoch);
     RETURN NULL;
 END $$;
 
@@ -229,7 +234,7 @@ CREATE OR REPLACE TRIGGER vm_follow_update_trigger AFTER UPDATE ON vms
     FOR EACH STATEMENT EXECUTE FUNCTION follow_vms();
 CREATE OR REPLACE TRIGGER vm_follow_insert_trigger AFTER INSERT ON vms
     REFERENCING NEW TABLE AS new_rows
-    FOR EACH STATEMENT EXECUTE FUNCTION follow_vms();
+    FOR EACH STATEMENT EXECUTE FUNCTION follow_new_vms();
 
 -- After machines were deleted: nobody keeps a lease on a machine that is not there.
 CREATE OR REPLACE FUNCTION forget_vms() RETURNS trigger LANGUAGE plpgsql
