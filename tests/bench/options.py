@@ -78,7 +78,7 @@ class Options:
             fleets=(),
             working=(100,),
             directs=(),
-            shared=(100,),
+            shared=(500,),
             crowd=800,
             vms=min(self.vms, 500),
             clients=min(self.clients, 10),

@@ -64,17 +64,17 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
 
 async def _section(own: Ground, options: Options, progress: Progress, *, slow_flush: bool) -> Section:
     suffix, hosts = ("_slow" if slow_flush else ""), min(MACHINES, max(options.sizes))
-    first = min(2 * CONNECTIONS, hosts // 10)
+    many, few = min(WAITING, hosts // 20), min(2 * CONNECTIONS, hosts // 20)
     rounds: dict[str, list[Crowd]] = {"together": [], "alone": [], "naive": []}
     async with (
         stock(own, f"bench_crowd{suffix}", hosts, slow_flush=slow_flush) as ours,
         naive_claims(own, f"bench_naive_crowd{suffix}", hosts, slow_flush=slow_flush) as naive,
     ):
         for _ in range(options.turns):
-            for name, claim, refill in (
-                ("together", ours.claim, ours.refill),
-                ("alone", ours.claim_alone, ours.refill),
-                ("naive", naive.claim, naive.refill),
+            for name, claim, refill, first in (
+                ("together", ours.claim, ours.refill, many),
+                ("alone", ours.claim_alone, ours.refill, few),
+                ("naive", naive.claim, naive.refill, few),
             ):
                 await refill()
                 await crowd(claim, first, options.crowd_seconds, first)  # connections open, plans are made

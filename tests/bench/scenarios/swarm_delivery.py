@@ -44,6 +44,11 @@ class Delivered:
     cpu: dict[str, float]
     """Seconds of processor time a request."""
 
+    @property
+    def rate(self) -> float:
+        """Of the rounds' rates the middle one; 0 when no machine knew of anything."""
+        return median(self.rates) if self.rates else 0.0
+
     @classmethod
     def of(cls, seen: dict[str, Any], leases: dict[tuple[int, int], Sequence[int]]) -> "Delivered":
         """What people saw, and when machines saw the same."""
@@ -190,13 +195,15 @@ def _burst(hub: list[Seen], naive: dict[int, Seen]) -> Section:
     section = Section(f"Delivery while {WAITING} people wait")
     for seen in hub:
         aim = DELIVERED_A_SECOND if seen is hub[-1] else None
-        ours, beside = median(seen.crowds.rates), None
+        ours, beside = seen.crowds.rate, None
         section.rows.append(Row(f"{seen.size:,} machines", figure(seen.crowds.had)))
         if seen.size in naive:
-            beside = median(naive[seen.size].crowds.rates)
+            beside = naive[seen.size].crowds.rate
         section.values.append(Value(f"{seen.size:,} machines", ours, beside, "/s", aim, more=True))
-        if beside and seen.size == TIMES_NAIVE_AT:
-            section.values.append(Value("  … times the naive way's", ours / beside, None, "×", TIMES_NAIVE, more=True))
+        if beside:
+            limit = TIMES_NAIVE if seen.size == TIMES_NAIVE_AT else None
+            name = f"{seen.size:,} machines: times the naive way's"
+            section.values.append(Value(name, ours / beside, None, "×", limit, more=True))
     section.remarks.append("From the first request of a round to the last machine that has its orders.")
     return section
 
@@ -208,7 +215,7 @@ def _leases(ways: dict[str, list[Seen]]) -> Section:
             section.rows.append(Row(f"{seen.size:,} machines, {way}: has it", figure(seen.slices.had)))
             section.rows.append(Row("  … has the command", figure(seen.slices.command)))
             name = f"{seen.size:,} machines, {way}: {WAITING} people wait"
-            section.values.append(Value(name, median(seen.crowds.rates), None, "/s", more=True))
+            section.values.append(Value(name, seen.crowds.rate, None, "/s", more=True))
             section.values += _each(f"{seen.size:,} machines, {way}", seen)
     section.values.append(Value("requests of which no machine heard", sum(map(_lost, ways.values())), aim=0))
     section.remarks += [
