@@ -58,7 +58,8 @@ class Asking:
 
     async def _acquire(self) -> PooledConnection:
         try:
-            return await self._pool.acquire(timeout=WAIT_SECONDS)
+            async with asyncio.timeout(WAIT_SECONDS):  # the pool's own makes a task
+                return await self._pool.acquire()
         except TimeoutError:
             if self._pool.get_size() < self._pool.get_max_size():
                 raise  # a new one could have been opened, but nobody answered

@@ -76,7 +76,7 @@ class Options:
         return replace(
             self,
             fleets=(),
-            working=(100,),
+            working=(),
             directs=(),
             shared=(500,),
             crowd=800,

@@ -109,8 +109,9 @@ async def measure(own: Ground, options: Options, progress: Progress) -> list[Sec
                 seen[way].append(await see(own, size, options))
             progress(share)
     naive = {each.size: each for each in seen["naive"]}
-    leases = _leases({"hub": seen["working"], "direct": seen["direct"]})
-    return [_delivery(seen["hub"], naive), _burst(seen["hub"], naive), _cost(seen["hub"]), leases]
+    sections = [_delivery(seen["hub"], naive), _burst(seen["hub"], naive), _cost(seen["hub"])]
+    leases = {"hub": seen["working"], "direct": seen["direct"]}
+    return [*sections, *([_leases(leases)] if any(leases.values()) else [])]
 
 
 async def _hub(own: Ground, size: int, options: Options, *, kind: str) -> Seen:
