@@ -135,7 +135,7 @@ async def test_what_one_round_is_too_short_for_the_next_ones_count(
     database: Database, service: asyncpg.Connection, reader: asyncpg.Connection
 ) -> None:
     lease = await over(database, service)
-    await move_lease(database, lease, "1926-03-01 10:00+00", "1926-03-01 10:00+00", "1926-03-01 11:00+00")
+    await move_lease(database, lease, "1626-03-01 10:00+00", "1626-03-01 10:00+00", "1626-03-01 11:00+00")
     await ask(service, BOB)
 
     assert await count_all(service) > 1
