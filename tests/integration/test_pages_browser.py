@@ -178,7 +178,7 @@ async def test_whoever_asks_again_is_told_that_nothing_new_was_started(
 
     await tab.ask(service.url, "echo something else")
 
-    await expect(tab.page.get_by_role("alert")).to_contain_text("what you sent just now was not started")
+    await expect(tab.page.locator("#nothing-new")).to_contain_text("what you sent just now was not started")
     await tab.check()
 
 
