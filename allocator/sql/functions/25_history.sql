@@ -23,8 +23,8 @@ CREATE OR REPLACE TRIGGER seals_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCAT
 CREATE OR REPLACE TRIGGER archives_guard_trigger BEFORE UPDATE OR DELETE OR TRUNCATE ON event_archives
     FOR EACH STATEMENT EXECUTE FUNCTION guard_events();
 
--- What happened to a machine while many speak, the machine did.
--- An event that somebody adds by hand: who they are is filled in, and its id is a new one, for what is sealed is closed.
+-- An event of which nobody says who did it: while many machines speak, the one that it happened to. Else somebody adds it by hand: who
+-- they are is filled in, and its id is a new one, for what is sealed is closed.
 CREATE OR REPLACE FUNCTION guard_new_event() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     IF NEW.actor IS NULL AND public.caller() = '*' THEN

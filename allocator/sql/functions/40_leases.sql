@@ -147,8 +147,9 @@ BEGIN
     SELECT who, 'lease.' || n.status, n.vm_id, n.hostname, n.id,
            jsonb_strip_nulls(jsonb_build_object('kind', n.kind, 'epoch', n.epoch)) FROM new_rows n;
     SELECT array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
-               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)), array_agg(lease_hint(n.id, n.status, n.kind)) INTO odd, hints
-    FROM new_rows n;
+               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)),
+           array_agg(lease_hint(n.id, n.status, n.kind))
+    INTO odd, hints FROM new_rows n;
     IF odd IS NOT NULL THEN
         PERFORM refuse_disagreement(odd);
     END IF;
@@ -170,7 +171,8 @@ BEGIN
     SELECT array_agg(n.id) FILTER (WHERE NOT n.live), array_agg(n.id) FILTER (WHERE n.status = 'failed'),
            array_agg(n.id) FILTER (WHERE NOT n.live OR n.started_at IS NOT NULL),
            array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
-               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)), array_agg(lease_hint(n.id, n.status, n.kind))
+               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)),
+           array_agg(lease_hint(n.id, n.status, n.kind))
     INTO over, failed, delivered, odd, hints FROM new_rows n;
     IF delivered IS NOT NULL THEN
         DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);

@@ -16,7 +16,8 @@ GRANT EXECUTE ON FUNCTION client_api.hello, client_api.claim, client_api.report,
     client_api.transport, client_api.keep_hub_token TO lablink_client;
 
 GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
-GRANT EXECUTE ON FUNCTION request_vm, request_vms, end_lease, opened_leases, lease_view, ensure_pool, enrol_vm, unassigned_vms_count, pool_counts, clock,
+GRANT EXECUTE ON FUNCTION request_vm, request_vms, end_lease, opened_leases, lease_view, ensure_pool, enrol_vm,
+    unassigned_vms_count, pool_counts, clock,
     enrol_instance, is_open_token, note_refused_join, absent_machines, note_absence, admin_of,
     keep_hub_token, ensure_transport, hub_call, hub_hello, hub_claim, hub_report, hub_cleaned, check_version,
     sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles,
