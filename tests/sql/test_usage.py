@@ -135,10 +135,12 @@ async def test_what_one_round_is_too_short_for_the_next_ones_count(
     database: Database, service: asyncpg.Connection, reader: asyncpg.Connection
 ) -> None:
     lease = await over(database, service)
-    await move_lease(database, lease, "1626-03-01 10:00+00", "1626-03-01 10:00+00", "1626-03-01 11:00+00")
+    await move_lease(database, lease, "2026-03-01 10:00+00", "2026-03-01 10:00+00", "2026-03-01 11:00+00")
     await ask(service, BOB)
 
-    assert await count_all(service) > 1
+    assert await service.fetchval("SELECT sweep_usage() FROM pg_sleep(1.1)") == 1  # its second is over as it begins
+    assert [str(day) for day, *_ in await shown(reader)] == ["2026-03-01"]
+    await count_all(service)
     assert await reader.fetchval("SELECT sum(leases) FROM usage_by_day") == 2
 
 
