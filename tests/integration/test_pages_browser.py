@@ -178,7 +178,8 @@ async def test_whoever_asks_again_is_told_that_nothing_new_was_started(
 
     await tab.ask(service.url, "echo something else")
 
-    await expect(tab.page.locator("#nothing-new")).to_contain_text("what you sent just now was not started")
+    said = tab.page.get_by_role("alert").filter(has_text="what you sent just now was not started")
+    await expect(said).to_be_visible()
     await tab.check()
 
 
