@@ -4,26 +4,23 @@ from datetime import datetime
 from typing import Annotated
 from uuid import UUID
 
-import structlog
 from fastapi import APIRouter, Depends, Header, Request, Response
 from fastapi.security import APIKeyCookie, HTTPBearer
 from pydantic import BaseModel, ConfigDict, Field
 
 from allocator.checking import EMAIL_LENGTH, KEY_LENGTH
 from allocator.conf_values import PoolName
-from allocator.enrolling import Applicant, let_in
 from allocator.errors import WrongType
-from allocator.leasing import LeaseRequest, Opened, give_back, open_lease, own_pin
+from allocator.failure_words import failure_words, trouble_words
+from allocator.leasing import LeaseRequest, Opened, extend, give_back, own_pin, renew_line
 from allocator.problems import responses
 from allocator.service import Here, Service
-from allocator.views import EndedBy, HeldLease, LeaseStatus, VmStatus
-from allocator.wording import NOTHING_NEW, failure_words
+from allocator.views import EndedBy, HeldLease, LeaseStatus
+from allocator.wording import NOTHING_NEW
 from client.command import JOB_BYTES
-from client.protocol import HUB_HEADER, DatabaseAddress, Enrolment, Kind
+from client.protocol import Kind
 
 JSON = "application/json"
-
-log = structlog.get_logger()
 
 
 class In(BaseModel):
@@ -42,13 +39,18 @@ class LeaseWanted(In):
     """A request for a machine."""
 
     email: str = Field(min_length=3, max_length=EMAIL_LENGTH, examples=["ada@example.org"])
-    crd_command: str = Field(
+    crd_command: str | None = Field(
+        default=None,
         min_length=1,
         max_length=JOB_BYTES,
         examples=["python3 -c 'print(42)'"],
-        description="The line from https://remotedesktop.google.com/headless, or a program that the pool runs.",
+        description="The line from https://remotedesktop.google.com/headless, or a program that the pool runs. "
+        "Left out: a desktop is reserved, and its line comes with PUT …/line.",
     )
     pool: PoolName | None = Field(default=None, description="Left out: the usual one.")
+    join_code: str | None = Field(
+        default=None, min_length=1, max_length=200, description="Makes you a member of the group that it is for."
+    )
 
 
 class Lease(Out):
@@ -59,13 +61,30 @@ class Lease(Out):
     status: LeaseStatus
     pool: str
     position: int | None = Field(description="Place in the queue, from 1; only while queued.")
-    eta_seconds: int | None = Field(description="In how many seconds a machine comes free at the latest, if known.")
+    eta_seconds: int | None = Field(
+        description="In how many seconds a machine is yours, with even odds; null: not known."
+    )
+    eta_p90_seconds: int | None = Field(description="The same in nine of ten cases.")
+    because: str | None = Field(description="What that rests on, for people: what boots, what ends; only while queued.")
+    paused: bool = Field(description="Whether it waits because its pool is paused.")
+    held_back: str | None = Field(description="What its group has of what it may have, when that keeps it waiting.")
     hostname: str | None
     kind: Kind
     crd_command: str | None = Field(description="The command, its code and PIN blotted out.")
     exit_code: int | None
     output: str | None = Field(description="The last of what the command printed.")
     failure: str | None = Field(description="Why it failed, as a word for programs.")
+    needs_line: bool = Field(description="Whether it waits for a fresh line: PUT …/line.")
+    kept_until: datetime | None = Field(description="Until when its machine is kept for that line.")
+    passed_over: bool = Field(description="Whether others are served until that line comes: a machine was kept for it.")
+    trouble: str | None = Field(description="What went wrong last while it lived on, as a word for programs.")
+    trouble_detail: str | None = Field(description="The same for people.")
+    idle_until: datetime | None = Field(
+        description="When it ends unless somebody uses its machine, or PUT …/activity says so; null: nobody was warned."
+    )
+    left_idle: bool = Field(description="Whether it ended because nobody used its machine.")
+    extensible_until: datetime | None = Field(description="Until when POST …/extension makes it last; null: not now.")
+    moves: int = Field(description="How often it lost its machine, or its job began again there.")
     failure_detail: str | None = Field(description="Why it failed and what to do next, for people.")
     ended_by: EndedBy | None = Field(description="Who ended it; service: its time was up, or its machine is lost.")
     pin: str | None = Field(description="The PIN of the desktop, when the line brought none; once it is active.")
@@ -76,59 +95,29 @@ class Lease(Out):
     expires_at: datetime | None
 
 
+class Condition(Out):
+    """Something that has to hold for a lease to go on, or a machine to be lent, and whether it does."""
+
+    what: str
+    holds: bool | None = Field(description="null: it is only told, as is what comes next.")
+    detail: str | None
+
+
+class Line(In):
+    """A fresh line for a lease that waits for one."""
+
+    crd_command: str = Field(
+        min_length=1,
+        max_length=JOB_BYTES,
+        description="The line from https://remotedesktop.google.com/headless.",
+    )
+
+
 class LeaseWithToken(Lease):
     """A lease and the right to come back to it."""
 
     token: str = Field(description="Keep it: send it as Authorization: Bearer …")
     notice: str | None = Field(description="That the lease was there before, so that nothing new was started.")
-
-
-class Vm(Out):
-    """A machine. Who has it is not told."""
-
-    id: int
-    hostname: str
-    status: VmStatus
-    pool: str
-    created_at: datetime
-    updated_at: datetime
-    seen_at: datetime | None = Field(description="When its client last said hello.")
-
-
-class SignedIdentity(In):
-    """What an EC2 instance finds under `/latest/dynamic/instance-identity`."""
-
-    document: str = Field(max_length=16_384, description="The instance identity document, byte for byte.")
-    signature: str = Field(max_length=4096, description="AWS's signature of it, in base64.")
-
-
-class EnrolmentWanted(In):
-    """A machine that wants to be let in."""
-
-    token: str = Field(min_length=1, max_length=512, pattern=r"^[!-~]+$", description="The join token.")
-    verifier: str = Field(
-        max_length=512,
-        pattern=r"^SCRAM-SHA-256\$[0-9]{4,7}:[A-Za-z0-9+/]{14,62}={0,2}\$[A-Za-z0-9+/]{43}=:[A-Za-z0-9+/]{43}=$",
-        description="The SCRAM-SHA-256 verifier of the password that the machine made; the password stays there.",
-    )
-    identity: SignedIdentity | None = Field(default=None, description="What a machine of the fleet must show as well.")
-
-
-HubToken = Annotated[
-    str | None,
-    Header(
-        alias=HUB_HEADER,
-        pattern=r"^[0-9a-f]{64}$",
-        description="The SHA-256 of the token with which the machine can speak over the hub; the token stays there.",
-    ),
-]
-"""Not in the body: an allocator that knows no hub would refuse that."""
-
-
-class FreeMachines(Out):
-    """How many machines a request would get at once."""
-
-    count: int
 
 
 async def require_json(request: Request) -> None:
@@ -154,7 +143,7 @@ Key = Annotated[
         "(a UUID): whoever repeats key, e-mail and command is given the token.",
     ),
 ]
-OPEN_PROBLEMS = responses(400, 408, 409, 413, 415, 422)
+OPEN_PROBLEMS = responses(400, 403, 408, 409, 413, 415, 422, 429)
 
 
 @v1.post(
@@ -172,8 +161,9 @@ async def request_lease(wanted: LeaseWanted, request: Request, service: Here, ke
     """Ask for a machine. The lease is assigned at once, or queued."""
     pool = wanted.pool or service.settings.pool.name
     domains = service.settings.access.domains
-    asked = LeaseRequest(wanted.email, wanted.crd_command, pool, domains, key, service.tokens(request))
-    return await answer(service, await open_lease(service.store, service.metrics, asked))
+    tokens = service.tokens(request)
+    asked = LeaseRequest(wanted.email, wanted.crd_command, pool, domains, key, tokens, wanted.join_code)
+    return await answer(service, await service.open_lease(request, asked))
 
 
 @v1.get("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
@@ -182,52 +172,48 @@ async def show_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
     return Lease.model_validate(_lease(await service.lease_of(request, lease_id)))
 
 
+@v1.get("/leases/{lease_id:uuid}/why", dependencies=holder, tags=["leases"], responses=responses(401, 404))
+async def why(lease_id: UUID, request: Request, service: Here) -> list[Condition]:
+    """Why a lease of yours is where it is: each condition and whether it holds; the last one says what happens next."""
+    held = await service.lease_of(request, lease_id)
+    return [Condition.model_validate(each) for each in await service.store.why_lease(held.lease.id)]
+
+
+@v1.put(
+    "/leases/{lease_id:uuid}/line",
+    dependencies=[*holder, Depends(require_json)],
+    tags=["leases"],
+    responses=responses(400, 401, 404, 408, 409, 413, 415, 422),
+)
+async def renew(lease_id: UUID, line: Line, request: Request, service: Here) -> Lease:
+    """Give a lease of yours the fresh line that it waits for."""
+    held = await service.lease_of(request, lease_id)
+    await renew_line(service.store, held, line.crd_command)
+    return Lease.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
+
+
+@v1.post("/leases/{lease_id:uuid}/extension", dependencies=holder, tags=["leases"], responses=responses(401, 404, 409))
+async def make_longer(lease_id: UUID, request: Request, service: Here) -> Lease:
+    """Make a lease of yours a step longer, as far as its pool lets it: less while somebody waits."""
+    held = await service.lease_of(request, lease_id)
+    await extend(service.store, lease_id)
+    return Lease.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
+
+
+@v1.put("/leases/{lease_id:uuid}/activity", dependencies=holder, tags=["leases"], responses=responses(401, 404))
+async def still_here(lease_id: UUID, request: Request, service: Here) -> Lease:
+    """Say that you are still there: it counts as use of the machine. A lease that is not active stays as it is."""
+    held = await service.lease_of(request, lease_id)
+    await service.store.still_here(lease_id)
+    return Lease.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
+
+
 @v1.delete("/leases/{lease_id:uuid}", dependencies=holder, tags=["leases"], responses=responses(401, 404))
 async def end_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
     """End a lease of yours, whatever step it is at. One that is over stays as it is."""
     held = await service.lease_of(request, lease_id)
     await give_back(service.store, lease_id)
     return Lease.model_validate(_lease(await service.store.held_lease(lease_id, [held.token])))
-
-
-@v1.get("/vms", tags=["vms"])
-async def list_vms(service: Here) -> list[Vm]:
-    """Every machine. Nothing personal is in it."""
-    return [Vm.model_validate(vm) for vm in await service.store.vms()]
-
-
-@v1.post(
-    "/enrolments",
-    status_code=201,
-    tags=["vms"],
-    dependencies=[Depends(require_json)],
-    responses=responses(400, 403, 408, 413, 415, 422),
-)
-async def enrol(wanted: EnrolmentWanted, service: Here, hub_token_sha256: HubToken = None) -> Enrolment:
-    """Let a machine in, with the join token that an admin made for it. The same again is answered the same."""
-    shown = (wanted.identity.document, wanted.identity.signature) if wanted.identity else None
-    hub_sha256 = bytes.fromhex(hub_token_sha256) if hub_token_sha256 else None
-    applicant = Applicant(wanted.token, wanted.verifier, shown, hub_sha256)
-    enrolled = await let_in(service.store, service.settings.identity, service.clouds, applicant)
-    log.info("vm.enrolled", vm=enrolled.vm_id, hostname=enrolled.hostname)
-    database = service.settings.database_for_machines
-    address = DatabaseAddress(
-        host=database.host,
-        port=database.port,
-        database=database.name,
-        user=enrolled.role,
-        tls=database.tls,
-        ca_pem=database.ca_file.read_text() if database.ca_file else None,
-    )
-    return Enrolment(
-        vm_id=enrolled.vm_id, hostname=enrolled.hostname, transport=service.settings.transport.mode, database=address
-    )
-
-
-@router.get("/unassigned_vms_count", tags=["vms"])
-async def unassigned_vms_count(service: Here) -> FreeMachines:
-    """How many machines a request would get at once."""
-    return FreeMachines(count=await service.store.free_vms())
 
 
 async def answer(service: Service, opened: Opened) -> Response:
@@ -240,7 +226,8 @@ async def answer(service: Service, opened: Opened) -> Response:
 
 def _lease(held: HeldLease) -> dict[str, object]:
     seen = {name: getattr(held.lease, name) for name in Lease.model_fields if hasattr(held.lease, name)}
-    return seen | {"failure_detail": failure_words(held.lease), "pin": own_pin(held)}
+    told = {"failure_detail": failure_words(held.lease), "trouble_detail": trouble_words(held.lease)}
+    return seen | told | {"pin": own_pin(held)}
 
 
 router.include_router(v1)

@@ -152,14 +152,13 @@ async def operation_of(number: Annotated[int, Path(ge=1, le=2**63 - 1)], service
 Admin = Annotated[str, Depends(admin_of)]
 Found = Annotated[OperationView, Depends(operation_of)]
 
-router = APIRouter(
-    prefix="/api/v1",
-    responses=responses(401, 429, 503),
-    dependencies=[
-        Depends(HTTPBearer(auto_error=False, scheme_name="Admin", description="lablink admins add NAME")),
-        Depends(admin_of),
-    ],
-)
+admins = [
+    Depends(HTTPBearer(auto_error=False, scheme_name="Admin", description="lablink admins add NAME")),
+    Depends(admin_of),
+]
+"""What a request must bring that only admins may make."""
+
+router = APIRouter(prefix="/api/v1", responses=responses(401, 429, 503), dependencies=admins)
 
 
 @router.post(

@@ -14,7 +14,7 @@ from starlette.staticfiles import StaticFiles
 from starlette.types import ASGIApp, Receive, Scope, Send
 from starlette.websockets import WebSocket
 
-from allocator import api, api_fleet, docs, errors, health, pages
+from allocator import api, api_fleet, api_machines, api_pools, docs, errors, front, health, pages, status
 from allocator.config import Settings
 from allocator.problems import Problem, Problems
 from allocator.service import Service, opened
@@ -36,8 +36,14 @@ STATUSES: dict[type[errors.ServiceError], int] = {
     errors.NoToken: 401,
     errors.NoSuchLease: 404,
     errors.NoSuchPool: 422,
+    errors.NoSuchVm: 404,
     errors.JoinRefused: 403,
     errors.IllegalChange: 409,
+    errors.NothingAsked: 409,
+    errors.NotLonger: 409,
+    errors.JoinCodeRefused: 403,
+    errors.BudgetSpent: 409,
+    errors.MembersOnly: 403,
     errors.FleetMissing: 409,
     errors.NoSuchOperation: 404,
     errors.OperationUnderWay: 409,
@@ -85,8 +91,10 @@ def create_app(settings: Settings) -> FastAPI:
         middleware=_around_every_request(site, problems, leaving, settings.server.body_limit),
         exception_handlers=dict.fromkeys((errors.ServiceError, RequestValidationError, HTTPException), problems.answer),
     )
-    for router in (pages.pages, pages.forms, api.router, api_fleet.router, health.router, docs.router):
+    for router in (front.pages, front.forms, pages.pages, status.pages, health.router, docs.router):
         app.include_router(router)
+    for part in (api, api_machines, api_fleet, api_pools):
+        app.include_router(part.router)
     app.mount("/static", StaticFiles(directory=STATIC), name="static")
     return app
 

@@ -67,6 +67,22 @@ class Batches(Generic[Asked, Answer]):
                 future.cancel()
 
 
+class Gathering:
+    """Who has time waits here, and goes on with all others who came in the same so many seconds."""
+
+    def __init__(self, seconds: float) -> None:
+        self._seconds = seconds
+        self._over = asyncio.Event()
+        self._over.set()
+
+    async def join(self) -> None:
+        """Wait for the others."""
+        if self._over.is_set():
+            self._over = asyncio.Event()
+            asyncio.get_running_loop().call_later(self._seconds, self._over.set)
+        await self._over.wait()
+
+
 def _tell(together: Sequence[tuple[Asked, asyncio.Future[Answer]]], answers: Sequence[Answer]) -> None:
     for (_, future), answer in zip(together, answers, strict=True):
         if not future.done():

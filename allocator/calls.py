@@ -7,7 +7,7 @@ from typing import Self
 
 from allocator import errors
 from allocator.asking import Asking, Pool, connections
-from allocator.batches import Batches
+from allocator.batches import Batches, Gathering
 from allocator.config import HUB_CONNECTIONS
 from allocator.connection import Connect
 from allocator.said import Said
@@ -15,11 +15,14 @@ from allocator.said import Said
 AT_ONCE = 500
 """So many hellos take a few milliseconds."""
 
+GATHER_SECONDS = 0.05
+"""How long a hello that only shows that its machine is alive may wait for others: alone it costs five times as much."""
+
 Call = tuple[object, ...]
 """What is read of what was said, and before it the token."""
 
 TOGETHER: Mapping[str, Callable[[Said], Call | None]] = {
-    "hello": lambda said: (said.epoch, said.lease_id),
+    "hello": lambda said: (said.epoch, said.lease_id, said.idle_seconds),
     "claim": lambda said: (said.epoch,),
     "report": Said.plain_report,
     "cleaned": lambda said: (said.epoch,),
@@ -35,6 +38,7 @@ class Calls(Asking):
         self._together = {verb: self._batches(verb) for verb in TOGETHER}
         self._room = asyncio.Semaphore(HUB_CONNECTIONS - len(TOGETHER))
         self._alone: set[bytes] = set()
+        self._gathering = Gathering(GATHER_SECONDS)
 
     @classmethod
     @asynccontextmanager
@@ -53,6 +57,10 @@ class Calls(Asking):
             if together is not None:
                 return together
         return await self._answer_alone(token_sha256, said)
+
+    async def gathered(self) -> None:
+        """Wait for others who have time, before asking for an answer."""
+        await self._gathering.join()
 
     async def _answer_alone(self, token_sha256: bytes, said: Said) -> str:
         """Who comes when all connections are at work waits in line; each once, for it may keep its own row locked."""

@@ -15,8 +15,8 @@ ODD_CATEGORIES = ("Cc", "Cf", "Cs", "Co", "Cn", "Zs", "Zl", "Zp")
 ODD_LETTERS = frozenset('"(),:;<>[]\\')
 
 
-def checked(email: str, domains: Sequence[str], line: str, accepts: Accepts) -> tuple[str, Command]:
-    """The address, at one of the domains if there are any, and the command.
+def checked(email: str, domains: Sequence[str], line: str | None, accepts: Accepts) -> tuple[str, Command | None]:
+    """The address, at one of the domains if there are any, and the command; None for a desktop whose line comes later.
 
     Raises InvalidRequest, with what is wrong with each of the two.
     """
@@ -24,13 +24,22 @@ def checked(email: str, domains: Sequence[str], line: str, accepts: Accepts) -> 
     address = tidy_email(email)
     if complaint := email_complaint(address) or domain_complaint(address, domains):
         wrong["email"] = complaint
+    command = None
     try:
-        command = parse(line, accepts)
+        command = parse(line or "", accepts) if line is not None or not accepts.desktop else None
     except CommandRefused as refused:
         wrong["crd_command"] = str(refused)
     if wrong:
         raise InvalidRequest(fields=wrong)
     return address, command
+
+
+def checked_line(line: str, accepts: Accepts) -> Command:
+    """The command of a line. Raises InvalidRequest."""
+    try:
+        return parse(line, accepts)
+    except CommandRefused as refused:
+        raise InvalidRequest(fields={"crd_command": str(refused)}) from None
 
 
 def tidy_email(text: str) -> str:

@@ -3,7 +3,15 @@
 import re
 from typing import Annotated
 
-from pydantic import AfterValidator, Field, StringConstraints
+from pydantic import AfterValidator, BaseModel, ConfigDict, Field, StringConstraints
+
+DAY = 86_400
+
+
+class Section(BaseModel):
+    """Settings that belong together: none may be unknown, and none changes."""
+
+    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
 
 
 def _reference(value: str) -> str:

@@ -6,8 +6,6 @@ from pathlib import Path
 from typing import Annotated, Literal
 
 from pydantic import (
-    BaseModel,
-    ConfigDict,
     Field,
     StringConstraints,
     ValidationError,
@@ -16,14 +14,14 @@ from pydantic import (
 )
 
 from allocator.conf_files import ConfigError, compose_conf, kept_overrides, problems
-from allocator.conf_values import Domain, Name, PoolName, Port, Program, Secret
+from allocator.conf_pool import Pool
+from allocator.conf_values import DAY, Domain, Name, Port, Secret, Section
 from client.command import JOB_BYTES
 from client.network import is_loopback
 from client.protocol import TransportName
 
-__all__ = ["ConfigError", "Settings", "load_settings"]
+__all__ = ["ConfigError", "Pool", "Settings", "load_settings"]
 
-DAY = 86_400
 HUB_CONNECTIONS = 6
 """What machines say goes over its own, so that those that come all at once keep nobody's page waiting."""
 
@@ -34,11 +32,7 @@ LEAST_BODY = 3 * JOB_BYTES + 8192
 """Bytes of the longest command that is accepted, each escaped as in a form (%27), and what is sent beside it."""
 
 
-class _Group(BaseModel):
-    model_config = ConfigDict(extra="forbid", frozen=True, strict=False, hide_input_in_errors=True)
-
-
-class Server(_Group):
+class Server(Section):
     """The web side."""
 
     host: str
@@ -75,14 +69,14 @@ class Server(_Group):
         return key
 
 
-class Login(_Group):
+class Login(Section):
     """A database role and where its password is."""
 
     user: Name
     password: Secret
 
 
-class Database(_Group):
+class Database(Section):
     """PostgreSQL: where it is and who we are there."""
 
     host: Annotated[str, StringConstraints(min_length=1)]
@@ -136,34 +130,14 @@ class Database(_Group):
         return ca_file
 
 
-class Pool(_Group):
-    """What kind of machine is lent, and for how long."""
-
-    name: PoolName
-    desktop: bool
-    """Whether it runs Chrome Remote Desktop's start-host."""
-    programs: tuple[Program, ...]
-    """Other programs that a person may run on it."""
-    lease_seconds: Annotated[int, Field(ge=1, le=365 * DAY)]
-    command_seconds: Annotated[int, Field(ge=1, le=DAY)]
-    queue_seconds: Annotated[int, Field(ge=1, le=30 * DAY)]
-
-    @field_validator("programs")
-    @classmethod
-    def _accepts_something(cls, programs: tuple[str, ...], info: ValidationInfo) -> tuple[str, ...]:
-        if not programs and info.data.get("desktop") is False:
-            raise ValueError("must name a program, because pool.desktop is false: the pool would accept nothing")
-        return programs
-
-
-class Access(_Group):
+class Access(Section):
     """Who may ask for a machine."""
 
     domains: tuple[Domain, ...]
     """Where e-mail addresses must be; anywhere if none is named."""
 
 
-class Transport(_Group):
+class Transport(Section):
     """How machines hear of their work."""
 
     mode: TransportName
@@ -172,7 +146,7 @@ class Transport(_Group):
     port: Port | None
 
 
-class Backup(_Group):
+class Backup(Section):
     """Where backups go, and whether the service makes them by itself; then it needs the password of database.owner."""
 
     to: Annotated[str, StringConstraints(pattern=r"^(/.*|s3://[a-z0-9][a-z0-9.-]{1,61}[a-z0-9](/.*)?)$")] | None
@@ -189,7 +163,7 @@ class Backup(_Group):
         return every_hours
 
 
-class Identity(_Group):
+class Identity(Section):
     """What an EC2 instance must show when it enrols, beside its join token. None is read while `fleet` is null."""
 
     fleet: Name | None
@@ -214,13 +188,13 @@ class Identity(_Group):
         return certificates
 
 
-class Sweeps(_Group):
+class Sweeps(Section):
     """The periodic duties."""
 
     period_seconds: Annotated[float, Field(ge=0.1, le=60)]
 
 
-class Fleet(_Group):
+class Fleet(Section):
     """Machines in the cloud, which Terraform makes. There are none while `settings` is null."""
 
     settings: Path | None
@@ -240,14 +214,14 @@ class Fleet(_Group):
     currency: str
 
 
-class Log(_Group):
+class Log(Section):
     """What the service writes to standard error."""
 
     level: Literal["debug", "info", "warning", "error"]
     format: Literal["json", "console"]
 
 
-class Settings(_Group):
+class Settings(Section):
     """Everything that can be set."""
 
     server: Server

@@ -1,35 +1,6 @@
 """What can go wrong in the service, each with a sentence that says what to do next.
 
-ServiceError
-├── Refusal             the request cannot be done as it is
-│   ├── InvalidRequest      a field is not what it must be
-│   │   └── CommandNotAccepted  the pool does not run this command
-│   ├── KeyReused           the Idempotency-Key belongs to a different request
-│   ├── LeaseLive           this e-mail holds a lease already
-│   ├── NoToken             nothing shows that the lease is the caller's
-│   │   └── NotAdmin            the token is no admin's
-│   ├── NoSuchLease         there is no such lease, or it is somebody else's
-│   ├── NoSuchPool          there is no such pool
-│   ├── JoinRefused         the join token is unknown, used or expired
-│   ├── IllegalChange       the state machine has no such change
-│   ├── FleetMissing        no machines in the cloud are configured
-│   ├── NoSuchOperation     there is no such operation
-│   ├── OperationUnderWay   one operation runs at a time
-│   ├── CrossSite           another site sent this from the person's browser
-│   ├── WrongHost           the browser was led here under a name that is not ours
-│   ├── TooLarge            the body is over the limit
-│   ├── TooSlow             the body did not come in time
-│   └── WrongType           the body is not of a type that is read here
-├── Unavailable         it may work in a moment
-│   ├── DatabaseUnavailable the database does not answer
-│   ├── Busy                the database is there, but its answer took too long
-│   │   └── Conflict            two changes met; the same again is likely to work
-│   ├── NotMigrated         the database is older than this program
-│   ├── Outdated            this program is older than the database allows
-│   ├── Stopping            this allocator is about to stop
-│   ├── TooManyTokens       wrong tokens came from there, one after the other
-│   └── CloudAway           AWS does not answer
-└── DatabaseFailed      the database said something that nobody expected
+A Refusal cannot be done as it is; what is Unavailable may work in a moment; DatabaseFailed is what nobody expected.
 """
 
 from collections.abc import Mapping
@@ -125,6 +96,13 @@ class NoSuchPool(Refusal):
     field = "pool"
 
 
+class NoSuchVm(Refusal):
+    """There is no such machine."""
+
+    title = "No such machine"
+    message = "There is no machine of this name. See which there are: GET /api/v1/vms"
+
+
 class JoinRefused(Refusal):
     """The join token is unknown, used or expired."""
 
@@ -137,6 +115,46 @@ class IllegalChange(Refusal):
 
     title = "That cannot be done now"
     message = "Look again: it changed meanwhile."
+
+
+class NothingAsked(Refusal):
+    """The lease waits for no line."""
+
+    title = "No line is needed now"
+    message = "Look again: it changed meanwhile."
+
+
+class NotLonger(Refusal):
+    """The lease is not made longer now."""
+
+    title = "It cannot be longer now"
+    message = "Somebody waits for a machine, or it is as long as it may get. Save what you need before it ends."
+
+
+class JoinCodeRefused(Refusal):
+    """The join code lets nobody in: unknown, not open now, used up, or for another group than the person's."""
+
+    title = "This code lets nobody in"
+    message = (
+        "Check it letter by letter. If it is right, it is not open now, it is used up, or you are in another "
+        "group: then leave it out, or ask whoever gave it to you."
+    )
+    field = "join_code"
+
+
+class MembersOnly(Refusal):
+    """The pool is for members of a group that has a share in it, and this person is of none."""
+
+    title = "These machines are for members of a group"
+    message = "Give the workshop code that you were told, or ask whoever runs the course to put you on its list."
+    field = "join_code"
+
+
+class BudgetSpent(Refusal):
+    """The pool's budget does not allow it this month."""
+
+    title = "The budget for this month is used up"
+    message = "What is left of it is too little for one more. Ask again next month, or ask your admin."
 
 
 class FleetMissing(Refusal):
@@ -252,10 +270,10 @@ class Stopping(Unavailable):
 
 
 class TooManyTokens(Unavailable):
-    """Wrong tokens came from there, one after the other."""
+    """Wrong tokens or codes came from there, one after the other."""
 
     title = "Too many wrong tokens"
-    message = "Several tokens that are no admin's came from your address. Try again in a minute."
+    message = "Several tokens or codes that open nothing came from your address. Try again in a minute."
     retry_after = 60
 
 

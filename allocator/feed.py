@@ -10,7 +10,6 @@ import random
 from collections.abc import AsyncIterator, Callable, Collection, Iterator
 from contextlib import asynccontextmanager, contextmanager, suppress
 from itertools import islice
-from typing import Final, Literal
 from uuid import UUID
 
 import structlog
@@ -19,22 +18,14 @@ from allocator import standing
 from allocator.connection import Connect
 from allocator.errors import ServiceError
 from allocator.sqlstates import translated
-from allocator.standing import LEASE_CHANNEL
-from allocator.views import Counts, LeaseView
+from allocator.standing import AT_ONCE, LEASE_CHANNEL
+from allocator.subscriptions import PAGE_SECONDS, POOL, POOLS, News, Rounds, Subscription, Topic
+from allocator.views import LeaseView
 from client.network import Connection
 
 CHECK_SECONDS = 10.0
-BEAT_SECONDS = 5.0
-"""How long a page hears nothing at most; then it is told the same again, and so knows that it is still connected."""
-
 PACE_SECONDS = 0.05
 """The least time between two looks, so that a flood of notifications does not become a flood of queries."""
-
-SHARED_SECONDS = 0.001
-"""How long what everybody's changes change is left alone after a look, for each page that shows it."""
-
-AT_ONCE = 250
-"""How many are looked at together of which nobody said that they changed, so that nobody else waits for thousands."""
 
 HEARD_BYTES = 100_000
 """How much is read of notifications between two looks, 100 more of each; after more, all is looked at instead."""
@@ -43,46 +34,8 @@ BACK_OFF_SECONDS = (0.5, 10.0)
 
 log = structlog.get_logger()
 
-POOL: Final = "pool"
-
-Topic = UUID | Literal["pool"]
-"""What one may subscribe to: a lease, or POOL: its counts."""
-
 Heard = Callable[[int, str, str], object]
 """Is told of every notification whose session's it is, its channel and its payload."""
-
-News = LeaseView | Counts | None
-"""What subscribers are told; None: the database is away, so what they saw last may be old."""
-
-
-class Subscription:
-    """The latest news of one topic for one page, told again now and then. Who reads slowly misses steps only."""
-
-    def __init__(self, beat_seconds: float = BEAT_SECONDS) -> None:
-        self._beat_seconds = beat_seconds
-        self._news: News = None
-        self._changed = asyncio.Event()
-        self._over = False
-
-    def tell(self, news: News) -> None:
-        """There is news."""
-        self._news = news
-        self._changed.set()
-
-    def end(self) -> None:
-        """There will be no more: the service stops."""
-        self._over = True
-        self._changed.set()
-
-    async def __aiter__(self) -> AsyncIterator[News]:
-        while True:
-            with suppress(TimeoutError):
-                async with asyncio.timeout(self._beat_seconds):
-                    await self._changed.wait()
-            self._changed.clear()
-            if self._over:
-                return
-            yield self._news
 
 
 class Feed:
@@ -105,6 +58,8 @@ class Feed:
         self._queued: set[UUID] = set()
         self._stale: set[Topic] = set()
         self._unsure: set[Topic] = set()
+        self._places_changed = False
+        self._rounds = Rounds()
         self._heard = 0
         self._due: asyncio.TimerHandle | None = None
         self._shared_at = 0.0
@@ -198,18 +153,29 @@ class Feed:
         return False
 
     async def _tell_changes(self, connection: Connection) -> None:
+        """Read what may have changed. Who was named is told at once, all others by and by what is new to them."""
         self._wake.clear()
         self._heard = 0
-        some = set(islice(self._unsure, AT_ONCE))
-        self._unsure -= some
-        self._look_over(self._unsure)
-        stale, self._stale = (self._stale | some) & self._subscriptions.keys(), set()
-        ids = {topic for topic in stale if topic != POOL}
-        if ids:
+        named, unsure = (_taken(topics, AT_ONCE) & self._subscriptions.keys() for topics in (self._stale, self._unsure))
+        if ids := {topic for topic in named | unsure if isinstance(topic, UUID)}:
             for lease in await standing.read_leases(connection, ids):
-                self._tell(lease.id, lease)
-        if POOL in stale:
-            self._tell(POOL, await standing.read_counts(connection, self._pool))
+                self._tell(lease.id, lease, at_once=lease.id in named)
+        if POOL in named | unsure:
+            self._tell(POOL, await standing.read_counts(connection, self._pool), at_once=POOL in named)
+        if POOLS in named | unsure:
+            self._tell(POOLS, tuple(await standing.read_pools(connection)), at_once=POOLS in named)
+        if self._places_changed:
+            await self._tell_places(connection)
+        if self._stale or self._unsure:
+            self._wake.set()
+
+    async def _tell_places(self, connection: Connection) -> None:
+        """Read where all are who wait here, in one look at the queue."""
+        self._places_changed = False
+        if self._queued:
+            async for lease_id, place in standing.each_place(connection, self._queued):
+                for subscription in self._subscriptions.get(lease_id, ()):
+                    self._rounds.tell(subscription, place)
 
     def _hear(self, pid: int, channel: str, payload: str) -> None:
         """Note what a notification may be about."""
@@ -226,11 +192,13 @@ class Feed:
 
     def _look_at_shared(self) -> None:
         """Look at the counts, and at the places of all who wait: the more pages show them, the less often."""
-        shared: set[Topic] = {POOL, *self._queued}
-        topics = shared & self._subscriptions.keys()
-        pages = sum(len(self._subscriptions[topic]) for topic in topics)
-        self._due, self._shared_at = None, asyncio.get_running_loop().time() + SHARED_SECONDS * pages
-        self._look_over(topics)
+        glances: set[Topic] = {topic for topic in (POOL, POOLS) if topic in self._subscriptions}
+        pages = sum(len(self._subscriptions.get(topic, ())) for topic in (*glances, *self._queued))
+        self._due, self._shared_at = None, asyncio.get_running_loop().time() + PAGE_SECONDS * pages
+        self._places_changed = bool(self._queued)
+        self._look_over(glances)
+        if self._queued:
+            self._wake.set()
 
     def _look_at(self, topics: set[Topic]) -> None:
         if topics:
@@ -243,26 +211,39 @@ class Feed:
         if topics:
             self._wake.set()
 
-    def _tell(self, topic: Topic, news: News) -> None:
+    def _tell(self, topic: Topic, news: News, *, at_once: bool) -> None:
         if isinstance(news, LeaseView):
             (self._queued.add if news.status == "queued" else self._queued.discard)(news.id)
         for subscription in self._subscriptions.get(topic, ()):
-            subscription.tell(news)
+            if at_once:
+                self._rounds.forget(subscription)
+                subscription.tell(news)
+            else:
+                self._rounds.tell(subscription, news)
 
     def _tell_all(self, news: News) -> None:
         for subscription in self._everybody():
+            self._rounds.forget(subscription)
             subscription.tell(news)
 
     def _everybody(self) -> list[Subscription]:
         return [each for group in self._subscriptions.values() for each in group]
 
     def _forget(self, topic: Topic, subscription: Subscription) -> None:
+        self._rounds.forget(subscription)
         group = self._subscriptions[topic]
         group.discard(subscription)
         if not group:
             del self._subscriptions[topic]
-            if topic != POOL:
+            if isinstance(topic, UUID):
                 self._queued.discard(topic)
+
+
+def _taken(topics: set[Topic], most: int) -> set[Topic]:
+    """So many of them, which are taken out."""
+    some = set(islice(topics, most))
+    topics -= some
+    return some
 
 
 def _hinted(payload: str) -> set[Topic] | None:

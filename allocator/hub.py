@@ -116,7 +116,8 @@ class Hub:
 
     async def _greet(self, link: Link, said: Said) -> str:
         """Answer a hello, and know from then on whose link it is."""
-        link.looks()
+        if link.looks():
+            await self._calls.gathered()
         with self.telling.arriving(link):
             answer = await self._calls.answer(link.token_sha256, said)
             if orders := json.loads(answer).get("answer"):

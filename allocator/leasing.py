@@ -8,14 +8,16 @@ from uuid import UUID
 
 import structlog
 
-from allocator.checking import checked, checked_key
-from allocator.errors import InvalidRequest, LeaseLive, NoSuchLease, NoSuchPool
+from allocator.checking import checked, checked_key, checked_line
+from allocator.errors import BudgetSpent, InvalidRequest, LeaseLive, NoSuchLease, NoSuchPool
+from allocator.join_codes import code_sha256
 from allocator.metrics import Metrics
+from allocator.pool_views import PoolRules
 from allocator.requesting import VmRequest
 from allocator.store import Store
 from allocator.tokens import key_sha256, lease_token, new_key, new_salt, pin_of, request_sha256
-from allocator.views import Accepted, HeldLease, PoolRules, RequestOutcome
-from client.command import Command, DesktopCommand
+from allocator.views import Accepted, HeldLease, RequestOutcome
+from client.command import Accepts, Command, DesktopCommand
 
 log = structlog.get_logger()
 
@@ -24,15 +26,17 @@ log = structlog.get_logger()
 class LeaseRequest:
     """What somebody asks for, as it came in; `domains` are those whose addresses may ask, any if there are none.
 
-    `tokens` are those that they hold already.
+    Without a command it is for a desktop, whose line is asked for when the machine is there. `tokens` are those that
+    they hold already; `join_code` makes them a member of a group.
     """
 
     email: str
-    crd_command: str = field(repr=False)
+    crd_command: str | None = field(repr=False)
     pool: str
     domains: Sequence[str]
     key: str | None = field(default=None, repr=False)
     tokens: Sequence[str] = field(default=(), repr=False)
+    join_code: str | None = field(default=None, repr=False)
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,7 +51,8 @@ class Opened:
 async def open_lease(store: Store, metrics: Metrics, request: LeaseRequest) -> Opened:
     """Open a lease, or give back the one that this request (by its key) or this person (by a token) has already.
 
-    Raises InvalidRequest (also CommandNotAccepted), NoSuchPool, KeyReused, LeaseLive.
+    Raises InvalidRequest (also CommandNotAccepted), NoSuchPool, KeyReused, LeaseLive, JoinCodeRefused, MembersOnly,
+    BudgetSpent.
     """
     if request.key is not None:
         checked_key(request.key)
@@ -65,8 +70,22 @@ async def _open_lease(store: Store, metrics: Metrics, request: LeaseRequest, rul
         return await _own_live_lease(store, accepted, request.tokens)
     if accepted.outcome == "created":
         status = "queued" if accepted.vm_id is None else "assigned"
-        log.info("lease.opened", lease=str(accepted.lease_id), status=status, kind=command.kind, pool=request.pool)
+        kind = command.kind if command else "desktop"
+        log.info("lease.opened", lease=str(accepted.lease_id), status=status, kind=kind, pool=request.pool)
     return Opened(accepted.lease_id, token, accepted.outcome)
+
+
+async def renew_line(store: Store, held: HeldLease, line: str) -> None:
+    """Go on with a fresh line, which its holder was asked for. Raises InvalidRequest, NothingAsked."""
+    command = checked_line(line, Accepts(desktop=True, programs=()))
+    await store.renew_line(held.lease.id, with_pin(command, held.token), command)
+    log.info("lease.renewed", lease=str(held.lease.id))
+
+
+async def extend(store: Store, lease_id: UUID) -> None:
+    """Make a lease a step longer because its holder says so. Raises NotLonger, BudgetSpent."""
+    await store.extend_lease(lease_id)
+    log.info("lease.extended", lease=str(lease_id))
 
 
 async def give_back(store: Store, lease_id: UUID) -> None:
@@ -76,24 +95,27 @@ async def give_back(store: Store, lease_id: UUID) -> None:
 
 
 async def _request_vm(
-    store: Store, metrics: Metrics, request: LeaseRequest, email: str, command: Command
+    store: Store, metrics: Metrics, request: LeaseRequest, email: str, command: Command | None
 ) -> tuple[Accepted, str]:
     key = request.key
     secret, salt = key or new_key(), new_salt()
     token = lease_token(secret, salt)
-    with metrics.request_timer():
-        accepted = await store.request_vm(
-            VmRequest(
-                email,
-                with_pin(command, token),
-                shown=command,
-                token=token,
-                token_salt=salt,
-                idempotency_sha256=key_sha256(email, key) if key else None,
-                request_sha256=request_sha256(key, email.lower(), request.crd_command, request.pool) if key else None,
-                pool=request.pool,
-            )
-        )
+    asked = VmRequest(
+        email,
+        with_pin(command, token) if command else None,
+        shown=command,
+        token=token,
+        token_salt=salt,
+        idempotency_sha256=key_sha256(email, key) if key else None,
+        request_sha256=request_sha256(key, email.lower(), request.crd_command or "", request.pool) if key else None,
+        pool=request.pool,
+        join_sha256=code_sha256(request.join_code) if request.join_code else None,
+    )
+    try:
+        with metrics.request_timer():
+            accepted = await store.request_vm(asked)
+    except BudgetSpent:
+        raise BudgetSpent(await store.budget_in_words(request.pool)) from None
     return accepted, lease_token(secret, accepted.token_salt) if accepted.token_salt else token
 
 

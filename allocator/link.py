@@ -2,6 +2,7 @@
 
 import asyncio
 import json
+import math
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
 
@@ -12,6 +13,9 @@ from client.protocol import HUB_CLOSED
 
 FIRST_WORD_SECONDS = 10.0
 """In which whoever connects must have said hello."""
+
+OVERDUE_SECONDS = 15.0
+"""How much later than in twice its period a machine may say its next hello."""
 
 SEND_SECONDS = 10.0
 """How long somebody may take to read what is sent."""
@@ -40,7 +44,7 @@ class Link:
     """
 
     __slots__ = (
-        *("_due", "_left", "_period", "_socket", "_told", "_unsent", "_write"),
+        *("_due", "_left", "_looked_at", "_period", "_socket", "_told", "_unsent", "_write"),
         *("busy", "is_woken", "token_sha256", "vm_id"),
     )
 
@@ -56,7 +60,8 @@ class Link:
         self.is_woken = False
         """Whether it is to look, and has not come yet."""
         self._left = False
-        self._period = 0.0
+        self._period = math.inf
+        self._looked_at = 0.0
         self._due = 0.0
 
     def belongs_to(self, vm_id: int, period_seconds: float) -> None:
@@ -75,7 +80,7 @@ class Link:
         """The next verb. Raises Unreadable, and Gone also of who is silent too long."""
         if pause := self.pause():
             await asyncio.sleep(pause)
-        async with _within(FIRST_WORD_SECONDS if self.vm_id is None else 2 * self._period + 15):
+        async with _within(FIRST_WORD_SECONDS if self.vm_id is None else 2 * self._period + OVERDUE_SECONDS):
             message = await self._socket.receive()
         if message["type"] != "websocket.receive":
             raise Gone
@@ -107,9 +112,15 @@ class Link:
         finally:
             self._unsent -= 1
 
-    def looks(self) -> None:
-        """It is about to be told what is; what changes from now on is news again."""
-        self.is_woken = False
+    def looks(self) -> bool:
+        """It is about to be told what is; what changes from now on is news again.
+
+        Returns whether it only wants to show that it is alive: it was not woken, and comes when it was to.
+        """
+        now, was_woken = asyncio.get_running_loop().time(), self.is_woken
+        is_due = now - self._looked_at > self._period / 2
+        self.is_woken, self._looked_at = False, now
+        return is_due and not was_woken
 
     async def leave(self, code: int = HUB_CLOSED, reason: str = "") -> None:
         """Close it, once. The machine comes again by itself. Raises Gone."""

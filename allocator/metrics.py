@@ -24,6 +24,13 @@ class Metrics:
         self._vms = Gauge("lablink_vms", "Machines by status.", ["status"], registry=own)
         self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=own)
         self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=own)
+        self._held = Gauge(
+            "lablink_waits_held", "Share of waits no longer than was told, by odds.", ["pool", "odds"], registry=own
+        )
+        self._waiting = Gauge("lablink_pool_waiting", "People who wait in a pool.", ["pool"], registry=own)
+        self._told = Gauge(
+            "lablink_pool_wait_seconds", "What whoever asks now is told, by odds.", ["pool", "odds"], registry=own
+        )
         self._streams = Gauge("lablink_open_pages", "Pages that follow a lease or the pool.", registry=own)
         self._connected = Gauge("lablink_hub_machines", "Machines that are connected to this hub.", registry=own)
         self._door = Gauge("lablink_hub_waiting", "Machines that wait to be let in to this hub.", registry=own)
@@ -55,7 +62,7 @@ class Metrics:
         self._streams.set(open_pages)
         self._connected.set(hub_machines)
         self._door.set(hub_waiting)
-        for gauge in (self._vms, self._leases):
+        for gauge in (self._vms, self._leases, self._held, self._waiting, self._told):
             gauge.clear()
         if tally is not None:
             self._fill(tally)
@@ -67,3 +74,11 @@ class Metrics:
         for status in sorted(LIVE):
             self._leases.labels(status).set(tally.leases.get(status, 0))
         self._wait.set(tally.oldest_wait_seconds)
+        for pool, shares in tally.waits_held.items():
+            for odds, share in shares.items():
+                self._held.labels(pool, odds).set(share)
+        for each in tally.pools:
+            self._waiting.labels(each.name).set(each.waiting)
+            for odds, seconds in (("likely", each.eta_seconds), ("sure", each.eta_p90_seconds)):
+                if seconds is not None:
+                    self._told.labels(each.name, odds).set(seconds)

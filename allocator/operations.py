@@ -44,7 +44,8 @@ BEGIN = """
     INSERT INTO operations (kind, started_by, total) VALUES ($1, $2, $3)
     RETURNING id, to_jsonb(operations) ? 'step' AS steps
 """
-"""A database that is older than this program, and is backed up before it is migrated, knows no steps."""
+"""A database that is older than this program, and is backed up before it is migrated, knows no steps and no pools."""
+OF_POOL = "UPDATE operations SET pool = $2 WHERE id = $1"
 PROGRESS = "UPDATE operations SET done = $2, total = $3 WHERE id = $1"
 PROGRESS_WITH_STEP = "UPDATE operations SET done = $2, total = $3, step = nullif($4, '') WHERE id = $1"
 FORGET_STEP = "UPDATE operations SET step = NULL WHERE id = $1"
@@ -100,6 +101,11 @@ class Operation:
             statement, step = (PROGRESS_WITH_STEP, (what,)) if self.steps else (PROGRESS, ())
             with suppress(*AWAY):
                 await self._write(statement, done, total, *step)
+
+    async def about(self, pool: str | None) -> None:
+        """Say whose machines it makes or takes away."""
+        if pool is not None:
+            await self._write(OF_POOL, pool)
 
     async def step_aside(self) -> None:
         """Let others run from now on: it only waits."""
@@ -158,17 +164,19 @@ async def running(
     *,
     tell: Tell | None = None,
     wanted: str = "SELECT true",
+    pool: str | None = None,
 ) -> AsyncIterator[Operation]:
     """The operation that the block is: done when the block ends, failed when it raises or leaves a `problem`.
 
     Raises OperationRefused while another one runs, and when the query `wanted` says that there is no need for it any
-    more. A block that called `leave` and succeeded is not written down.
+    more. A block that called `leave` and succeeded is not written down. `pool` is the one whose machines it is about.
     """
     lock, rows = await _alone(connect, wanted)
     begun = await rows.fetchrow(BEGIN, kind, started_by, total)
     assert begun is not None
     operation = Operation(begun["id"], connect, lock, rows, tell, begun["steps"])
     try:
+        await operation.about(pool)
         yield operation
     except BaseException as error:
         interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)

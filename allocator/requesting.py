@@ -26,26 +26,36 @@ PATIENCE = "100ms"
 
 @dataclass(frozen=True, slots=True)
 class VmRequest:
-    """What somebody asks for, checked. `shown` is the part of the command that people may read."""
+    """What somebody asks for, checked. `shown` is the part of the command that people may read.
+
+    Without a command it is for a desktop whose line comes when the machine is there.
+    """
 
     email: str
-    command: Command = field(repr=False)
-    shown: Command = field(repr=False)
+    command: Command | None = field(repr=False)
+    shown: Command | None = field(repr=False)
     token: str = field(repr=False)
     token_salt: bytes = field(repr=False)
     idempotency_sha256: bytes | None
     request_sha256: bytes | None
     pool: str
+    join_sha256: bytes | None = None
+    """Of a code with which they become a member of a group first."""
+
+    @property
+    def kind(self) -> str:
+        """What it is for."""
+        return self.command.kind if self.command else "desktop"
 
     def row(self) -> tuple[object, ...]:
         """What request_vms is told of it."""
-        hidden = self.command.secrets()
+        hidden = self.command and self.command.secrets()
         return (
             self.email,
-            self.command.kind,
-            json.dumps(self.command.public()),
+            self.kind,
+            json.dumps(self.command.public()) if self.command else None,
             json.dumps(hidden) if hidden else None,
-            summary(self.shown),
+            summary(self.shown) if self.shown else None,
             sha256(self.token),
             self.token_salt,
             self.idempotency_sha256,
@@ -108,7 +118,7 @@ def columns(requests: Sequence[VmRequest]) -> list[list[object]]:
 def lent(requests: Sequence[VmRequest], answers: Sequence[Any]) -> list[Lent]:
     """Which machines were lent, as the rows of request_vms' answer to these requests say."""
     return [
-        Lent(answer["vm_id"], answer["epoch"], answer["lease_id"], request.command.kind)
+        Lent(answer["vm_id"], answer["epoch"], answer["lease_id"], request.kind if request.command else "hold")
         for request, answer in zip(requests, answers, strict=True)
         if answer["outcome"] == "created" and answer["vm_id"] is not None
     ]

@@ -63,6 +63,12 @@ class Said:
         except (ValueError, TypeError, AttributeError):
             raise Unreadable from None
 
+    @property
+    def idle_seconds(self) -> int | None:
+        """Since when nobody has used the machine; None: it does not say, or nothing that can be."""
+        idle = self.arguments.get("idle_seconds")
+        return idle if type(idle) is int and 0 <= idle < 2**31 else None
+
     def plain_report(self) -> tuple[object, ...] | None:
         """What it reports, in the order of PlainReport; None if that is not plain."""
         try:

@@ -2,7 +2,7 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from contextlib import asynccontextmanager, nullcontext
 from dataclasses import dataclass, field
 from typing import Annotated
 from uuid import UUID
@@ -11,17 +11,21 @@ from fastapi import Depends, Request
 
 from allocator.arrivals import Arrivals
 from allocator.calls import Calls
+from allocator.checking import tidy_email
 from allocator.config import Settings
 from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
-from allocator.errors import NotAdmin, NoToken
+from allocator.errors import JoinCodeRefused, NotAdmin, NoToken
 from allocator.feed import Feed
 from allocator.fleet.desk import Desk
 from allocator.fleet.identity import Clouds, clouds_of
+from allocator.fleet.scale import FleetActuator
 from allocator.fleet.watch import FleetWatch
 from allocator.floods import Floods
 from allocator.guesses import Guesses
 from allocator.hub import Hub
+from allocator.join_codes import plain
+from allocator.leasing import LeaseRequest, Opened, open_lease
 from allocator.metrics import Metrics
 from allocator.problems import Problems
 from allocator.schedule import BackupSchedule
@@ -52,7 +56,8 @@ class Service:
     desk: Desk
     leaving: asyncio.Event
     """Set when load balancers are to send nobody here any more."""
-    guesses: Guesses = field(default_factory=Guesses)
+    tokens_tried: Guesses = field(default_factory=Guesses)
+    codes_tried: Guesses = field(default_factory=Guesses)
     stopping: asyncio.Event = field(default_factory=asyncio.Event)
     """Set when no stream may go on."""
 
@@ -71,13 +76,21 @@ class Service:
         token = next(iter(bearer_tokens(request)), None)
         if token is None:
             raise NotAdmin
-        address = request.client.host if request.client else ""
-        self.guesses.check(address, token)
+        self.tokens_tried.check(_address(request), token)
         admin = await self.store.admin_of(token)
-        self.guesses.note(address, token, right=admin is not None)
+        self.tokens_tried.note(_address(request), token, right=admin is not None)
         if admin is None:
             raise NotAdmin
         return admin
+
+    async def open_lease(self, request: Request, asked: LeaseRequest) -> Opened:
+        """As `leasing.open_lease`; a join code that lets nobody in is a guess. Raises TooManyTokens.
+
+        Guesses are counted for each person at an address: behind a proxy all have one, and nobody must keep others out.
+        """
+        code, who = asked.join_code, f"{_address(request)} {tidy_email(asked.email).lower()}"
+        with self.codes_tried.counted(who, plain(code), JoinCodeRefused) if code else nullcontext():
+            return await open_lease(self.store, self.metrics, asked)
 
     def tokens(self, request: Request) -> list[str]:
         """Every token that comes with a request."""
@@ -112,6 +125,7 @@ async def opened(
         alongside(BackupSchedule(settings.database, settings.backup).run()),
         alongside(Arrivals(store, clouds).run()),
         alongside(FleetWatch(settings.database, settings.fleet).run()),
+        alongside(FleetActuator(settings.database, settings.fleet).run()),
         Desk.opened(settings.database, settings.fleet) as desk,
     ):
         service = Service(
@@ -142,6 +156,10 @@ async def following(settings: Settings, store: Store, hub: Hub) -> AsyncIterator
     feed = Feed(connector(settings.database, "feed"), settings.pool.name, heard, missed=hub.telling.missed)
     async with alongside(floods.run()), alongside(feed.run()):
         yield feed
+
+
+def _address(request: Request) -> str:
+    return request.client.host if request.client else ""
 
 
 async def service_of(request: Request) -> Service:

@@ -16,8 +16,13 @@ SQLSTATES: dict[str, type[errors.ServiceError]] = {
     "LL005": errors.NoSuchPool,
     "LL006": errors.JoinRefused,
     "LL007": errors.KeyReused,
+    "LL008": errors.NothingAsked,
     "LL009": errors.CommandNotAccepted,
     "LL011": errors.Outdated,
+    "LL012": errors.NotLonger,
+    "LL013": errors.BudgetSpent,
+    "LL014": errors.MembersOnly,
+    "LL015": errors.JoinCodeRefused,
     "08": errors.DatabaseUnavailable,  # the connection broke
     "28": errors.DatabaseUnavailable,  # it does not let us in
     "3D000": errors.DatabaseUnavailable,  # it is not there (any more, yet)
@@ -56,8 +61,10 @@ def kind_of(state: str) -> type[errors.ServiceError]:
 def _translation(error: asyncpg.PostgresError) -> errors.ServiceError:
     state = str(getattr(error, "sqlstate", None) or "")
     kind = kind_of(state)
-    if kind is errors.JoinRefused:  # why is for the machine's admin, and in words of ours
+    if kind in (errors.JoinRefused, errors.NotLonger):  # why is for a person, and in words of ours
         said = error.as_dict()
         words = f"{said['message']}. {said.get('hint', '')}".strip()
         return kind(words[0].upper() + words[1:], why=f"SQLSTATE {state}")
+    if kind is errors.BudgetSpent:  # the hint says how much is spent
+        return kind(error.as_dict().get("hint"), why=f"SQLSTATE {state}")
     return kind(why=f"SQLSTATE {state} {type(error).__name__}")

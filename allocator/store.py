@@ -1,9 +1,11 @@
 """What requests ask of the database: one statement a method, its errors in our own words."""
 
 import asyncio
+import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import fields
+from operator import itemgetter
 from typing import Self
 from uuid import UUID
 from weakref import WeakValueDictionary
@@ -11,45 +13,39 @@ from weakref import WeakValueDictionary
 import asyncpg
 
 from allocator import errors, requesting, standing
-from allocator.asking import Asking, Pool, again, connections
+from allocator.asking import Pool, again, connections
 from allocator.batches import Batches
 from allocator.connection import Connect
+from allocator.machines import Machines
+from allocator.pool_views import Counts, PoolRules, PoolStatus
 from allocator.sqlstates import kind_of
 from allocator.tokens import sha256
-from allocator.views import (
-    Absent,
-    Accepted,
-    Counts,
-    Enrolled,
-    FleetVmView,
-    HeldLease,
-    Instance,
-    LeaseView,
-    OperationView,
-    PoolRules,
-    Tally,
-    VmView,
-)
+from allocator.views import Accepted, Condition, HeldLease, LeaseView, Tally
+from client.command import Command, summary
 
-VERSION = 8
+VERSION = 9
 """The version of the database that this program was made for, the newest in allocator/sql."""
 
 REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-RULES = "SELECT name, accepts_desktop, programs, lease_seconds FROM pools WHERE name = ANY ($1)"
-OPENED = "SELECT v.*, clock() AS now, o.token_sha256 FROM opened_leases($1, $2) o JOIN lease_views v ON v.id = o.id"
-ACCEPTED = tuple(each.name for each in fields(Accepted))
-OPERATION = f"SELECT {', '.join(each.name for each in fields(OperationView))} FROM operations"
-FLEET = f"SELECT {', '.join(each.name for each in fields(FleetVmView))} FROM fleet_status"
-ENROL_VM = "SELECT e.* FROM enrol_vm($1, $2) e, LATERAL keep_hub_token($1, e.role, $3)"
-ENROL_INSTANCE = "SELECT e.* FROM enrol_instance($1, $2, $4, $5) e, LATERAL keep_hub_token($1, e.role, $3)"
+RULES = "SELECT name, accepts_desktop, programs, lease_seconds, access FROM pools WHERE name = ANY ($1)"
+OFFERED = """
+    SELECT name, accepts_desktop, programs, lease_seconds, access FROM pools p
+    WHERE name = $1 OR name <> 'default' OR EXISTS (SELECT FROM vms WHERE pool = p.name AND status <> 'retired')
+    ORDER BY name <> $1, name
+"""
+"""`default` is always there; where it is not the usual pool, it counts once it has a machine."""
+
+ACCEPTED = itemgetter(*(each.name for each in fields(Accepted)))
 
 Outcome = Accepted | errors.ServiceError
 """What became of a request."""
 
 Tell = Callable[[Sequence[Outcome]], None]
 
+WAITS_HELD = "SELECT pool, likely_held::float8 AS likely, sure_held::float8 AS sure FROM forecast_calibration"
 
-class Store(Asking):
+
+class Store(Machines):
     """Answers questions on a pool of connections that it opens when they are needed."""
 
     def __init__(self, pool: Pool, lending: requesting.Lending) -> None:
@@ -57,9 +53,12 @@ class Store(Asking):
         self._lending = lending
         self._requests = Batches(self._request_together, requesting.MOST, requesting.LANES)
         self._turns = requesting.Turns()
+        self._joining = asyncio.Semaphore(requesting.LANES)
+        self._reasons = asyncio.Lock()
         self._people: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._looks = Batches(self._opened_leases, requesting.MOST)
         self._pools = Batches(self._pool_rules, requesting.MOST)
+        self._statuses = Batches(self._pool_status, requesting.MOST)
         self._rules: dict[str, PoolRules] = {}
 
     @classmethod
@@ -70,7 +69,7 @@ class Store(Asking):
         """A store with at most that many connections."""
         async with connections(connect, most) as pool:
             own = cls(pool, lending)
-            async with own._requests.served(), own._looks.served(), own._pools.served():
+            async with own._requests.served(), own._looks.served(), own._pools.served(), own._statuses.served():
                 yield own
 
     async def pool_rules(self, name: str) -> PoolRules:
@@ -96,12 +95,15 @@ class Store(Asking):
 
         One person's requests are made one by one: should somebody keep that person's lease locked, they take one
         connection and hold others up once. Raises KeyReused, NoSuchPool (it went meanwhile), CommandNotAccepted (it
-        changed meanwhile).
+        changed meanwhile), MembersOnly, JoinCodeRefused, BudgetSpent.
         """
         async with self._people.setdefault(request.email.lower(), asyncio.Lock()):
             return await self._request_in_turn(request)
 
     async def _request_in_turn(self, request: requesting.VmRequest) -> Accepted:
+        if request.join_sha256:  # by itself: a request may wait for locks, and nobody else joins with a code meanwhile
+            async with self._joining:  # a classroom leaves connections to everybody else
+                await self._ask("SELECT join_group($1, $2)", request.email, request.join_sha256)
         answer = await self._requests.ask(request)
         if isinstance(answer, errors.Conflict):
             return await again(lambda: self._request_alone(request))
@@ -127,10 +129,10 @@ class Store(Asking):
 
     async def _request_vms(self, requests: Sequence[requesting.VmRequest], patience: str | None, tell: Tell) -> None:
         """Tell what became of each, before the connection is put back, which takes as long as a tenth of a request."""
-        columns = requesting.columns(requests)
+        arguments = *requesting.columns(requests), patience, requesting.ABUNDANCE
         async with self._connection() as connection:
             with self._lending() as lend:
-                rows = await connection.fetch(REQUEST, *columns, patience, requesting.ABUNDANCE)
+                rows = await connection.fetch(REQUEST, *arguments)
                 lend(requesting.lent(requests, rows))
             self._turns.learn(requests, rows)
             tell([_accepted(row) for row in rows])
@@ -138,29 +140,53 @@ class Store(Asking):
     async def held_lease(self, lease_id: UUID, tokens: Sequence[str]) -> HeldLease:
         """The lease, if one of the tokens opens it. Raises NoSuchLease: whether it is there is not told to others."""
         by_hash = {sha256(token): token for token in tokens}
-        row = await self._looks.ask((lease_id, by_hash.keys()))
-        if row is None:
+        opened = await self._looks.ask((lease_id, by_hash.keys()))
+        if opened is None:
             raise errors.NoSuchLease
-        return HeldLease(LeaseView.of(dict(row)), by_hash[row["token_sha256"]])
+        lease, token_sha256 = opened
+        return HeldLease(lease, by_hash[token_sha256])
 
     async def _opened_leases(
         self,
         looks: Sequence[tuple[UUID, Collection[bytes]]],
-        tell: Callable[[Sequence[asyncpg.Record | None]], None],
+        tell: Callable[[Sequence[tuple[LeaseView, bytes] | None]], None],
     ) -> None:
-        """Tell the lease of each as a row; None where none of its tokens opens it."""
+        """Tell the lease of each and what opened it; None where none of its tokens does."""
         shown = [(lease_id, hashed) for lease_id, hashes in looks for hashed in hashes]
-        rows = await self._ask(OPENED, [lease_id for lease_id, _ in shown], [hashed for _, hashed in shown])
-        found = {(row["id"], row["token_sha256"]): row for row in rows}
-        tell([next((found[each, key] for key in keys if (each, key) in found), None) for each, keys in looks])
+        async with self._connection() as connection:
+            opened = {(lease.id, key): (lease, key) for lease, key in await standing.read_opened(connection, shown)}
+        tell([next((opened[each, key] for key in keys if (each, key) in opened), None) for each, keys in looks])
+
+    async def renew_line(self, lease_id: UUID, command: Command, shown: Command) -> None:
+        """Give a lease the line that its holder is asked for. Raises NothingAsked."""
+        told = json.dumps(command.public()), json.dumps(command.secrets()), summary(shown)
+        await self._ask("SELECT renew_line($1, $2, $3, $4)", lease_id, *told)
+
+    async def why_lease(self, lease_id: UUID) -> list[Condition]:
+        """Why a lease is where it is, and what happens next. It takes a while in a long queue: one after the other."""
+        async with self._reasons:
+            return [Condition(**row) for row in await self._ask("SELECT * FROM why_lease($1)", lease_id)]
+
+    async def why_pool(self, pool: str) -> list[Condition]:
+        """Why somebody waits in a pool, or nobody has to, and what happens next. Raises NoSuchPool."""
+        return [Condition(**row) for row in await self._ask("SELECT * FROM why_pool($1)", pool)]
+
+    async def budget_in_words(self, pool: str) -> str | None:
+        """What of the pool's budget is spent, and when the next month begins; None when it has no price."""
+        said: str | None = (await self._ask("SELECT budget_in_words($1) AS words", pool))[0]["words"]
+        return said
+
+    async def extend_lease(self, lease_id: UUID) -> None:
+        """Make a lease a step longer. Raises NotLonger, BudgetSpent."""
+        await self._ask("SELECT extend_lease($1)", lease_id)
+
+    async def still_here(self, lease_id: UUID) -> None:
+        """Its holder says that they are there."""
+        await self._ask("SELECT still_here($1)", lease_id)
 
     async def end_lease(self, lease_id: UUID) -> None:
         """End a lease, whatever step it is at; one that is over stays as it is."""
         await self._ask("SELECT end_lease($1)", lease_id)
-
-    async def vms(self) -> list[VmView]:
-        """Every machine that is not retired, in the order of names."""
-        return [VmView(**row) for row in await self._ask("SELECT * FROM vm_views")]
 
     async def free_vms(self) -> int:
         """How many machines a request would get at once."""
@@ -171,34 +197,21 @@ class Store(Asking):
         async with self._connection() as connection:
             return await standing.read_counts(connection, pool)
 
-    async def enrol_vm(self, join_token: str, verifier: str, hub_sha256: bytes | None) -> Enrolled:
-        """Let a machine in with its join token alone. Raises JoinRefused."""
-        rows = await self._ask(ENROL_VM, sha256(join_token), verifier, hub_sha256)
-        return Enrolled(**rows[0])
+    async def pool_status(self) -> list[PoolStatus]:
+        """Every pool as everybody may see it: all who ask meanwhile have the same answer, for it is a dear one."""
+        return await self._statuses.ask(None)
 
-    async def is_open(self, join_token: str) -> bool:
-        """Whether a machine may come with this join token that has not come yet."""
-        return bool((await self._ask("SELECT is_open_token($1) AS open", sha256(join_token)))[0]["open"])
+    async def _pool_status(self, asked: Sequence[None], tell: Callable[[Sequence[list[PoolStatus]]], None]) -> None:
+        async with self._connection() as connection:
+            now = await standing.read_pools(connection)
+        tell([now] * len(asked))
 
-    async def enrol_instance(
-        self, join_token: str, verifier: str, hub_sha256: bytes | None, instance: Instance | None
-    ) -> Enrolled:
-        """Let a machine in that has shown to be `instance`, without which none of the fleet is. Raises JoinRefused."""
-        shown = (instance.id, instance.started_at) if instance else (None, None)
-        rows = await self._ask(ENROL_INSTANCE, sha256(join_token), verifier, hub_sha256, *shown)
-        return Enrolled(**rows[0])
-
-    async def note_refused_join(self, join_token: str, instance: str | None, why: str) -> None:
-        """Write down that somebody who had this join token was not let in."""
-        await self._ask("SELECT note_refused_join($1, $2, $3)", sha256(join_token), instance, why)
-
-    async def absent_machines(self) -> list[Absent]:
-        """Machines that were invited and did not come, which nobody has written down yet."""
-        return [Absent(**row) for row in await self._ask("SELECT * FROM absent_machines()")]
-
-    async def note_absence(self, absent: Absent, phase: str) -> bool:
-        """Write down that a machine did not come, and in which phase it stopped. Whether nobody else had."""
-        return bool((await self._ask("SELECT note_absence($1, $2) AS noted", absent.token_sha256, phase))[0]["noted"])
+    async def offered_pools(self, usual: str) -> list[PoolRules]:
+        """The pools that somebody may choose from, the usual one first. Raises NoSuchPool."""
+        found = [PoolRules.of(dict(row)) for row in await self._ask(OFFERED, usual)]
+        if not found or found[0].name != usual:
+            raise errors.NoSuchPool
+        return found
 
     async def admin_of(self, token: str) -> str | None:
         """The admin whose token it is; None for one that is unknown, expired or removed."""
@@ -206,26 +219,9 @@ class Store(Asking):
         name: str | None = rows[0]["name"]
         return name
 
-    async def operations(self, limit: int) -> list[OperationView]:
-        """The newest runs of something long, the newest first."""
-        return [OperationView.of(dict(row)) for row in await self._ask(f"{OPERATION} ORDER BY id DESC LIMIT $1", limit)]
-
-    async def operation(self, number: int) -> OperationView:
-        """One of them. Raises NoSuchOperation."""
-        rows = await self._ask(f"{OPERATION} WHERE id = $1", number)
-        if not rows:
-            raise errors.NoSuchOperation
-        return OperationView.of(dict(rows[0]))
-
-    async def fleet(self) -> list[FleetVmView]:
-        """Every machine of the fleet."""
-        return [FleetVmView(**row) for row in await self._ask(FLEET)]
-
-    async def stop_flood(self, pid: int) -> str | None:
-        """Revoke the machine whose session floods everybody; None when it is no machine's or it has a lot to tell."""
-        rows = await self._ask("SELECT stop_flood($1) AS hostname", pid)
-        hostname: str | None = rows[0]["hostname"]
-        return hostname
+    async def pause_pool(self, pool: str, who: str, *, paused: bool) -> None:
+        """Pause a pool, or let it go on; the history says that `who` did it. Raises NoSuchPool."""
+        await self._ask("SELECT pause_pool($1, $2, $3)", pool, paused, who)
 
     async def tally(self) -> Tally:
         """How many of what there are. Leases that are over are not counted: there are ever more of them."""
@@ -235,18 +231,19 @@ class Store(Asking):
             "FROM leases WHERE live GROUP BY status"
         )
         oldest = next((row["oldest"] for row in leases if row["status"] == "queued"), 0.0)
-        return Tally(_by_status(vms), _by_status(leases), oldest)
+        held = {row["pool"]: {"likely": row["likely"], "sure": row["sure"]} for row in await self._ask(WAITS_HELD)}
+        return Tally(_by_status(vms), _by_status(leases), oldest, held, await self.pool_status())
 
     async def check(self) -> None:
         """Raises Unavailable unless the database answers and is of a version that we may serve."""
-        await self._ask("SELECT check_version($1)", VERSION)
+        await self._ask("SELECT check_program($1)", VERSION)
 
 
 def _accepted(row: asyncpg.Record) -> Outcome:
     """What became of one request; a refusal is not raised, for whoever came with it is to have their answer."""
     if state := row["refused"]:
         return kind_of(state)(why=f"SQLSTATE {state}")
-    return Accepted(*(row[name] for name in ACCEPTED))
+    return Accepted(*ACCEPTED(row))
 
 
 def _by_status(rows: Iterable[asyncpg.Record]) -> Mapping[str, int]:

@@ -1,7 +1,7 @@
 """Events for as long as a page is open, as a browser's EventSource reads them."""
 
 import random
-from collections.abc import AsyncGenerator
+from collections.abc import AsyncGenerator, Mapping
 from contextlib import aclosing
 
 from fastapi.sse import format_sse_event
@@ -32,6 +32,12 @@ def event(name: str, data: str) -> bytes:
     return format_sse_event(event=name, data_str=data)
 
 
-def beat() -> bytes:
-    """Ends each look at the news, whether there were any: a page that hears none knows that it is not connected."""
-    return format_sse_event(event="beat", data_str="beat", retry=random.randint(*RETRY_MILLISECONDS))
+def changes(shown: dict[str, str], now: Mapping[str, str]) -> bytes:
+    """A look at the news: an event for each piece that is not `shown` as it is now, and from then on is.
+
+    It ends with a beat, whether there were any: a page that hears none knows that it is not connected.
+    """
+    events = [event(name, html) for name, html in now.items() if shown.get(name) != html]
+    shown.update(now)
+    beat = format_sse_event(event="beat", data_str="beat", retry=random.randint(*RETRY_MILLISECONDS))
+    return b"".join(events) + beat

@@ -17,13 +17,13 @@ from allocator.connection import Connect
 from allocator.errors import DatabaseUnavailable, ServiceError
 from allocator.metrics import Metrics
 from allocator.sqlstates import translated
-from allocator.standing import DUTIES, Duty
+from allocator.standing import ACCOUNTS, DUTIES, Duty
 from client.network import Connection
 
 log = structlog.get_logger()
 
-UNTOLD: frozenset[Duty] = frozenset({"seal", "usage"})
-"""Duties that keep accounts and change nothing that anybody waits for: not worth a log line each time."""
+UNTOLD = ACCOUNTS | {"forecasts"}
+"""Duties that are not worth a log line each time."""
 
 HEAD_SECONDS = 600.0
 """How often the head of the history goes into the log, where whoever owns the database cannot change it."""
@@ -112,8 +112,7 @@ class Sweeper:
             with translated():
                 self._connection = await self._connect()
                 self.contact_at = self.swept_at = _now()
-                await standing.ensure_pool(self._connection, self._pool)
-                await standing.ensure_transport(self._connection, self._pool, self._transport)
+                await standing.ensure_settings(self._connection, self._pool, self._transport)
             self.in_contact.set()
             self._loss_is_told = False
             log.info("sweeps.connected")

@@ -8,7 +8,7 @@ from typing import Any
 from jinja2 import Environment, FileSystemLoader, StrictUndefined
 from starlette.responses import HTMLResponse
 
-from allocator.wording import duration, iso
+from allocator.time_words import duration, iso
 
 HERE = Path(__file__).parent
 STATIC = HERE / "static"

@@ -1,13 +1,13 @@
 """What the service reads from the database, as values."""
 
 import json
-from collections.abc import Mapping
-from dataclasses import dataclass
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, fields, replace
 from datetime import datetime
 from typing import Any, Literal, Self
 from uuid import UUID
 
-from client.command import Accepts
+from allocator.pool_views import PoolStatus
 from client.protocol import Kind
 
 LeaseStatus = Literal["queued", "assigned", "claimed", "active", "ended", "failed", "cancelled"]
@@ -21,6 +21,23 @@ NOTICED_SECONDS = 30
 """By how much what a page says of time may be off before it is made again."""
 
 LIVE: frozenset[LeaseStatus] = frozenset({"queued", "assigned", "claimed", "active"})
+
+
+@dataclass(frozen=True, slots=True)
+class Place:
+    """What changes of a lease that waits when others come and go; as in LeaseView."""
+
+    position: int
+    eta_seconds: int | None
+    eta_p90_seconds: int | None
+    held_back: str | None
+    because: str | None
+    paused: bool
+    now: datetime
+
+
+PLACE = tuple(each.name for each in fields(Place) if each.name not in ("paused", "now"))
+"""What of it takes a look at the queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -48,12 +65,27 @@ class LeaseView:
     expires_at: datetime | None
     version: int
     ended_by: EndedBy | None
+    needs_line: bool
+    trouble: str | None
+    moves: int
+    kept_until: datetime | None
+    extensible_until: datetime | None
+    warned_from: datetime | None
+    eta_p90_seconds: int | None
+    paused: bool
+    held_back: str | None
+    because: str | None
+    idle_until: datetime | None
+    unused_since: datetime | None
+    passed_over: bool
+    left_idle: bool
     now: datetime
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
-        """The view in a row of `lease_views` with the time of reading; other columns are ignored."""
-        return cls(**{name: row[name] for name in cls.__slots__})
+        """The view in a row of `lease_views` with the time of reading; of a row without a place it has none yet."""
+        here: dict[str, Any] = {name: row.get(name) if name in PLACE else row[name] for name in cls.__slots__}
+        return cls(**here)
 
     @property
     def live(self) -> bool:
@@ -61,10 +93,36 @@ class LeaseView:
         return self.status in LIVE
 
     @property
+    def is_asked(self) -> bool:
+        """Whether its holder is asked for a fresh line now."""
+        return self.needs_line and (self.status == "assigned" or self.passed_over)
+
+    @property
+    def ends_soon(self) -> bool:
+        """Whether its holder is to be warned that it ends."""
+        return self.warned_from is not None and self.now >= self.warned_from
+
+    @property
     def looks(self) -> tuple[object, ...]:
         """What stays the same while nothing that a person is shown changes by more than half a minute."""
         wait = None if self.eta_seconds is None else (self.now.timestamp() + self.eta_seconds) // NOTICED_SECONDS
-        return self.version, self.position, wait, self.now.timestamp() // NOTICED_SECONDS
+        return (
+            self.version,
+            self.position,
+            self.paused,
+            self.held_back,
+            wait,
+            self.extensible_until is None,
+            self.now.timestamp() // NOTICED_SECONDS,
+        )
+
+    def at(self, place: Place) -> Self:
+        """The same while it waits, at its place of now."""
+        return replace(self, **{each.name: getattr(place, each.name) for each in fields(place)})
+
+
+FACTS = ", ".join(name for name in LeaseView.__slots__ if name not in (*PLACE, "now")) + ", clock() AS now"
+"""What to select from `lease_views` where nobody's place is asked for, which takes a look at the whole queue."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -103,27 +161,12 @@ class VmView:
 
 
 @dataclass(frozen=True, slots=True)
-class PoolRules:
-    """What a pool accepts, and for how long it lends."""
+class Condition:
+    """Something that has to hold, and whether it does; None: it is only told, as is what comes next."""
 
-    name: str
-    accepts: Accepts
-    lease_seconds: int
-
-    @classmethod
-    def of(cls, row: Mapping[str, Any]) -> Self:
-        """The rules as a row of pools tells them."""
-        return cls(row["name"], Accepts(row["accepts_desktop"], tuple(row["programs"])), row["lease_seconds"])
-
-
-@dataclass(frozen=True, slots=True)
-class Counts:
-    """The pool at a glance: machines that can be had now, that are lent, that are on their way; people who wait."""
-
-    free: int
-    lent: int
-    coming: int
-    waiting: int
+    what: str
+    holds: bool | None
+    detail: str | None
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,11 +237,14 @@ class FleetVmView:
 
 @dataclass(frozen=True, slots=True)
 class Tally:
-    """How many machines and live leases there are of each status, and the longest wait, for the metrics."""
+    """How many machines and live leases there are of each status, the longest wait, and the pools, for the metrics."""
 
     vms: Mapping[str, int]
     leases: Mapping[str, int]
     oldest_wait_seconds: float
+    waits_held: Mapping[str, Mapping[str, float]]
+    """Of each pool, how often waits were no longer than was told: for even odds (`likely`) and nine of ten (`sure`)."""
+    pools: Sequence[PoolStatus]
 
 
 @dataclass(frozen=True, slots=True)

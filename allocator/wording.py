@@ -1,40 +1,25 @@
 """What the pages say: each state of a lease in words for the person who waits for it. Nothing here asks or changes."""
 
 from dataclasses import dataclass
-from datetime import UTC, datetime
 from typing import Literal
 
-from allocator.views import Counts, EndedBy, LeaseView
+from allocator.failure_words import LOSSES, failure_words, trouble_words
+from allocator.time_words import duration, wait_words
+from allocator.views import EndedBy, LeaseView
 
-Tone = Literal["waiting", "working", "ready", "over", "failed"]
+Tone = Literal["waiting", "asking", "working", "ready", "over", "failed"]
 StepState = Literal["done", "now", "failed", "todo"]
 
-MINUTE, HOUR, DAY = 60, 3600, 86_400
+POOL_PAUSED = (
+    "The machines of this pool are not lent at the moment: an admin has paused it. You keep your place, your time to "
+    "wait does not run out meanwhile, and this page goes on by itself."
+)
+FORECAST_SECONDS = 12
+"""Within which somebody who waits has been told a time, if one can be told."""
 
-FAILURES: dict[str, str] = {
-    "code-used": "Google refused the code: it was used before or is too old. Ask again with a fresh command.",
-    "code-expired": "The code grew too old while you waited. Ask again with a fresh command.",
-    "command-failed": "The command failed on the machine. Read its output, then ask again.",
-    "timed-out": "The command took too long and was stopped. Ask again; if it happens twice, tell your admin.",
-    "refused": "The machine refused the command. Check the line you pasted, then ask again.",
-    "not-installed": "The program is not installed on the machine. Tell your admin.",
-    "unknown": "The machine stopped while your command ran, so its outcome is unknown. Ask again, for a desktop with a "
-    "fresh line.",
-    "lost": "The machine stopped answering. Ask again for another one.",
-    "vm-failed": "The machine was taken out of service. Ask again for another one.",
-    "vm-deleted": "The machine was removed. Ask again for another one.",
-    "deadline": "The machine did not start your command in time. Ask again.",
-    "queue-timeout": "No machine came free in time. Ask again later.",
-    "database-restored": "The database was restored to an earlier time, so this lease was ended. Ask again.",
-}
-"""Why a lease failed (each `client.protocol.Failure`), in words for the person who held it."""
+NO_LINE_YET = "It is reserved for your desktop."
 
-FAILURES_BY: dict[tuple[str | None, EndedBy | None], str] = {
-    ("vm-failed", "admin"): "An admin took the machine out of service. Ask again for another one.",
-    ("vm-failed", "machine"): "The machine found that it is not well and left service. Ask again for another one.",
-    ("vm-deleted", "admin"): "An admin removed the machine. Ask again for another one.",
-}
-"""The same where it matters who made it fail."""
+NEEDS_LINE = "Paste a fresh line from Google’s page below, and it goes on. Each code works once, for a few minutes."
 
 ENDS: dict[EndedBy | None, str] = {
     "holder": "You gave the machine back.",
@@ -111,12 +96,20 @@ def words(lease: LeaseView) -> LeaseWords:
 
 
 def _queued(lease: LeaseView) -> LeaseWords:
+    if lease.passed_over:
+        return _passed_over(lease)
     place = lease.position or 1
-    sentences = [_wait(lease.eta_seconds)]
-    if lease.kind == "desktop":
+    sentences = [_how_long(lease)]
+    if lease.because and not lease.paused:
+        sentences.append(f"{lease.because[0].upper()}{lease.because[1:]}.")
+    if trouble := trouble_words(lease):
+        sentences.insert(0, trouble)
+    if lease.needs_line:
+        sentences.append("You keep your place. When a machine is yours, this page asks you for a fresh line.")
+    elif lease.kind == "desktop":
         sentences.append(
-            "Google’s code is good for a few minutes only. Should it grow too old while you wait, this page will say "
-            "so, and you ask again with a fresh line."
+            "Google’s code is good for a few minutes only. Should it grow too old while you wait, you keep your place, "
+            "and this page asks you for a fresh line when a machine is yours."
         )
     return LeaseWords(
         tone="waiting",
@@ -128,15 +121,64 @@ def _queued(lease: LeaseView) -> LeaseWords:
     )
 
 
+def _passed_over(lease: LeaseView) -> LeaseWords:
+    """Its holder did not come."""
+    return LeaseWords(
+        tone="asking",
+        lamp="Passed over",
+        headline="Your place is kept",
+        sentences=(
+            trouble_words(lease) or "",
+            "Paste a fresh line from Google’s page below, and you have the place that you had.",
+        ),
+        reached=1,
+        end_label="Leave the queue",
+    )
+
+
+def _how_long(lease: LeaseView) -> str:
+    """What keeps it waiting, or for how long. Who came this moment is told later: forecasts take some seconds."""
+    if lease.paused:
+        return POOL_PAUSED
+    if lease.held_back:
+        return f"Your group {lease.held_back}; yours comes when one of them is given back."
+    if lease.eta_seconds is None and (lease.now - lease.created_at).total_seconds() < FORECAST_SECONDS:
+        return "One moment: we are working out how long it will take."
+    return wait_words(lease.eta_seconds, lease.eta_p90_seconds)
+
+
 def _assigned(lease: LeaseView) -> LeaseWords:
+    if lease.needs_line:
+        return _kept(lease)
+    told = "We are telling it about your command."
     return LeaseWords(
         tone="working",
         lamp="Found",
         headline=f"{lease.hostname} is yours",
-        sentences=("We are telling it about your command.",),
+        sentences=(f"{trouble} {told}" if (trouble := trouble_words(lease)) else told,),
         reached=2,
         end_label="Cancel",
     )
+
+
+def _kept(lease: LeaseView) -> LeaseWords:
+    """It waits for its holder."""
+    return LeaseWords(
+        tone="asking",
+        lamp="Your turn",
+        headline=f"{lease.hostname} is kept for you",
+        sentences=(_kept_words(lease), NEEDS_LINE),
+        reached=2,
+        end_label="Give it up",
+    )
+
+
+def _kept_words(lease: LeaseView) -> str:
+    """Why its holder is asked for a line."""
+    trouble = trouble_words(lease)
+    if trouble is None:
+        return NO_LINE_YET
+    return f"{trouble} This one takes its place." if lease.trouble in LOSSES else trouble
 
 
 def _claimed(lease: LeaseView) -> LeaseWords:
@@ -155,15 +197,34 @@ def _active(lease: LeaseView) -> LeaseWords:
     headline, sentence = _active_words(lease)
     went_wrong = lease.kind == "job" and bool(lease.exit_code)
     return LeaseWords(
-        tone="failed" if went_wrong else "ready",
-        lamp="Yours",
+        tone="asking" if lease.idle_until else "failed" if went_wrong else "asking" if lease.ends_soon else "ready",
+        lamp="Still there?" if lease.idle_until else "Ends soon" if lease.ends_soon else "Yours",
         headline=headline,
-        sentences=(sentence,),
+        sentences=(*_idle_words(lease), sentence, *_end_words(lease)),
         reached=4,
         went_wrong=2 if went_wrong else None,
         end_label="Give the machine back",
         access=lease.kind == "desktop",
     )
+
+
+def _idle_words(lease: LeaseView) -> tuple[str, ...]:
+    """The warning that nobody uses the machine."""
+    if lease.idle_until is None or lease.unused_since is None:
+        return ()
+    unused = duration((lease.now - lease.unused_since).total_seconds())
+    left = duration((lease.idle_until - lease.now).total_seconds())
+    return (f"Nobody has used it for {unused}; it ends in {left}, and all that is yours on it is wiped.",)
+
+
+def _end_words(lease: LeaseView) -> tuple[str, ...]:
+    """The warning before the end, and what can be done about it."""
+    if not lease.ends_soon or lease.expires_at is None:
+        return ()
+    left = (
+        f"It ends in {duration((lease.expires_at - lease.now).total_seconds())}, and all that is yours on it is wiped."
+    )
+    return (left,) if lease.extensible_until else (left, "It cannot be made longer now: save what you need.")
 
 
 def _active_words(lease: LeaseView) -> tuple[str, str]:
@@ -188,7 +249,10 @@ def _ended(lease: LeaseView) -> LeaseWords:
         tone="over",
         lamp="Over",
         headline="This lease is over",
-        sentences=(ENDS[lease.ended_by], "Everything of yours is wiped from the machine before anyone else gets it."),
+        sentences=(
+            trouble_words(lease) or ENDS[lease.ended_by],
+            "Everything of yours is wiped from the machine before anyone else gets it.",
+        ),
         reached=4,
         again=True,
     )
@@ -218,54 +282,7 @@ def _failed(lease: LeaseView) -> LeaseWords:
     )
 
 
-def failure_words(lease: LeaseView) -> str | None:
-    """Why a lease failed and what to do next, if it failed."""
-    if lease.failure is None:
-        return None
-    unheard_of = "The machine could not run it. Ask again; if it happens twice, tell your admin."
-    return FAILURES_BY.get((lease.failure, lease.ended_by)) or FAILURES.get(lease.failure, unheard_of)
-
-
-def _wait(eta_seconds: int | None) -> str:
-    if eta_seconds is None:
-        return "Nobody’s time is known to end, so we cannot say how long it will take."
-    if eta_seconds < MINUTE:
-        return "A machine should come free within a minute."
-    return f"A machine comes free in {duration(eta_seconds)} at the latest, sooner if somebody is done early."
-
-
-def pool_words(counts: Counts | None) -> str:
-    """How many machines there are to be had, in a sentence; None: the database is away."""
-    if counts is None:
-        return "We cannot see the machines at this moment"
-    total = counts.free + counts.lent + counts.coming
-    if counts.free:
-        return f"{counts.free} of {total} machines {'is' if counts.free == 1 else 'are'} free"
-    if not total:
-        return "There are no machines yet"
-    waiting = {0: "", 1: ", one person waits"}.get(counts.waiting, f", {counts.waiting} people wait")
-    return f"No machine is free{waiting}"
-
-
 def ordinal(number: int) -> str:
     """1st, 2nd, 3rd, 4th … 11th, 12th, 13th … 21st."""
     ending = "th" if number % 100 in (11, 12, 13) else {1: "st", 2: "nd", 3: "rd"}.get(number % 10, "th")
     return f"{number}{ending}"
-
-
-def duration(seconds: float) -> str:
-    """A length of time as people say it, rounded up: "less than a minute", "5 minutes", "2 h 10 min", "3 days"."""
-    if seconds < MINUTE:
-        return "less than a minute"
-    minutes = -int(-seconds // MINUTE)
-    if minutes < 2 * 60:
-        return f"{minutes} minute{'s' if minutes > 1 else ''}"
-    hours, rest = divmod(minutes, 60)
-    if seconds < 2 * DAY:
-        return f"{hours} h {rest} min" if rest else f"{hours} hours"
-    return f"{hours // 24} days"
-
-
-def iso(then: datetime) -> str:
-    """A time as `<time datetime>` wants it, in UTC."""
-    return then.astimezone(UTC).isoformat(timespec="seconds").replace("+00:00", "Z")

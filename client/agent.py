@@ -7,45 +7,32 @@ the next thing, so it does not matter which answer was lost, or where the client
 import asyncio
 import logging
 import random
-from collections.abc import Callable
-from contextlib import suppress
-from dataclasses import dataclass
+from collections.abc import AsyncIterator, Callable
+from contextlib import asynccontextmanager, suppress
 from typing import NoReturn
 
 from client.boot import Boot
-from client.command import Command, CommandRefused, parse
+from client.command import Command, CommandRefused
 from client.executor import Executor, Started
+from client.health import Health
+from client.idle import Idle
 from client.journal import Fenced, Journal, JournalError
 from client.processes import ProcessesRemain
-from client.protocol import Assignment, CommandKind, Orders, Outcome, Report
-from client.records import Entry, Key, State
+from client.protocol import CommandKind, Orders, Outcome, Report
+from client.reboot import Desktops
+from client.records import Entry, Key
 from client.runner import CannotStart, Finished
 from client.session import WipeFailed
 from client.systemd import ALIVE, READY, tell_systemd
 from client.transport import Refused, Transport, Unreachable
+from client.work import OUTCOME, Work, command_of, ending_of, has_arrived, key_of, report_of
 
-_OUTCOME: dict[State, Outcome] = {"intent": "started", "done": "exited", "failed": "failed", "unknown": "unknown"}
 _SOON_SECONDS = 1.0
 _PERIOD_SECONDS = 10.0
 _AT_ONCE_SECONDS = 0.05
 """A command that ends sooner is reported once, as ended: each report wakes every listener of a direct fleet."""
 
 log = logging.getLogger("lablink.client")
-
-
-@dataclass(frozen=True, slots=True)
-class Work:
-    """The command that was started for a key, and the task that waits for its end."""
-
-    key: Key
-    running: Started
-    ending: asyncio.Task[None]
-
-    async def end(self) -> None:
-        """End its process group; what the journal says of it stays as it is. Raises ProcessesRemain."""
-        self.ending.cancel()
-        await asyncio.wait([self.ending])
-        await self.running.end()
 
 
 class Agent:
@@ -67,9 +54,14 @@ class Agent:
         self._executor = executor
         self._checkpoint = checkpoint
         self._boot = boot
+        self._desktops = Desktops(executor.runs, journal.boot)
+        self._health = Health(executor, transport.wake.set)
+        self._idle = Idle(executor)
+        self._beside: list[asyncio.Task[NoReturn]] = []
         self._work: Work | None = None
         self._told: tuple[Key, Outcome] | None = None
         self._heard: Orders | None = None
+        self._unhealthy: tuple[int, str] | None = None
         self._reachable = True
 
     async def run(self) -> NoReturn:
@@ -78,13 +70,24 @@ class Agent:
         A command that is stopped so leaves its intent open, just as in a crash: its lease fails as unknown.
         """
         try:
-            while True:
-                period = await self.look()
-                tell_systemd(ALIVE)
-                await self._transport.idle(period)
+            async with self._watching():
+                while True:
+                    period = await self.look()
+                    tell_systemd(ALIVE)
+                    await self._transport.idle(period)
         finally:
             if self._work is not None and not self._work.ending.done():
                 await self._stop()
+
+    @asynccontextmanager
+    async def _watching(self) -> AsyncIterator[None]:
+        self._beside = [asyncio.create_task(each.run()) for each in (self._health, self._idle)]
+        try:
+            yield
+        finally:
+            for task in self._beside:
+                task.cancel()
+            await asyncio.wait(self._beside)
 
     async def look(self) -> float:
         """Say hello once and do what it answers. Returns how many seconds may pass before the next look."""
@@ -92,8 +95,8 @@ class Agent:
         period = _PERIOD_SECONDS
         self._raise_what_went_wrong()
         try:
-            trouble = await self._mend()
-            orders = await self._transport.hello(self._journal.memory)
+            trouble = await self._mend() or self._health.trouble
+            orders = await self._transport.hello(self._journal.memory, self._idle.seconds)
             period = orders.period_seconds * random.uniform(0.8, 1.0)
             if self._heard is None:
                 await self._arrive()
@@ -114,10 +117,10 @@ class Agent:
                 await self._transport.booted(boot)
 
     def _raise_what_went_wrong(self) -> None:
-        """An error in the task that waits for a command is an error of this client."""
-        ending = self._work.ending if self._work else None
-        if ending and ending.done() and not ending.cancelled():
-            ending.result()
+        """An error in a task beside this one is an error of this client."""
+        for task in (*self._beside, *([self._work.ending] if self._work else ())):
+            if task.done() and not task.cancelled():
+                task.result()
 
     async def _mend(self) -> str | None:
         """Read the journal if it is not trusted: at the start, and after a failed write. Returns what is wrong with it.
@@ -131,11 +134,11 @@ class Agent:
             await self._reload()
             if self._journal.has_unknown:
                 await self._executor.kill()
-            await self._executor.check()
+            trouble = await self._health.first_trouble()
         except (JournalError, WipeFailed, ProcessesRemain) as error:
             return str(error)
         self._checkpoint("recovered")
-        return None
+        return trouble
 
     async def _reload(self) -> None:
         try:
@@ -145,7 +148,7 @@ class Agent:
             self._journal.reload()
 
     async def _obey(self, orders: Orders) -> None:
-        key = _key(orders)
+        key = key_of(orders)
         try:
             if self._journal.damaged:
                 await self._rebuild(orders, key)
@@ -155,14 +158,19 @@ class Agent:
                 await self._stop()
             if key is not None:
                 await self._serve(orders, key)
+            if orders.status == "failed" and self._health.take_well():
+                await self._transport.well(orders.epoch)
         except (WipeFailed, ProcessesRemain) as error:
             await self._give_up(orders, str(error))
 
     async def _give_up(self, orders: Orders, reason: str) -> None:
-        """Take no work, and say so, until an admin has returned the machine."""
+        """Take no work, and say so; once that was heard, nothing of the last lease goes on here either."""
         if orders.status != "failed":
-            log.error("unhealthy", extra={"reason": reason})
+            self._note_unhealthy(orders.epoch, reason)
             await self._transport.unhealthy(orders.epoch, reason)
+        elif self._work is not None:
+            with suppress(ProcessesRemain):
+                await self._stop()
 
     async def _rebuild(self, orders: Orders, key: Key | None) -> None:
         """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
@@ -180,8 +188,11 @@ class Agent:
         self._checkpoint("fenced")
         await self._executor.wipe()
         self._checkpoint("wiped")
-        await self._transport.cleaned(orders.epoch)
-        self._checkpoint("cleaned")
+        if await self._health.clears(orders.epoch):
+            await self._transport.cleaned(orders.epoch)
+            self._checkpoint("cleaned")
+        elif self._health.trouble:
+            await self._give_up(orders, self._health.trouble)
 
     async def _serve(self, orders: Orders, key: Key) -> None:
         known = self._journal.entry(key) is not None
@@ -190,13 +201,13 @@ class Agent:
         elif known and orders.lease_status == "assigned":
             with suppress(CommandRefused):
                 await self._transport.claim(orders.epoch)  # only what was claimed can be reported
-        if entry := self._journal.entry(key):
+        if (entry := self._journal.entry(key)) and (entry := await self._desktops.after_reboot(entry)):
             await self._tell(entry, orders)
 
     async def _begin(self, orders: Orders, key: Key) -> None:
         try:
             assignment = await self._transport.claim(orders.epoch)
-            command = _command(assignment)
+            command = command_of(assignment)
         except CommandRefused as refused:
             self._journal.conclude(Entry(key, "failed", output=str(refused), failure="refused"))
             return
@@ -213,7 +224,7 @@ class Agent:
         try:
             running = await self._executor.start(command, name=name, limit_seconds=limit_seconds)
         except CannotStart as error:
-            self._journal.conclude(_ending(key, command.kind, error.finished, started=False))
+            self._journal.conclude(ending_of(key, command.kind, error.finished, started=False))
             return
         self._checkpoint("started")
         log.info("started", extra={"lease": key.lease_id, "epoch": key.epoch, "kind": command.kind})
@@ -232,17 +243,17 @@ class Agent:
             finished = Finished(None, "", failure="timed-out")
         self._checkpoint("exited")
         with suppress(JournalError):
-            self._journal.conclude(_ending(key, kind, finished, started=True))
+            self._journal.conclude(ending_of(key, kind, finished, started=True))
         self._checkpoint("done")
         log.info("exited", extra={"lease": key.lease_id, "epoch": key.epoch, "exit_code": finished.exit_code})
 
     async def _tell(self, entry: Entry, orders: Orders) -> None:
         """Report the command's state until that was answered. A refusal is an answer too."""
-        told = entry.key, _OUTCOME[entry.state]
-        if told == self._told and _has_arrived(told[1], orders):
+        told = entry.key, OUTCOME[entry.state]
+        if told == self._told and has_arrived(told[1], orders):
             return
         try:
-            await self._transport.report(_report(entry))
+            await self._transport.report(report_of(entry))
         except Refused:
             self._told = told
             raise
@@ -264,36 +275,16 @@ class Agent:
             fields = {"status": orders.status, "epoch": orders.epoch, "lease": orders.lease_id}
             log.info("orders", extra=fields | {"lease_status": orders.lease_status})
         self._heard, self._reachable = orders, True
+        self._health.note(orders)
+        self._idle.note(orders)
+
+    def _note_unhealthy(self, epoch: int, reason: str) -> None:
+        """Say it once: the machine of an admin's is ill for as long as they want it so."""
+        if self._unhealthy != (epoch, reason):
+            log.error("unhealthy", extra={"reason": reason})
+        self._unhealthy = epoch, reason
 
     def _note_unreachable(self, error: Unreachable) -> None:
         if self._reachable:
             log.warning("unreachable", extra={"reason": str(error)})
         self._reachable = False
-
-
-def _key(orders: Orders) -> Key | None:
-    """The lease that the machine is to serve, if any. A machine that an admin holds by hand serves none."""
-    if orders.status != "in-use" or orders.lease_id is None or orders.kind == "hold":
-        return None
-    return Key(orders.lease_id, orders.epoch)
-
-
-def _has_arrived(outcome: Outcome, orders: Orders) -> bool:
-    """Whether the lease shows it: a database that was restored since has forgotten what it was told."""
-    return orders.lease_status == "active" or (outcome == "started" and orders.kind == "desktop")
-
-
-def _command(assignment: Assignment) -> Command:
-    """The command of an assignment, checked on this machine whoever stored it. Raises CommandRefused."""
-    if assignment.command is not None:
-        return assignment.command
-    return parse(assignment.line or "", assignment.accepts)
-
-
-def _report(entry: Entry) -> Report:
-    return Report(*entry.key, _OUTCOME[entry.state], entry.exit_code, entry.output, entry.failure, entry.kind)
-
-
-def _ending(key: Key, kind: CommandKind, finished: Finished, *, started: bool) -> Entry:
-    failure = finished.failure or (None if started else "command-failed")
-    return Entry(key, "failed" if failure else "done", finished.exit_code, finished.output, failure, kind)

@@ -32,6 +32,11 @@ def uptime() -> float:
     return time.clock_gettime(time.CLOCK_BOOTTIME) if hasattr(time, "CLOCK_BOOTTIME") else time.monotonic()
 
 
+def boot_name(boot_id: Path = BOOT_ID) -> str | None:
+    """What this boot of the machine is called; None where nothing says so."""
+    return boot_id.read_text().strip() if boot_id.exists() else None
+
+
 def boot_of(
     began: float, phases: Path | None, started_at: datetime | None, now: float | None = None, boot_id: Path = BOOT_ID
 ) -> Boot | None:

@@ -15,7 +15,7 @@ from pathlib import Path
 from typing import cast, get_args
 
 from client.agent import Agent
-from client.boot import Boot, boot_of, uptime
+from client.boot import Boot, boot_name, boot_of, uptime
 from client.delegate import Delegate
 from client.direct import DirectTransport
 from client.enrol import EnrolmentError, Invitation, TokenRefused, forget
@@ -116,7 +116,7 @@ def _serve_pool(state: StateDir, settings: Settings, executor: Executor, checkpo
     phases = settings.phases or state.root / "phases"
     # Without these it is a process among others, on a computer that did not boot for it.
     boots = settings.helper or settings.join_secret
-    boot = partial(boot_of, began, phases, started) if boots else lambda: None
+    boot = partial(boot_of, began, phases, started, boot_id=settings.boot_id) if boots else lambda: None
     try:
         asyncio.run(_serve(state, settings, executor, credential_of(state, settings), checkpoint, boot))
     except UnknownVm as error:
@@ -135,7 +135,8 @@ async def _serve(
 ) -> None:
     """Serve until a signal asks to stop. Raises UnknownVm once the machine is wiped and has forgotten who it was."""
     async with _transport(state, settings, credential) as transport:
-        agent = Agent(transport, Journal(state.journal), executor, checkpoint, boot)
+        journal = Journal(state.journal, boot_name(settings.boot_id))
+        agent = Agent(transport, journal, executor, checkpoint, boot)
         try:
             await _until_stopped(agent)
         except UnknownVm:

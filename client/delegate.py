@@ -14,6 +14,7 @@ from client.command import Command
 from client.processes import ProcessesRemain
 from client.runner import CannotStart, Finished
 from client.session import WipeFailed
+from client.usage import Usage
 
 ANSWER_BYTES = 1_000_000
 """Longer than the longest line: 64 KiB of output, every byte of it escaped."""
@@ -29,8 +30,18 @@ class Delegate:
 
     path: Path
 
-    async def check(self) -> None:
-        await self._do("check")
+    async def check(self, *, lent: bool = False) -> None:
+        await self._do("check", lent=lent)
+
+    async def usage(self) -> Usage | None:
+        try:
+            usage = (await self._do("usage")).get("usage")
+        except WipeFailed:
+            return None
+        return Usage(**usage) if usage else None
+
+    async def runs(self) -> bool:
+        return bool((await self._do("runs")).get("runs"))
 
     async def kill(self) -> None:
         try:
@@ -49,11 +60,12 @@ class Delegate:
             raise _not_started(answer)
         return Delegated(errand, asyncio.create_task(errand.answer()))
 
-    async def _do(self, what: str) -> None:
-        errand, answer = await self._begin({"do": what})
+    async def _do(self, what: str, **how: bool) -> dict[str, Any]:
+        errand, answer = await self._begin({"do": what, **how})
         errand.close()
         if "done" not in answer:
             raise WipeFailed(_trouble(answer))
+        return answer
 
     async def _begin(self, request: dict[str, Any]) -> "tuple[Errand, dict[str, Any]]":
         """An errand and its first answer. Raises WipeFailed where there is none."""

@@ -15,7 +15,7 @@ import asyncpg
 from client.boot import Boot
 from client.command import Accepts, from_parts
 from client.network import Connection, KeptAlive, distrust, tls_of
-from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, parse_hints
+from client.protocol import CHANNEL, Assignment, Memory, Orders, Report, concerns
 from client.rotation import Passwords, changed_password
 from client.scram import hub_sha256
 from client.settings import DatabaseLogin
@@ -77,6 +77,8 @@ class DirectTransport:
         self._tls = tls_of(address)
         self._backoff = Backoff()
         self._pace = Pace(self.wake)
+        self._is_older = False
+        """Whether the database is older than this client, and takes less from it."""
         self._vm_id: int | None = None
         self._connection: Connection | None = None
         self._check_seconds = check_seconds
@@ -95,8 +97,12 @@ class DirectTransport:
                 await self._connection.close(timeout=1)
             self._drop()
 
-    async def hello(self, memory: Memory) -> Orders:
-        row = await self._ask("SELECT * FROM client_api.hello($1, $2)", memory.epoch, memory.lease_id)
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        said = memory.epoch, memory.lease_id
+        if idle_seconds is None or self._is_older:
+            row = await self._ask("SELECT * FROM client_api.hello($1, $2)", *said)
+        else:
+            row = await self._ask("SELECT * FROM client_api.hello($1, $2, $3)", *said, idle_seconds)
         orders = Orders(**row)
         self._vm_id = orders.vm_id
         await self._ask_wish()
@@ -132,6 +138,9 @@ class DirectTransport:
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
         await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, storable(reason))
+
+    async def well(self, epoch: int) -> None:
+        await self._ask("SELECT client_api.well($1)", epoch)
 
     async def booted(self, boot: Boot) -> None:
         await self._ask("SELECT client_api.booted($1, $2)", boot.id, json.dumps(boot.phases))
@@ -205,6 +214,7 @@ class DirectTransport:
         state = getattr(error, "sqlstate", None) or ""
         if state.startswith("LL"):
             return {"LL001": StaleEpoch, "LL002": UnknownVm}.get(state, Refused)(_words(error))
+        self._is_older = self._is_older or state == "42883"
         if state not in _BUSY:
             self._drop()
         return Unreachable(_words(error))
@@ -273,12 +283,6 @@ class DirectTransport:
         if self._connection is not None:
             self._connection.terminate()
             self._connection = None
-
-
-def concerns(payload: str, vm_id: int | None) -> bool:
-    """Whether a notification is a reason to look: it hints at this machine, or says nothing that can be read."""
-    hints = parse_hints(payload)
-    return hints is None or vm_id is None or any(hint.id == vm_id for hint in hints)
 
 
 def _command(row: dict[str, Any], accepts: Accepts) -> Any:

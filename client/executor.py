@@ -1,5 +1,6 @@
 """Who runs people's commands in the session and cleans up after them: this process, or the helper that is root."""
 
+import asyncio
 import logging
 import os
 from dataclasses import dataclass
@@ -7,11 +8,13 @@ from pathlib import Path
 from typing import Protocol
 
 from client import runner
+from client.checks import Checks
 from client.command import Command
-from client.processes import adopt_orphans, kill_remains, limit_all_below
+from client.processes import adopt_orphans, find_remains, kill_remains, limit_all_below
 from client.runner import Finished, Programs, Running
 from client.session import Account, AccountUnusable, Session, SessionNotClean, WipeFailed
 from client.settings import Settings, StateDir
+from client.usage import Usage, usage_of
 
 log = logging.getLogger("lablink.client")
 
@@ -29,11 +32,17 @@ class Started(Protocol):
 class Executor(Protocol):
     """The session of one machine, as the agent needs it. Everything but `start` may be repeated."""
 
-    async def check(self) -> None:
-        """Raises WipeFailed when no lease could be served here."""
+    async def check(self, *, lent: bool = False) -> None:
+        """Raises WipeFailed when no lease could be served here. While it is `lent`, the disk is not looked at."""
+
+    async def usage(self) -> Usage | None:
+        """What the session uses of the machine; None where nobody can say."""
 
     async def start(self, command: Command, *, name: str, limit_seconds: float) -> Started:
         """Start the command in a session that is empty. Raises CannotStart, or WipeFailed when it cannot be emptied."""
+
+    async def runs(self) -> bool:
+        """Whether any process of the session runs. Raises WipeFailed when nobody can say."""
 
     async def kill(self) -> None:
         """Kill all of the session's processes. Raises ProcessesRemain."""
@@ -48,13 +57,21 @@ class OwnExecutor:
 
     session: Session
     programs: Programs
+    checks: Checks | None = None
 
-    async def check(self) -> None:
-        """There is nothing between this process and the session."""
+    async def check(self, *, lent: bool = False) -> None:
+        if self.checks and (trouble := await asyncio.to_thread(self.checks.trouble, lent=lent)):
+            raise WipeFailed(trouble)
+
+    async def usage(self) -> Usage | None:
+        return await asyncio.to_thread(usage_of, self.session)
 
     async def start(self, command: Command, *, name: str, limit_seconds: float) -> Running:
         await self._open()
         return await runner.start(command, self.session, self.programs, name=name, limit_seconds=limit_seconds)
+
+    async def runs(self) -> bool:
+        return bool(find_remains(self.session.belongings))
 
     async def kill(self) -> None:
         await kill_remains(self.session.belongings)
@@ -80,7 +97,8 @@ def own_executor(settings: Settings, state: StateDir) -> OwnExecutor:
     adopt_orphans()
     limit_all_below()
     session = Session(state.session, _account(settings.session_user, state.session))
-    return OwnExecutor(session, Programs(settings.start_host))
+    checks = Checks(state.root, settings.checks, settings.least_free_mb)
+    return OwnExecutor(session, Programs(settings.start_host), checks)
 
 
 def _account(name: str | None, place: Path) -> Account | None:

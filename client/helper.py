@@ -1,4 +1,4 @@
-"""The helper: the one part of a machine's client that is root. It starts commands and cleans up, and does nothing else.
+"""The helper: the one part of a machine's client that is root. It starts commands, cleans up, and looks how things are.
 
 systemd starts one for each connection to its socket, as standard input, and ends all that it left when it ends. Only
 the client's account is answered. Nothing is believed of what that says: the command is built anew from its fields by
@@ -97,11 +97,10 @@ class _Errand:
     async def run(self) -> None:
         try:
             request = await self._request()
-            do = request.get("do")
-            if do == "start":
+            if request.get("do") == "start":
                 await self._start(request)
             else:
-                await self._clean(do)
+                await self._say({"done": True} | await self._do(request))
         except (WipeFailed, ProcessesRemain, CommandRefused) as error:
             await self._say({"trouble": str(error)})
 
@@ -115,14 +114,23 @@ class _Errand:
             raise CommandRefused("That is no request to the helper.")
         return request
 
-    async def _clean(self, do: object) -> None:
-        if do == "kill":
-            await self._executor.kill()
-        elif do == "wipe":
-            await self._executor.wipe()
-        elif do != "check":
-            raise CommandRefused("The helper does not know how to do that: install client and helper together.")
-        await self._say({"done": True})
+    async def _do(self, request: dict[str, Any]) -> dict[str, Any]:
+        """Do what is done in one step. Returns what it found, where that was asked."""
+        match request.get("do"):
+            case "check":
+                await self._executor.check(lent=request.get("lent") is True)
+            case "kill":
+                await self._executor.kill()
+            case "wipe":
+                await self._executor.wipe()
+            case "runs":
+                return {"runs": await self._executor.runs()}
+            case "usage":
+                usage = await self._executor.usage()
+                return {"usage": asdict(usage) if usage else None}
+            case _:
+                raise CommandRefused("The helper does not know how to do that: install client and helper together.")
+        return {}
 
     async def _start(self, request: dict[str, Any]) -> None:
         try:

@@ -69,12 +69,13 @@ class HubTransport:
             await self._link.close()
             self._link = None
 
-    async def hello(self, memory: Memory) -> Orders:
-        return self._take_told(memory) or await self._say_hello(memory)
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        return self._take_told(memory) or await self._say_hello(memory, idle_seconds)
 
-    async def _say_hello(self, memory: Memory) -> Orders:
+    async def _say_hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        said = {} if idle_seconds is None else {"idle_seconds": idle_seconds}
         try:
-            answer = await self._ask("hello", epoch=memory.epoch, lease_id=_text(memory.lease_id))
+            answer = await self._ask("hello", epoch=memory.epoch, lease_id=_text(memory.lease_id), **said)
         except _TokenRefused as error:
             return await self._with_the_next_password(memory, error)
         self._let_in()
@@ -118,6 +119,9 @@ class HubTransport:
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
         await self._ask("unhealthy", epoch=epoch, reason=storable(reason))
+
+    async def well(self, epoch: int) -> None:
+        await self._ask("well", epoch=epoch)
 
     async def booted(self, boot: Boot) -> None:
         await self._ask("booted", boot=str(boot.id), phases=boot.phases)

@@ -25,8 +25,10 @@ class Fenced(Exception):
 class Journal:
     """The journal of one machine, unknown before `reload`. It belongs to whoever holds the state directory's lock."""
 
-    def __init__(self, path: Path) -> None:
+    def __init__(self, path: Path, boot: str | None = None) -> None:
         self.path = path
+        self.boot = boot
+        """This boot of the machine, for which what ends is written down; None where that is not known."""
         self.fence = 0
         self.trusted = False
         """False from a failed write to the next `reload`: nothing may be written, and no work may be taken."""
@@ -65,8 +67,12 @@ class Journal:
 
     @property
     def has_unknown(self) -> bool:
-        """Whether the outcome of some command is unknown, so that something of it may still run."""
-        return any(entry.state == "unknown" for entry in self._entries.values())
+        """Whether the outcome of the last command is unknown, so that something of it may still run.
+
+        What was before it is gone: it began in an empty session.
+        """
+        newest = max(self._entries, key=lambda key: key.epoch, default=None)
+        return newest is not None and self._entries[newest].state == "unknown"
 
     def entry(self, key: Key) -> Entry | None:
         """What is known of the command of `key`; None when it was never started."""
@@ -83,7 +89,7 @@ class Journal:
         """Record how a command ended, or why it never started. The first ending of a key stands."""
         known = self._entries.get(entry.key)
         if entry.key.epoch > self.fence and (known is None or known.state == "intent"):
-            self._append(entry)
+            self._append(replace(entry, boot=self.boot))
 
     def fence_off(self, epoch: int) -> None:
         """Record the wipe at `epoch`: one durable write raises the fence and leaves no intent open behind it."""

@@ -151,7 +151,7 @@ def _end_children(_of: Belongings) -> bool:
     """
     if not adopts_orphans():
         return True
-    for pid in _children():
+    for pid in children_of(os.getpid()):
         _kill(pid)
     try:
         while os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG):
@@ -161,12 +161,13 @@ def _end_children(_of: Belongings) -> bool:
     return False
 
 
-def _children() -> list[int]:
-    """Ids of this process's children, dead ones included."""
+def children_of(pid: int) -> list[int]:
+    """Ids of a process's children, dead ones included; none when it is gone."""
     found: list[int] = []
-    for thread in os.listdir("/proc/self/task"):
-        with suppress(FileNotFoundError), open(f"/proc/self/task/{thread}/children", "rb", buffering=0) as children:
-            found += map(int, children.read().split())
+    with suppress(OSError):
+        for thread in os.listdir(f"/proc/{pid}/task"):
+            with suppress(OSError), open(f"/proc/{pid}/task/{thread}/children", "rb", buffering=0) as children:
+                found += map(int, children.read().split())
     return found
 
 

@@ -47,9 +47,10 @@ Failure = Literal[
     "vm-deleted",
     "deadline",
     "queue-timeout",
+    "no-line",
     "database-restored",
 ]
-"""Why a lease failed (`leases.failure`). What its holder is told about each is `allocator.wording.FAILURES`."""
+"""Why a lease failed (`leases.failure`). What its holder is told about each is `allocator.failure_words.FAILURES`."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -144,3 +145,9 @@ def parse_hints(payload: str) -> list[Hint] | None:
         return [Hint(int(r["id"]), str(r["hostname"]), str(r["status"]), int(r["epoch"])) for r in rows] or None
     except (ValueError, TypeError, KeyError, OverflowError, RecursionError):
         return None
+
+
+def concerns(payload: str, vm_id: int | None) -> bool:
+    """Whether a notification is a reason to look: it hints at this machine, or says nothing that can be read."""
+    hints = parse_hints(payload)
+    return hints is None or vm_id is None or any(hint.id == vm_id for hint in hints)

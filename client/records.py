@@ -39,7 +39,7 @@ class Fence:
 class Entry:
     """What became of the command of one key. `output` is already redacted; `failure` is a Failure.
 
-    `kind` is what a lease whose line was typed has yet to be told.
+    `kind` is what a lease whose line was typed has yet to be told. `boot` is the machine's boot in which it ended.
     """
 
     key: Key
@@ -48,6 +48,7 @@ class Entry:
     output: str = ""
     failure: str | None = None
     kind: CommandKind | None = None
+    boot: str | None = None
 
 
 Record = Fence | Entry

@@ -7,11 +7,14 @@ from dataclasses import dataclass, field, fields
 from pathlib import Path
 from typing import Any
 
+from client.boot import BOOT_ID
 from client.protocol import DatabaseAddress
 
+CHECKS = Path("/etc/lablink/checks.d")
+LEAST_FREE_MB = 256
 START_HOST = "/opt/google/chrome-remote-desktop/start-host"
 _ENVIRONMENT = "LABLINK_"
-_PATHS = {"join_token_file", "helper", "phases"}
+_PATHS = {"join_token_file", "helper", "phases", "boot_id", "checks"}
 
 
 class SettingsError(Exception):
@@ -74,6 +77,12 @@ class Settings:
     """Socket of the helper that runs commands; None: this process runs them."""
     phases: Path | None = None
     """Where the machine's first boot wrote when its phases began."""
+    boot_id: Path = BOOT_ID
+    """The name of this boot. A container has to make one for each of its starts, which the kernel does not count."""
+    checks: Path = CHECKS
+    """A directory with programs that say whether the machine is well."""
+    least_free_mb: int = LEAST_FREE_MB
+    """So much must be free on its disk before it is lent."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -106,6 +115,10 @@ def load_settings(path: Path, environment: Mapping[str, str] = os.environ) -> Se
         if not isinstance(value, str | None):
             raise SettingsError(f"{path}: {name} must be text.")
     given = {name: value for name, value in given.items() if value}
+    if not (least := given.get("least_free_mb", "0")).isdecimal():
+        raise SettingsError(f"{path}: least_free_mb must be a number, in quotes, and not {least!r}.")
+    if "least_free_mb" in given:
+        given["least_free_mb"] = int(least)
     return Settings(**given | {name: path.parent / given[name] for name in _PATHS & given.keys()})
 
 

@@ -81,12 +81,12 @@ class Switch:
         await self._end_trial()
         await self._way.__aexit__(kind, error, trace)
 
-    async def hello(self, memory: Memory) -> Orders:
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
         if self._trial is None:
             self._begin_trial(memory)
         elif self._trial.done():
             await self._cross(self._trial)
-        orders = await self._stay(memory)
+        orders = await self._stay(memory, idle_seconds)
         self._heard_at = _now()
         self._heed(self._way.wish)
         return orders
@@ -102,6 +102,9 @@ class Switch:
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
         await self._way.unhealthy(epoch, reason)
+
+    async def well(self, epoch: int) -> None:
+        await self._way.well(epoch)
 
     async def booted(self, boot: Boot) -> None:
         await self._way.booted(boot)
@@ -162,9 +165,9 @@ class Switch:
         moved = wished == self._at == "direct" and _now() - self._heard_at > self._moved_seconds
         return "hub" if moved else wished
 
-    async def _stay(self, memory: Memory) -> Orders:
+    async def _stay(self, memory: Memory, idle_seconds: int | None) -> Orders:
         try:
-            return await self._way.hello(memory)
+            return await self._way.hello(memory, idle_seconds)
         except Unreachable:
             others = [name for name in ORDER[self._wish] if name != self._at]
             if others and _now() - self._heard_at > self._away_seconds:

@@ -51,8 +51,11 @@ class Transport(Protocol):
         self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
     ) -> None: ...
 
-    async def hello(self, memory: Memory) -> Orders:
-        """Heartbeat, question for orders and exchange of fences. Subscribes first when the connection is new."""
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        """Heartbeat, question for orders and exchange of fences. Subscribes first when the connection is new.
+
+        `idle_seconds` is for how long nobody has used the machine; None: that is not known.
+        """
 
     async def claim(self, epoch: int) -> Assignment:
         """The command of the lease at `epoch`. May be repeated until its start is reported. Raises CommandRefused."""
@@ -65,6 +68,9 @@ class Transport(Protocol):
 
     async def unhealthy(self, epoch: int, reason: str) -> None:
         """Tell that the machine cannot do its work."""
+
+    async def well(self, epoch: int) -> None:
+        """Tell that what was unhealthy has passed. Whether the machine comes back is the database's to say."""
 
     async def booted(self, boot: Boot) -> None:
         """Tell how the machine booted. The same boot again changes nothing."""

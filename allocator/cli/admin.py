@@ -16,9 +16,13 @@ T = TypeVar("T")
 
 NO_VM = "There is no VM {}, or it was invited and has not enrolled yet. See which there are: lablink vms list --all"
 
+NOTHING_TO_TELL = (
+    "There is no machine, no pool and no lease {}. See which there are: lablink vms list, pools list, leases list --all"
+)
+
 VM = """
     SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
-           v.epoch, h.seen_at, v.updated_at, v.created_at, v.id, v.draining,
+           v.epoch, h.seen_at, h.used_at, v.updated_at, v.created_at, v.id, v.draining,
            CASE WHEN v.role IN (SELECT usename FROM pg_stat_activity WHERE datname = current_database()) THEN 'direct'
                 WHEN h.seen_at > clock() - fresh_for() THEN 'hub' END AS transport,
            p.transport AS transport_wished
@@ -27,10 +31,12 @@ VM = """
 """
 
 LEASE = """
-    SELECT l.id, l.email, l.status, l.hostname, l.crd_command, l.kind, l.pool, l.exit_code, l.failure, l.output,
-           l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.vm_id, l.epoch,
-           CASE WHEN l.live THEN l.expires_at END AS ends_at
-    FROM leases l
+    SELECT l.id, l.email, l.status, l.hostname, l.crd_command, l.kind, l.pool, l.exit_code, l.failure, l.trouble,
+           l.left_idle, l.output, l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.vm_id, l.epoch,
+           CASE WHEN l.live THEN l.expires_at END AS ends_at, v.position, v.held_back, v.needs_line, v.passed_over,
+           clock() + make_interval(secs => v.eta_seconds) AS likely_at,
+           clock() + make_interval(secs => v.eta_p90_seconds) AS sure_at, v.kept_until, v.idle_until, v.moves
+    FROM leases l JOIN lease_views v ON v.id = l.id
 """
 
 ID = re.compile(r"[0-9A-Fa-f][0-9A-Fa-f-]*")
@@ -139,6 +145,22 @@ async def lease(connection: Connection, name: str) -> Row:
     if len(found) > 1:
         raise CommandFailed(f"More than one lease is meant by {name!r}: give more of its id.")
     return found[0]
+
+
+async def why(connection: Connection, name: str) -> list[Row]:
+    """Of each condition whether it holds, for the machine or pool of that name, or for the lease that `lease` finds.
+
+    Raises NotThere, and what `lease` does.
+    """
+    if await find_vm(connection, name):
+        return await _rows(connection, "SELECT * FROM why_vm($1)", name)
+    if await _value(connection, bool, "SELECT EXISTS (SELECT FROM pools WHERE name = $1)", name):
+        return await _rows(connection, "SELECT * FROM why_pool($1)", name)
+    try:
+        found = await lease(connection, name)
+    except NotThere:
+        raise NotThere(NOTHING_TO_TELL.format(repr(name))) from None
+    return await _rows(connection, "SELECT * FROM why_lease($1)", found["id"])
 
 
 async def end_lease(connection: Connection, lease: UUID) -> str:

@@ -4,7 +4,23 @@ from typing import Annotated
 
 import typer
 
-from allocator.cli import admins, db, doctor, events, fleet, leases, serve, up, verify, vms
+from allocator.cli import (
+    admins,
+    db,
+    doctor,
+    events,
+    fleet,
+    groups,
+    leases,
+    pools,
+    rehearse,
+    schedules,
+    serve,
+    up,
+    verify,
+    vms,
+    why,
+)
 from allocator.cli.options import CONTEXT
 
 EPILOG = """
@@ -25,10 +41,15 @@ app.command("serve")(serve.serve)
 app.command("verify")(verify.verify)
 app.command("doctor")(doctor.doctor)
 app.command("events")(events.show_events)
+app.command("why")(why.why)
+app.command("rehearse")(rehearse.rehearse_workshop)
 app.add_typer(vms.app, name="vms")
 app.add_typer(leases.app, name="leases")
 app.add_typer(db.app, name="db")
+app.add_typer(pools.app, name="pools")
+app.add_typer(schedules.app, name="schedules")
 app.add_typer(fleet.app, name="fleet")
+app.add_typer(groups.app, name="groups")
 app.add_typer(admins.app, name="admins")
 
 

@@ -56,6 +56,11 @@ async def find(data_dir: Path | None, settings: Sequence[str]) -> Place:
     return Place(url, started_here if made_by_up(directory) else "Check database.host and database.port.")
 
 
+def public_url(data_dir: Path | None, settings: Sequence[str]) -> str:
+    """Where people find the service of the database that is meant."""
+    return load_settings(settings, settings_place(data_dir, settings)).server.url
+
+
 def owner_dsn(data_dir: Path | None, settings: Sequence[str]) -> str:
     """Where to connect as the owner."""
     return asyncio.run(find(data_dir, settings)).dsn

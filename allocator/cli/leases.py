@@ -22,6 +22,9 @@ COLUMNS = {
     "id": "Lease",
     "email": "Person",
     "status": "Status",
+    "position": "Place",
+    "likely_at": "Likely served",
+    "needs_line": "Asked for a line",
     "hostname": "VM",
     "crd_command": "Command",
     "created_at": "Asked",
@@ -32,6 +35,12 @@ COLUMNS = {
 }
 FACTS = COLUMNS | {
     "told": "Its holder reads",
+    "sure_at": "In nine of ten cases",
+    "held_back": "Held back",
+    "passed_over": "Passed over",
+    "kept_until": "Kept",
+    "idle_until": "Ends unused",
+    "moves": "Moves",
     "kind": "Kind",
     "pool": "Pool",
     "assigned_at": "Assigned",
@@ -70,12 +79,13 @@ def show_lease(name: Lease, as_json: Json = False, data_dir: DataDir = None, set
     Example: `lablink leases show ada@example.org`
     """
     from allocator.cli import admin, output
-    from allocator.wording import FAILURES
+    from allocator.failure_words import FAILURES, LEFT_IDLE, TROUBLES
 
     async def work(connection: "Connection") -> None:
         lease, now = await admin.lease(connection, name), await admin.clock(connection)
         events = await admin.newest_events(connection, 50, lease_id=lease["id"])
-        told = FAILURES.get(lease["failure"] or "")
+        trouble = lease["trouble"] if lease["status"] in ("queued", "assigned") else None
+        told = LEFT_IDLE if lease["left_idle"] else FAILURES.get(lease["failure"] or "") or TROUBLES.get(trouble or "")
         output.show_thing({**lease, "told": told}, FACTS, events, now=now, as_json=as_json)
 
     run_on_database(work, data_dir, settings)

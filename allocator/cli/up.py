@@ -17,6 +17,10 @@ class TransportName(StrEnum):
 
 
 Vms = Annotated[int, typer.Option("--vms", min=0, max=500, help="How many machines to lend.")]
+Most = Annotated[
+    int | None,
+    typer.Option("--max", min=0, max=500, help="Start more as people come, up to so many. Left out: as many as --vms."),
+]
 Port = Annotated[int, typer.Option("--port", min=1, max=65535, help="Port of the web page.")]
 Transport = Annotated[
     TransportName,
@@ -39,6 +43,7 @@ Settings = Annotated[
 
 def up(
     vms: Vms = 3,
+    most: Most = None,
     port: Port = 8000,
     data_dir: DataDir = None,
     transport: Transport = TransportName.direct,
@@ -47,12 +52,14 @@ def up(
     """Run all of LabLink on this machine: PostgreSQL, the allocator and real clients, until Ctrl-C.
 
     The data stays in the data directory, so the next start goes on where this one stopped. More --vms than last time
-    adds machines; fewer retires as many that nobody has.
+    adds machines; fewer retires as many that nobody has. With --max there are never fewer than --vms, and one more than
+    are lent; those that nobody needs any more go after a minute.
 
     Examples:
 
     - `lablink up`
     - `lablink up --vms 5 --port 8123 --data-dir /tmp/try`
+    - `lablink up --vms 2 --max 6`
     - `lablink up --set pool.lease_seconds=3600`
     """
     from allocator.cli.output import console
@@ -62,5 +69,7 @@ def up(
     from allocator.local.up import up as run
 
     directory = (data_dir or nearest() or Path(NAME)).absolute()
-    told = [f"transport={transport.value}", *(settings or ())]
-    asyncio.run(run(Plan(directory, vms, port, told), Progress(console())))
+    most = None if most is None else max(vms, most)
+    size = [] if most is None else [f"pool.min_machines={vms}", f"pool.max_machines={most}"]
+    told = [f"transport={transport.value}", *size, *(settings or ())]
+    asyncio.run(run(Plan(directory, vms, port, most, told), Progress(console())))

@@ -33,10 +33,12 @@ FACTS = COLUMNS | {
     "pool": "Pool",
     "transport": "Transport",
     "transport_wished": "Transport wished",
+    "used_at": "Used",
     "epoch": "Epoch",
     "created_at": "Created",
     "boot": "Boot",
 }
+IN_SERVICE = ("available", "in-use", "cleaning")
 NEXT = {
     "failed": "Put it back into service: lablink vms return {}",
     "cleaning": "It is available when its client has cleaned it.",
@@ -116,7 +118,7 @@ def fail_vm(
     data_dir: DataDir = None,
     settings: Settings = None,
 ) -> None:
-    """Take a machine out of service. Whoever has it loses it; it stays out until it is returned.
+    """Take a machine out of service. Whoever has it moves to another; it stays out until it is returned.
 
     Example: `lablink vms fail vm-2 --reason "the disk is noisy"`
     """
@@ -222,13 +224,9 @@ def invite_vm(
     Example: `lablink vms invite vm-9 > join-token`
     """
     from allocator.cli import admin, output
-    from allocator.cli.database import settings_place
-    from allocator.config import load_settings
 
     if not yes:
-        _ask_first(
-            hostname, ("available", "in-use", "cleaning"), "Let another machine take its place?", data_dir, settings
-        )
+        _ask_first(hostname, IN_SERVICE, "Let another machine take its place?", data_dir, settings)
 
     async def work(connection: "Connection") -> None:
         token = await admin.invite(connection, hostname, pool, minutes * 60)
@@ -236,8 +234,16 @@ def invite_vm(
         if not as_json:
             output.tell(f"On the machine, as root: lablink-client install --url {where} --token-file FILE")
 
-    where = load_settings(settings or [], settings_place(data_dir, settings or [])).server.url
+    where = _address(data_dir, settings or [])
     run_on_database(work, data_dir, settings)
+
+
+def _address(data_dir: Path | None, settings: list[str]) -> str:
+    """Where machines find the allocator."""
+    from allocator.cli.database import settings_place
+    from allocator.config import load_settings
+
+    return load_settings(settings, settings_place(data_dir, settings)).server.url
 
 
 def _act(

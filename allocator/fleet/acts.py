@@ -10,7 +10,7 @@ from allocator.fleet import record
 from allocator.fleet.description import Fleet
 from allocator.fleet.drain import drained
 from allocator.fleet.record import opened, owners
-from allocator.fleet.refusals import Ended, FleetError, InUse, TooMuch
+from allocator.fleet.refusals import Ended, FleetError, InUse
 from allocator.fleet.runs import Changes, Run
 from allocator.operations import Operation, Tell, running
 from allocator.tasks import alongside
@@ -32,6 +32,8 @@ class Act(Generic[T]):
     work: Callable[[Run], Awaitable[T]]
     leavers: Callable[[Connection], Awaitable[Sequence[str]]] = _nobody
     """Whom it waits for at once when it drains. Whoever is found to be in its way it waits for as well."""
+    pool: str | None = None
+    """The pool whose machines it makes or takes away, where it is one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -71,12 +73,12 @@ def grow(number: int, pool: str, prefix: str, **like: object) -> Act[Changes]:
             pending = await record.grow(connection, number, pool, prefix, **like)
         try:
             return await run.apply()
-        except TooMuch:  # nothing was made, and the next apply shall not try it again
+        except FleetError:  # what was not made the next apply, of any pool, shall not try again
             async with opened(run.connect) as connection:
                 await record.forget(connection, [hostname for hostname in pending if hostname not in before])
             raise
 
-    return Act("fleet grow", work)
+    return Act("fleet grow", work, pool=pool)
 
 
 def shrink(number: int, pool: str | None) -> Act[Changes]:
@@ -90,7 +92,20 @@ def shrink(number: int, pool: str | None) -> Act[Changes]:
             await record.shrink(connection, number, pool)
         return await run.apply()
 
-    return Act("fleet shrink", work, leavers)
+    return Act("fleet shrink", work, leavers, pool)
+
+
+def let_go(pool: str, hostnames: Sequence[str]) -> Act[Changes]:
+    """Remove these idle ones of a pool; none of them, where somebody was lent one by hand meanwhile."""
+
+    async def work(run: Run) -> Changes:
+        async with opened(run.connect) as connection:
+            if await record.retire(connection, hostnames):
+                return Changes()
+            await record.leave(connection, hostnames)
+        return await run.apply()
+
+    return Act("fleet shrink", work, pool=pool)
 
 
 def replace(*hostnames: str) -> Act[Changes]:
@@ -120,7 +135,7 @@ async def perform(
     connect = owners(doer.dsn, doer.actor)
     async with (
         _until_unwanted() as end,
-        running(lambda: without_limits(doer.dsn), act.kind, doer.started_by, tell=tell) as operation,
+        running(lambda: without_limits(doer.dsn), act.kind, doer.started_by, tell=tell, pool=act.pool) as operation,
         alongside(end.when(operation)),
     ):
         begun(operation.id)

@@ -37,11 +37,6 @@ class Change:
     key: str | None
     action: Action
 
-    @property
-    def destroys(self) -> bool:
-        """Whether what is there now goes."""
-        return self.action in ("replace", "delete", "remove")
-
 
 @dataclass(frozen=True, slots=True)
 class Plan:

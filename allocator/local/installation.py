@@ -68,9 +68,15 @@ class Installation:
         version = await migrate.upgrade(self.owner_dsn)
         async with self.owner() as connection:
             settings = config.load_settings(data_dir=self.data_dir)
-            await standing.ensure_pool(connection, settings.pool)
-            await standing.ensure_transport(connection, settings.pool, settings.transport)
+            await standing.ensure_settings(connection, settings.pool, settings.transport)
         return version
+
+    def scaled(self) -> bool:
+        """Whether processes come and go as the pool needs machines. Where there is a fleet, that does."""
+        from allocator.config import load_settings  # loaded while PostgreSQL started: see load
+
+        settings = load_settings(data_dir=self.data_dir)
+        return settings.pool.max_machines is not None and settings.fleet.settings is None
 
     def write_settings(self) -> None:
         """Keep what `lablink … --data-dir` must know in the data directory."""

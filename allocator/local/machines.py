@@ -10,6 +10,7 @@ import sys
 import tempfile
 from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass
+from itertools import count, islice
 from pathlib import Path
 
 import asyncpg
@@ -29,6 +30,7 @@ INVITATION = "join-token"
 CREDENTIAL_BYTES = 65_536
 NOT_ENROLLED = 77
 PRESENT = "SELECT hostname, lease_id IS NOT NULL AS lent FROM vms WHERE pool = $1 AND status <> 'retired'"
+TAKEN = "SELECT hostname FROM vms WHERE status <> 'retired' UNION SELECT hostname FROM fleet_vms"
 SHEBANG_BYTES = 120
 TOKEN_SECONDS = 600
 """Longer than any start takes; a client that comes later is invited anew."""
@@ -84,6 +86,28 @@ class Machines:
                 if hostname not in known or not self._enrolled(hostname):
                     await self._invite(connection, hostname)
         return keep
+
+    async def add(self, number: int, beside: Collection[str]) -> list[str]:
+        """Invite so many machines more, whose names nobody has and none `beside` them; returns their names."""
+        async with self.installation.owner() as connection:
+            taken = {row["hostname"] for row in await connection.fetch(TAKEN)} | set(beside)
+            names = (f"vm-{n}" for n in count(1))
+            hostnames = list(islice((name for name in names if name not in taken), number))
+            for hostname in hostnames:
+                discard(self.home / hostname)
+                own_directory(self.home / hostname)
+                await self._invite(connection, hostname)
+        return hostnames
+
+    async def retire(self, hostnames: Sequence[str]) -> list[str]:
+        """Retire these; or none, where somebody is on one: those are returned."""
+        async with self.installation.owner() as connection:
+            return list(await connection.fetchval("SELECT retire_idle_vms($1)", hostnames))
+
+    def discard(self, hostnames: Iterable[str]) -> None:
+        """Remove what machines that were retired have left."""
+        for hostname in hostnames:
+            discard(self.home / hostname)
 
     def clients(self, hostnames: Iterable[str]) -> list[Child]:
         """A client for each machine, as a child whose settings are written."""

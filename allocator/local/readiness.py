@@ -17,6 +17,15 @@ SEEN = """
     GROUP BY v.status ORDER BY number DESC
 """
 
+NOTE_BOOTS = """
+    INSERT INTO boots (vm_id, boot_id, pool, phases, seconds)
+    SELECT v.id, gen_random_uuid(), v.pool, jsonb_build_array(jsonb_build_array('start', took.seconds)), took.seconds
+    FROM vms v JOIN join_tokens j ON j.role = v.role,
+         LATERAL (SELECT round(extract(epoch FROM clock() - j.created_at), 1) AS seconds) AS took
+    WHERE v.hostname = ANY ($1) AND v.status NOT IN ('booting', 'failed', 'retired')
+      AND j.created_at > pg_postmaster_start_time() AND NOT EXISTS (SELECT FROM boots b WHERE b.vm_id = v.id)
+"""
+
 
 async def page_ready(port: int) -> None:
     """Return when `GET /readyz` answers 200; raises UpFailed when it does not in time."""
@@ -44,6 +53,11 @@ async def all_seen(connection: asyncpg.Connection, hostnames: Sequence[str]) -> 
                 return f"{told}; {missing} did not come up in {LIMIT_SECONDS:.0f} s: see logs/vm-….log"
             raise UpFailed(f"No machine came up in {LIMIT_SECONDS:.0f} s: see logs/vm-….log.")
         await asyncio.sleep(LOOK_EVERY)
+
+
+async def note_boots(connection: asyncpg.Connection, hostnames: Sequence[str]) -> None:
+    """Write down how long it took until all of these were there, of each that came for the first time."""
+    await connection.execute(NOTE_BOOTS, hostnames)
 
 
 async def _status(port: int, path: str) -> int | None:

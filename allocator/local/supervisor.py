@@ -5,7 +5,7 @@ import os
 import signal
 import sys
 import time
-from collections.abc import AsyncIterator, Awaitable, Callable, Mapping, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterable, Mapping, Sequence
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from pathlib import Path
@@ -112,19 +112,46 @@ class Child:
         await ended
 
 
+class Crew:
+    """Children that run, each kept running by a task of its own."""
+
+    def __init__(self, say: Say, hurry: asyncio.Event, grace_seconds: float) -> None:
+        self._say = say
+        self._hurry = hurry
+        self._grace_seconds = grace_seconds
+        self._tasks: dict[str, tuple[Child, asyncio.Task[None]]] = {}
+
+    @property
+    def names(self) -> list[str]:
+        """Who is in it."""
+        return list(self._tasks)
+
+    def start(self, children: Iterable[Child]) -> None:
+        """Have these run, too."""
+        for child in children:
+            task = asyncio.create_task(child.keep_running(self._say), name=child.name)
+            self._tasks[child.name] = child, task
+
+    async def stop(self, names: Iterable[str]) -> None:
+        """Return when none of these runs any more; they are stopped side by side."""
+        leaving = [self._tasks.pop(name) for name in names if name in self._tasks]
+        for _, task in leaving:
+            task.cancel()
+        await asyncio.gather(*(task for _, task in leaving), return_exceptions=True)
+        await asyncio.gather(*(child.stop(self._hurry, self._grace_seconds) for child, _ in leaving))
+
+
 @asynccontextmanager
 async def kept_running(
     children: Sequence[Child], say: Say, hurry: asyncio.Event, *, grace_seconds: float = 8.0
-) -> AsyncIterator[None]:
-    """All `children` running for the time of the block, stopped side by side at its end."""
-    tasks = [asyncio.create_task(child.keep_running(say), name=child.name) for child in children]
+) -> AsyncIterator[Crew]:
+    """All `children` running for the time of the block, and whoever comes to them, stopped at its end."""
+    crew = Crew(say, hurry, grace_seconds)
+    crew.start(children)
     try:
-        yield
+        yield crew
     finally:
-        for task in tasks:
-            task.cancel()
-        await asyncio.gather(*tasks, return_exceptions=True)
-        await asyncio.gather(*(child.stop(hurry, grace_seconds) for child in children))
+        await crew.stop(crew.names)
 
 
 async def ended_before(ended: "asyncio.Task[int]", hurry: asyncio.Event, seconds: float) -> bool:

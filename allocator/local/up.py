@@ -21,7 +21,8 @@ from allocator.local.installation import Installation, listening, load
 from allocator.local.machines import Machines
 from allocator.local.postgres import kept_server
 from allocator.local.progress import Progress
-from allocator.local.readiness import all_seen, page_ready
+from allocator.local.readiness import all_seen, note_boots, page_ready
+from allocator.local.scale import LocalActuator
 from allocator.local.supervisor import kept_running
 
 
@@ -32,6 +33,8 @@ class Plan:
     data_dir: Path
     vms: int
     port: int
+    most: int | None = None
+    """How many machines it may become; None: it stays as it is."""
     settings: Sequence[str] = ()
     """What differs from the usual, `key=value` each."""
 
@@ -59,7 +62,7 @@ class Up:
         """Start and keep running until cancelled."""
         began, say = time.monotonic(), self.progress.say
         loading = asyncio.create_task(asyncio.to_thread(load))
-        async with kept_server(self.plan.data_dir, self.plan.vms, say, self.hurry) as coming:
+        async with kept_server(self.plan.data_dir, self.plan.most or self.plan.vms, say, self.hurry) as coming:
             with self.progress.step("PostgreSQL") as step:
                 server = await coming
                 step.detail = f"version {server.version} on port {server.port}"
@@ -69,10 +72,12 @@ class Up:
                 machines = Machines.of(installation)
                 hostnames = await machines.settle(self.plan.vms)
                 allocator, clients = installation.allocator(self.listener), machines.clients(hostnames)
-            async with kept_running([allocator], say, self.hurry), kept_running(clients, say, self.hurry):
+            async with kept_running([allocator], say, self.hurry), kept_running(clients, say, self.hurry) as crew:
                 with explained(self.plan.data_dir):
                     await self._ready(installation, hostnames)
                 self._present(installation, time.monotonic() - began)
+                if installation.scaled():
+                    await LocalActuator(installation, machines, crew, say).run()
                 await asyncio.Event().wait()
 
     async def _prepare(self, installation: Installation, loading: Awaitable[None]) -> None:
@@ -88,6 +93,7 @@ class Up:
         with self.progress.step("Machines") as step:
             async with installation.owner() as connection:
                 step.detail = await all_seen(connection, hostnames)
+                await note_boots(connection, hostnames)
 
     def _present(self, installation: Installation, seconds: float) -> None:
         self.progress.show(

@@ -40,8 +40,18 @@
     else notice.textContent = "The key in that link does not open this lease. Copy the link again, whole.";
   };
 
-  // A stream says something every few seconds (BEAT_SECONDS in allocator/feed.py). One that does not is given up, for it
-  // may wait for ever; after any error htmx or the browser opens another, and until it speaks the page says so.
+  // A workshop's link has its code after the #, too: it goes into its field, and out of the address and the history.
+  const takeCode = () => {
+    const field = document.getElementById("join_code");
+    const code = new URLSearchParams(location.hash.slice(1)).get("join");
+    if (!field || !code) return;
+    history.replaceState(null, "", location.pathname);
+    field.value = code;
+    document.getElementById("code").hidden = false;
+  };
+
+  // A stream says something every few seconds (BEAT_SECONDS in allocator/subscriptions.py). One that does not is given
+  // up, for it may wait for ever; after any error htmx or the browser opens another, and until it speaks the page says so.
   const SILENCE_MS = 12_000;
 
   const tell = (connected) => {
@@ -72,12 +82,15 @@
   // What the person opened stays open when the piece of the page that it is in comes anew.
   Idiomorph.defaults.callbacks.beforeAttributeUpdated = (name) => name !== "open";
 
+  // What they have typed stays, too.
+  Idiomorph.defaults.callbacks.beforeNodeMorphed = (before) => !(before instanceof Element && before.matches("[data-kept]"));
+
   document.addEventListener("click", (event) => {
     const button = event.target.closest("[data-copy]");
     if (button) copy(button);
   });
   document.addEventListener("submit", (event) => {
-    event.target.querySelector("[type=submit]")?.setAttribute("aria-busy", "true");
+    event.submitter?.setAttribute("aria-busy", "true");
   });
   // A page that the browser kept and shows again is not busy any more.
   window.addEventListener("pageshow", () => {
@@ -87,6 +100,8 @@
     localise(document);
     document.body.addEventListener("htmx:sseMessage", (event) => localise(event.target));
     comeBack();
+    takeCode();
   });
   window.addEventListener("hashchange", comeBack);
+  window.addEventListener("hashchange", takeCode);
 })();

@@ -18,8 +18,9 @@ from allocator.upkeep.reach import connected
 from allocator.upkeep.storage import PARTIAL, Storage, sha256_of
 from client.network import Connection
 
-LEFT_OUT = ("lease_secrets", "join_tokens", "admins")
-"""Tables whose rows are never kept: codes and PINs; invitations, and admins, who would count again after a restore."""
+LEFT_OUT = ("lease_secrets", "join_tokens", "join_codes", "admins")
+"""Tables whose rows are never kept: codes and PINs; invitations, join codes and admins: those that were taken back
+would count again after a restore."""
 
 LATEST = "latest"
 DUMP, MANIFEST = ".dump", ".json"

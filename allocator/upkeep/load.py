@@ -69,8 +69,10 @@ async def missing(dsn: str, backup: Backup) -> list[str]:
 
 
 async def broken(dsn: str) -> list[str]:
-    """Every promise that the data at `dsn` breaks, in words."""
+    """Every promise that the data at `dsn` breaks, in words; none after a way down, where rules come with a migrate."""
     async with connected(dsn) as connection:
+        if not await connection.fetchval("SELECT to_regprocedure('broken_invariants()') IS NOT NULL"):
+            return []
         return [f"{row['rule']}: {row['what']}" for row in await connection.fetch(SAFETY)]
 
 

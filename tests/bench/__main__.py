@@ -19,7 +19,7 @@ from tests.bench.cores import Usage
 from tests.bench.figures import Section
 from tests.bench.ground import ground
 from tests.bench.options import MACHINES_BOUND_SECONDS, Options
-from tests.bench.scenarios import SCENARIOS, TERRAFORM, Measure
+from tests.bench.scenarios import LONGER, SCENARIOS, TERRAFORM, Measure
 from tests.bench.scenarios.terraform import MachinesFailed
 from tests.bench.show import OTHERS, Facts, document, facts, show, write
 from tests.bench.workers import WorkerFailed
@@ -29,7 +29,7 @@ UNFINISHED = "unfinished"
 
 File = Path | None
 Names = Annotated[list[str] | None, typer.Argument(metavar="[SCENARIO]...", help=", ".join(SCENARIOS))]
-Quick = Annotated[bool, typer.Option("--quick", help="At most a minute, and less sure.")]
+Quick = Annotated[bool, typer.Option("--quick", help=f"At most a minute, and less sure; {', '.join(LONGER)} if named.")]
 Json = Annotated[File, typer.Option("--json", metavar="FILE", help="Write the figures there too.")]
 Picture = Annotated[File, typer.Option("--plot", metavar="FILE", help="Draw them there, as SVG or PNG.")]
 Old = Annotated[File, typer.Option("--compare", metavar="OLD", exists=True, help="Beside those of an earlier --json.")]
@@ -71,7 +71,7 @@ def main(
     options = options.quick() if quick else options
     bound = within or (MACHINES_BOUND_SECONDS if terraform else options.bound_seconds)
     options = replace(options, bound_seconds=bound)
-    chosen = TERRAFORM if terraform else _chosen(names)
+    chosen = TERRAFORM if terraform else chosen_of(names, quick=quick)
     about, sections = facts(options) | {UNFINISHED: next(iter(chosen))}, list[Section]()
     failure = _measure(options, chosen, about, sections)
     _tell(about, sections, json, picture, old)
@@ -96,12 +96,13 @@ def _measure(
     return None
 
 
-def _chosen(names: Sequence[str] | None) -> dict[str, tuple[Measure, ...]]:
-    """The scenarios of these names, in their own order; all without a name."""
+def chosen_of(names: Sequence[str] | None, *, quick: bool) -> dict[str, tuple[Measure, ...]]:
+    """The scenarios of these names, in their own order; without a name all for which there is time."""
     for name in names or ():
         if name not in SCENARIOS:
             raise typer.BadParameter(f"There is no scenario {name!r}: there are {', '.join(SCENARIOS)}.")
-    return {name: measures for name, measures in SCENARIOS.items() if not names or name in names}
+    wanted = names or SCENARIOS.keys() - (LONGER if quick else ())
+    return {name: measures for name, measures in SCENARIOS.items() if name in wanted}
 
 
 async def _bounded(

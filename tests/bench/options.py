@@ -50,6 +50,8 @@ class Options:
     """In how many seconds people come who come at leisure, in the measure of 320 a minute."""
     kept: int = 100_000
     """VMs of the database that is backed up; it has ten times as many events."""
+    waiting: int = 5_000
+    """How many wait with their pages open."""
     machines: int = 100
     """How many machines Terraform makes, where that is what is timed."""
     bound_seconds: float = BOUND_SECONDS
@@ -88,6 +90,7 @@ class Options:
             rounds=40,
             leisure_seconds=1.0,
             kept=min(self.kept, 2_000),
+            waiting=300,
             machines=min(self.machines, 3),
             bound_seconds=QUICK_BOUND_SECONDS,
         )

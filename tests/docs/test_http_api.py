@@ -7,8 +7,10 @@ from typing import Any
 import pytest
 from pydantic import TypeAdapter
 
-from allocator.api import EnrolmentWanted, LeaseWanted, LeaseWithToken, Vm
+from allocator.api import LeaseWanted, LeaseWithToken
 from allocator.api_fleet import FleetCost, FleetVm, Operation, Wanted
+from allocator.api_machines import EnrolmentWanted, Vm
+from allocator.api_pools import PoolNow
 from allocator.app import create_app, status_of
 from allocator.config import load_settings
 from allocator.errors import Refusal, ServiceError, Unavailable
@@ -59,6 +61,7 @@ def test_the_page_names_every_problem_with_its_status() -> None:
         ("field of a machine", [Vm]),
         ("field of the answer", [Enrolment]),
         ("field of what is wanted", [Wanted]),
+        ("field of a pool", [PoolNow]),
         ("field of an operation", [Operation]),
         ("field of a machine of the fleet", [FleetVm]),
         ("field of what it costs", [FleetCost]),

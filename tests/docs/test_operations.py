@@ -24,7 +24,9 @@ STATEMENTS = [
     for statement in re.sub(r"--.*", "", block).split(";")
     if statement.strip()
 ]
-KINDS = re.compile(r"(?<!')'((?:vm|lease|admin|alert|fleet|history|database)\.[a-z]+)'")  # a hint's has two quotes
+KINDS = re.compile(
+    r"(?<!')'((?:vm|lease|admin|alert|group|code|pool|schedule|fleet|history|database)\.[a-z]+)'"
+)  # a hint's has two quotes
 COMMAND = re.compile(
     r"`lablink ([a-z]+)(?: ([a-z-]+))?|^\$ (?:\(umask 077; )?lablink ([a-z]+)(?: ([a-z-]+))?", re.MULTILINE
 )

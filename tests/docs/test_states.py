@@ -1,6 +1,6 @@
 """docs/states.md and the database list the same changes."""
 
-from allocator.wording import FAILURES
+from allocator.failure_words import FAILURES
 from tests.docs.markdown import arrows, table
 from tests.support.database import Database
 

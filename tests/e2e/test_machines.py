@@ -169,8 +169,8 @@ def test_machines_come_are_lent_and_go_and_nothing_is_left_of_them(
     assert bob.lease()["hostname"] == free
     assert list(region.instance(free).disk(DESKTOP_CODES).iterdir())
     aws.client("ec2").terminate_instances(InstanceIds=[region.instance(free).id])
-    assert "The machine was removed. Ask again for another one." in bob.sees("This lease ended early")
-    assert (bob.lease()["status"], bob.lease()["failure"]) == ("failed", "vm-deleted")
+    assert "The machine that you had was removed." in bob.sees("You are next in line")
+    assert (bob.lease()["status"], bob.lease()["trouble"]) == ("queued", "vm-deleted")
     assert up.json("vms", "show", free)["status"] == "retired"
 
     with typed(up, "destroy", "--yes", "--drain") as going:

@@ -1,4 +1,4 @@
-"""A fleet of real clients is moved from one transport to the other: while a command runs, and between two starts."""
+"""People and fleets are moved: a job to another machine, all machines from one transport to the other."""
 
 import asyncpg
 
@@ -31,3 +31,15 @@ async def test_a_fleet_is_moved_and_nobody_loses_a_lease() -> None:
             with running_up(directory, "--vms=1", f"--transport={transport}") as up:  # each time at another port
                 until(lambda: transports(up) == {speaks}, f"the machine to speak {speaks}")  # noqa: B023
                 assert up.json("leases", "show", lease)["status"] == "active"
+
+
+def test_a_job_whose_machine_is_taken_out_begins_again_on_another(up: RunningUp) -> None:
+    address, key = ask(up, "sleep 300")
+    hostname = becomes(address, key, status="active")["hostname"]
+    try:
+        assert up.lablink("vms", "fail", hostname, "--reason", "noisy").returncode == 0
+        assert becomes(address, key, status="active", moves=1)["hostname"] != hostname
+        end(address, key)
+    finally:
+        up.lablink("vms", "return", hostname)
+    until(lambda: {vm["status"] for vm in up.json("vms", "list")} == {"available"}, "all machines to be free")

@@ -3,7 +3,8 @@
 Or a service for all tests of a module, where each leaves nothing.
 """
 
-from collections.abc import AsyncIterator
+import random
+from collections.abc import AsyncIterator, Iterator
 from pathlib import Path
 
 import asyncpg
@@ -12,6 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from client.x11 import SOCKETS
 from tests.support.browser import chromium
 from tests.support.database import WORKER, Database, cloned_database
 from tests.support.fleet import admin
@@ -99,3 +101,11 @@ async def browser() -> AsyncIterator[Browser]:
     """A browser of this test's own."""
     async with chromium() as browser:
         yield browser
+
+
+@pytest.fixture
+def display() -> Iterator[int]:
+    """A display that nobody has."""
+    number = random.randrange(1000, 50_000)
+    yield number
+    Path(f"{SOCKETS}/X{number}").unlink(missing_ok=True)

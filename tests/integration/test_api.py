@@ -1,11 +1,10 @@
-"""Leases over the HTTP API: opened, read, ended; repeated, and refused to others."""
+"""Leases over the HTTP API: opened, read, ended; refused to others."""
 
 import asyncio
 import hashlib
 from uuid import uuid4
 
 import httpx
-import pytest
 
 from allocator.tokens import pin_of
 from tests.support.database import Database
@@ -70,12 +69,36 @@ async def test_a_failed_lease_says_what_to_do_next(database: Database, client: h
     machine = await PlayedClient.of(await database.vm())
     opened = await client.post(LEASES, json=WANTED | {"crd_command": DESKTOP_LINE})
     await machine.claim()
-    await machine.report("failed", 1, "OAuth error\n", "code-used")
+    await machine.report("failed", 1, "No such host\n", "command-failed")
 
     lease = (await client.get(opened.headers["location"], headers=bearer(opened))).json()
 
-    assert (lease["status"], lease["failure"]) == ("failed", "code-used")
-    assert "fresh command" in lease["failure_detail"]
+    assert (lease["status"], lease["failure"]) == ("failed", "command-failed")
+    assert "ask again" in lease["failure_detail"]
+
+
+async def test_a_lease_whose_code_was_refused_goes_on_with_a_fresh_line(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    machine = await PlayedClient.of(await database.vm())
+    opened = await client.post(LEASES, json=WANTED | {"crd_command": DESKTOP_LINE})
+    line, mine = f"{opened.headers['location']}/line", bearer(opened)
+    early = await client.put(line, headers=mine, json={"crd_command": DESKTOP_LINE})
+    await machine.claim()
+    await machine.report("failed", 1, "OAuth error\n", "code-used")
+
+    asked = (await client.get(opened.headers["location"], headers=mine)).json()
+    odd = await client.put(line, headers=mine, json={"crd_command": "echo hi"})
+    others = await client.put(line, json={"crd_command": DESKTOP_LINE})
+    given = await client.put(line, headers=mine, json={"crd_command": DESKTOP_LINE})
+
+    assert (asked["status"], asked["needs_line"], asked["trouble"]) == ("assigned", True, "code-used")
+    assert asked["kept_until"] and "Google refused" in asked["trouble_detail"]
+    assert [answer.status_code for answer in (early, odd, others, given)] == [409, 422, 401, 200]
+    assert not given.json()["needs_line"]
+    await machine.claim()
+    await machine.report("exited", 0, "Host started successfully.\n")
+    assert (await client.get(opened.headers["location"], headers=mine)).json()["status"] == "active"
 
 
 async def test_nothing_secret_of_a_desktop_line_is_shown(database: Database, client: httpx.AsyncClient) -> None:
@@ -149,96 +172,6 @@ async def test_a_wrong_token_and_a_lease_that_is_not_there_look_the_same(client:
     assert len({answer.text for answer in answers}) == 1
 
 
-async def test_the_same_key_gives_the_same_lease_and_the_same_token(client: httpx.AsyncClient) -> None:
-    key = {"Idempotency-Key": str(uuid4())}
-
-    first = await client.post(LEASES, json=WANTED, headers=key)
-    second = await client.post(LEASES, json=WANTED, headers=key)
-
-    assert (first.status_code, second.status_code) == (201, 201)
-    assert (second.json()["id"], second.json()["token"]) == (first.json()["id"], first.json()["token"])
-
-
-async def test_a_repeated_request_is_answered_with_its_lease_also_when_that_is_over(client: httpx.AsyncClient) -> None:
-    key = {"Idempotency-Key": str(uuid4())}
-    first = await client.post(LEASES, json=WANTED, headers=key)
-    await client.delete(first.headers["location"], headers=bearer(first))
-
-    second = await client.post(LEASES, json=WANTED, headers=key)
-
-    assert (second.json()["id"], second.json()["status"]) == (first.json()["id"], "cancelled")
-
-
-@pytest.mark.parametrize("changed", [{"crd_command": "echo ho"}, {"pool": "default", "crd_command": "echo  hi"}])
-async def test_a_key_that_was_used_for_another_request_is_refused(
-    client: httpx.AsyncClient, changed: dict[str, str]
-) -> None:
-    key = {"Idempotency-Key": str(uuid4())}
-    await client.post(LEASES, json=WANTED, headers=key)
-
-    answer = await client.post(LEASES, json=WANTED | changed, headers=key)
-
-    assert answer.status_code == 422
-    assert answer.json()["type"] == "urn:lablink:key-reused"
-
-
-async def test_one_persons_key_is_nothing_to_another(client: httpx.AsyncClient) -> None:
-    key = {"Idempotency-Key": "the-same"}
-
-    first = await client.post(LEASES, json=WANTED, headers=key)
-    second = await client.post(LEASES, json=WANTED | {"email": "bob@example.org"}, headers=key)
-
-    assert second.status_code == 201
-    assert second.json()["id"] != first.json()["id"]
-    assert second.json()["token"] != first.json()["token"]
-
-
-async def test_the_person_who_shows_the_token_is_given_their_live_lease_and_told_that_nothing_new_was_started(
-    client: httpx.AsyncClient,
-) -> None:
-    first = await client.post(LEASES, json=WANTED)
-    other = {"email": "ADA@Example.Org", "crd_command": "echo other"}
-
-    again = await client.post(LEASES, json=other, headers=bearer(first))
-    form = await client.post("/api/request_vm", data=other, headers=bearer(first) | {"Accept": "application/json"})
-
-    assert first.json()["notice"] is None
-    for answer in (again, form):
-        assert answer.status_code == 200
-        assert answer.json() | {"notice": None} == first.json()
-        assert "not started" in answer.json()["notice"]
-
-
-@pytest.mark.parametrize("headers", [{}, {"Authorization": "Bearer wrong"}, {"Authorization": "Basic YTpi"}])
-async def test_the_e_mail_alone_opens_nothing(client: httpx.AsyncClient, headers: dict[str, str]) -> None:
-    first = await client.post(LEASES, json=WANTED)
-
-    answer = await client.post(LEASES, json=WANTED, headers=headers)
-
-    assert answer.status_code == 409
-    assert first.json()["id"] not in answer.text
-    assert "ask your admin" in answer.json()["detail"]
-
-
-async def test_twenty_requests_of_one_person_at_once_open_one_lease(
-    database: Database, client: httpx.AsyncClient
-) -> None:
-    answers = await asyncio.gather(*(client.post(LEASES, json=WANTED) for _ in range(20)))
-
-    owner = await database.connect()
-    assert sorted(answer.status_code for answer in answers) == [201] + [409] * 19
-    assert await owner.fetchval("SELECT count(*) FROM leases") == 1
-
-
-async def test_twenty_repeats_at_once_get_one_lease_and_one_token(client: httpx.AsyncClient) -> None:
-    key = {"Idempotency-Key": str(uuid4())}
-
-    answers = await asyncio.gather(*(client.post(LEASES, json=WANTED, headers=key) for _ in range(20)))
-
-    assert {answer.status_code for answer in answers} == {201}
-    assert len({(answer.json()["id"], answer.json()["token"]) for answer in answers}) == 1
-
-
 async def test_many_people_at_once_never_share_a_machine(database: Database, client: httpx.AsyncClient) -> None:
     for number in range(10):
         await database.vm(f"vm-{number}")
@@ -295,3 +228,23 @@ async def test_the_free_machines_are_counted(database: Database, client: httpx.A
 
     assert free.json() == {"count": 0}
     assert (await client.get("/api/unassigned_vms_count")).json() == {"count": 1}
+
+
+async def test_a_desktop_is_reserved_first_and_its_line_comes_when_the_machine_is_there(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    machine = await PlayedClient.of(await database.vm())
+    opened = await client.post(LEASES, json={"email": "ada@example.org"})
+    mine = bearer(opened)
+
+    assert opened.status_code == 201
+    assert (opened.json()["status"], opened.json()["needs_line"], opened.json()["crd_command"]) == (
+        "assigned",
+        True,
+        None,
+    )
+    given = await client.put(f"{opened.headers['location']}/line", headers=mine, json={"crd_command": DESKTOP_LINE})
+    assert given.status_code == 200
+    await machine.claim()
+    await machine.report("exited", 0, "Host started successfully.\n")
+    assert (await client.get(opened.headers["location"], headers=mine)).json()["status"] == "active"

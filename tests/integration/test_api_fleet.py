@@ -10,7 +10,7 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from allocator.guesses import WRONG_ONES
+from allocator.guesses import WRONG_TOKENS
 from allocator.operations import running
 from allocator.upkeep.reach import connect
 from tests.sql.steps import ADA, lent, row_of
@@ -91,7 +91,7 @@ async def test_who_tries_token_after_token_waits_and_who_had_a_right_one_does_no
     ada: httpx.AsyncClient, owner: asyncpg.Connection
 ) -> None:
     await ada.get(OPERATIONS)
-    for number in range(WRONG_ONES):
+    for number in range(WRONG_TOKENS):
         await ada.get(OPERATIONS, headers={"Authorization": f"Bearer wrong-{number}"})
 
     another = await admin(owner, "eve", "new")

@@ -70,7 +70,12 @@ async def test_the_figures_are_right(database: Database, client: httpx.AsyncClie
     await client.post(LEASES, json=WANTED)
     await client.post(LEASES, json=WANTED | {"email": "bob@example.org"})
     await machine.claim()
-    await machine.report("failed", 1, "", "code-used")
+    owner = await database.connect()
+    await owner.execute(
+        "INSERT INTO foretold SELECT id, created_at, clock(), clock() FROM leases WHERE status = 'queued'"
+        " ON CONFLICT (lease_id) DO UPDATE SET sure = excluded.sure"
+    )
+    await machine.report("failed", 1, "", "command-failed")
 
     answer = await client.get("/metrics")
 
@@ -83,6 +88,8 @@ async def test_the_figures_are_right(database: Database, client: httpx.AsyncClie
         'lablink_requests_total{outcome="created"} 2.0',
         'lablink_requests_total{outcome="live"} 1.0',
         "lablink_request_seconds_count 3.0",
+        'lablink_waits_held{odds="sure",pool="default"} 0.0',
+        'lablink_pool_waiting{pool="default"} 1.0',
     ):
         assert line in answer.text
     assert 'status="failed"} 1.0' not in answer.text

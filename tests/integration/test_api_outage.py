@@ -82,11 +82,11 @@ async def test_a_database_of_another_version_is_named_with_what_to_do(
     database: Database, service: RunningService, client: httpx.AsyncClient
 ) -> None:
     owner = await database.connect("lablink")
-    refusing = "CREATE OR REPLACE FUNCTION check_version(p_version integer) RETURNS void LANGUAGE plpgsql"
+    refusing = "CREATE OR REPLACE FUNCTION check_program(p_version integer) RETURNS void LANGUAGE plpgsql"
     await owner.execute(f"{refusing} AS $$ BEGIN RAISE EXCEPTION 'too old' USING ERRCODE = 'LL011'; END $$")
     newer = await client.get("/readyz")
 
-    await owner.execute("DROP FUNCTION check_version(integer)")
+    await owner.execute("DROP FUNCTION check_program(integer) CASCADE")
     older = await client.get("/readyz")
 
     assert (newer.status_code, older.status_code) == (503, 503)

@@ -119,7 +119,7 @@ async def test_a_form_that_cannot_be_read_is_not_called_json(api: httpx.AsyncCli
 @pytest.mark.parametrize(
     ("body", "detail"),
     [
-        ({}, "email is missing. crd_command is missing."),
+        ({}, "email is missing."),
         ({"admin": True}, "admin is no field of this request: leave it out."),
         ({"email": 1}, "email must be text."),
         ({"email": "a" * 300}, "email may have at most 254 characters."),

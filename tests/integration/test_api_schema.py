@@ -64,7 +64,19 @@ async def test_the_document_has_real_schemas_for_answers_and_problems(api: httpx
 
     assert {"LeaseWanted", "Lease", "LeaseWithToken", "Vm", "Enrolment", "Problem"} <= schemas.keys()
     assert "HTTPValidationError" not in str(document) and not any("_" in name for name in schemas)
-    assert operation["responses"].keys() == {"200", "201", "400", "408", "409", "413", "415", "422", "503"}
+    assert operation["responses"].keys() == {
+        "200",
+        "201",
+        "400",
+        "403",
+        "408",
+        "409",
+        "413",
+        "415",
+        "422",
+        "429",
+        "503",
+    }
     for status, response in operation["responses"].items():
         media = "application/json" if status < "300" else "application/problem+json"
         assert "$ref" in response["content"][media]["schema"]

@@ -111,6 +111,23 @@ async def test_a_lease_is_found_by_person_and_by_the_beginning_of_its_id(databas
     assert await answer(database, "leases", "list") == []
 
 
+async def test_whoever_waits_or_is_asked_for_a_line_is_listed_with_that(database: Database) -> None:
+    await database.vm("vm-1")
+    owner = await database.connect()
+    await owner.execute("SELECT request_vm('ada@example.org', 'desktop', NULL, NULL, '', sha256('t'), '')")
+    for person in ("bob", "cyd"):
+        await ask(database, f"{person}@example.org")
+    await owner.execute("SELECT sweep_forecasts()")
+
+    listed = {lease["email"][:3]: lease for lease in await answer(database, "leases", "list")}
+    shown = await lablink(database, "leases", "show", "cyd@example.org")
+
+    assert [listed[who]["position"] for who in ("ada", "bob", "cyd")] == [None, 1, 2]
+    assert [listed[who]["needs_line"] for who in ("ada", "bob", "cyd")] == [True, False, False]
+    assert listed["ada"]["kept_until"] and listed["bob"]["likely_at"] < listed["cyd"]["sure_at"]
+    assert {"Place", "Likely served"} <= {line[:13].strip() for line in shown.stdout.splitlines()}
+
+
 async def test_the_latest_lease_of_a_person_is_found_when_it_is_over(database: Database) -> None:
     await database.vm("vm-1")
     await ask(database, "ada@example.org")
@@ -125,9 +142,9 @@ async def test_the_latest_lease_of_a_person_is_found_when_it_is_over(database: D
 
 
 async def test_an_admin_reads_why_a_lease_failed_as_its_holder_does(database: Database) -> None:
-    vm = await database.vm("vm-1")
+    await database.vm("vm-1")
     await ask(database, "ada@example.org")
-    await lablink(database, "vms", "fail", vm.hostname)
+    await (await database.connect()).execute("UPDATE leases SET status = 'failed', failure = 'vm-failed'")
 
     shown = await lablink(database, "leases", "show", "ada@example.org")
 

@@ -18,6 +18,14 @@ from tests.support.machine import Machine, Pool, reached
 from tests.support.wire import Wire
 
 VERBS = ["claim", "report", "cleaned"]
+OLDER = """
+    ALTER FUNCTION client_api.hello(bigint, uuid, integer) RENAME TO newer_hello;
+    CREATE FUNCTION client_api.hello(p_epoch bigint, p_lease uuid)
+    RETURNS TABLE (vm_id integer, hostname text, status text, epoch bigint, lease_id uuid, lease_status text, kind text,
+                   period_seconds double precision)
+    LANGUAGE sql SECURITY DEFINER BEGIN ATOMIC SELECT * FROM client_api.newer_hello(p_epoch, p_lease, NULL); END;
+    GRANT EXECUTE ON FUNCTION client_api.hello(bigint, uuid) TO lablink_client"""
+"""Makes hello take what it took in version 8."""
 
 
 @pytest_asyncio.fixture
@@ -258,3 +266,15 @@ async def test_a_client_serves_a_database_that_counts_no_boots(pool: Pool, machi
         lease = await pool.finished(await pool.request_job(machine.job("echo hello")))
 
     assert lease["output"] == "hello\n"
+
+
+async def test_a_client_that_is_newer_than_the_database_serves(pool: Pool, machine: Machine) -> None:
+    await pool.hello_every(0.2)
+    client = await machine.start()
+    lease = await pool.settled(await pool.request_job(machine.job("sleep 60")))
+    await pool.until("SELECT used_at IS NOT NULL FROM vm_heartbeats")
+    await pool.owner.execute(OLDER)
+    since = await pool.owner.fetchval("SELECT clock()")
+    await pool.until("SELECT seen_at > $1::timestamptz + interval '1 s' FROM vm_heartbeats", since)
+    assert (await pool.lease(lease["id"]))["status"] == "active"
+    await client.kill()

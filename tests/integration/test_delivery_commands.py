@@ -17,12 +17,14 @@ async def test_a_desktop_is_active_once_start_host_has_exited_with_0(pool: Pool,
     assert "4/0AbCdEfGhIjKl" not in lease["output"]
 
 
-async def test_a_refused_code_is_told_apart(pool: Pool, machine: Machine) -> None:
+async def test_a_code_that_is_refused_costs_nobody_the_machine(pool: Pool, machine: Machine) -> None:
     machine.start_host('echo "OAuth error."; exit 1')
     async with machine.serving():
         lease = await pool.settled(await pool.request_desktop())
-        assert (lease["status"], lease["failure"], lease["exit_code"]) == ("failed", "code-used", 1)
-        await pool.available(machine)
+        assert (lease["status"], lease["trouble"], lease["exit_code"]) == ("assigned", "code-used", 1)
+        machine.start_host('read pin; echo "got $pin"')
+        await pool.renew_line(lease["id"])
+        assert (await pool.settled(lease["id"]))["status"] == "active"
 
 
 async def test_a_job_that_cannot_be_started_fails_visibly(pool: Pool, machine: Machine) -> None:

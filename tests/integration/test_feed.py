@@ -11,16 +11,19 @@ import pytest
 import pytest_asyncio
 
 from allocator.connection import connector
-from allocator.feed import HEARD_BYTES, POOL, Feed, News, Subscription
+from allocator.feed import HEARD_BYTES, Feed
+from allocator.pool_views import Counts
 from allocator.standing import LEASE_CHANNEL
+from allocator.subscriptions import POOL, News, Subscription
 from allocator.tasks import alongside
-from allocator.views import Counts, LeaseView
+from allocator.views import LeaseView
 from client.protocol import CHANNEL
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, RunningService, settings_for, streaming
 from tests.support.wire import Wire
 
 Connection = asyncpg.Connection
+UNHEARD = "UPDATE leases SET output = 'unheard', version = version + 1 WHERE id = $1"
 
 
 @pytest_asyncio.fixture
@@ -156,7 +159,7 @@ async def test_lost_notifications_and_a_dead_peer_are_noticed_by_the_check(
         with feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)
             wire.drops_notifications = True
-            await owner.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
+            await owner.execute(UNHEARD, lease.id)
             while (await lease_news(subscription)).output != "unheard":
                 pass
             wire.stalls = True
@@ -178,7 +181,7 @@ async def test_steady_traffic_does_not_keep_a_lost_notification_from_being_made_
         with feed.subscribe(POOL), feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)
             await superuser.execute("SET session_replication_role = replica")
-            await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
+            await superuser.execute(UNHEARD, lease.id)
             while (await lease_news(subscription)).output != "unheard":
                 pass
 
@@ -195,7 +198,7 @@ async def test_a_flood_of_payloads_is_not_read_but_everything_is_looked_at(
         with feed.subscribe(lease.id) as subscription:
             await lease_news(subscription)
             await superuser.execute("SET session_replication_role = replica")
-            await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", lease.id)
+            await superuser.execute(UNHEARD, lease.id)
             while (await lease_news(subscription)).output != "unheard":
                 await owner.execute(flood, LEASE_CHANNEL, HEARD_BYTES)
 

@@ -18,6 +18,7 @@ from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
 
 BURST = 100
+UNHEARD = "UPDATE leases SET output = 'unheard', version = version + 1 WHERE id = $1"
 
 
 async def queue(owner: asyncpg.Connection, name: str) -> str:
@@ -60,7 +61,7 @@ async def test_a_burst_of_changes_makes_nobody_look_whom_none_of_them_is_about(
         await told(first)
         await told(second)
         await superuser.execute("SET session_replication_role = replica")
-        await superuser.execute("UPDATE leases SET output = 'unheard' WHERE id = $1", over)
+        await superuser.execute(UNHEARD, over)
 
         for _ in range(BURST):
             await owner.execute("SELECT pg_notify('lease_updates', format('[{\"id\": \"%s\"}]', gen_random_uuid()))")
@@ -82,7 +83,7 @@ async def test_of_many_pages_each_is_looked_at_by_and_by(
         open_pages = [aiter(pages.enter_context(feed.subscribe(UUID(lease)))) for lease in leases]
         assert {(await told(page)).position for page in open_pages} == set(range(1, 8))
         await superuser.execute("SET session_replication_role = replica")
-        await superuser.execute("UPDATE leases SET output = 'unheard'")
+        await superuser.execute("UPDATE leases SET output = 'unheard', version = version + 1")
 
         for page in open_pages:
             while (await told(page)).output != "unheard":
@@ -96,13 +97,27 @@ async def test_places_are_told_now_and_then_when_many_wait_and_what_happens_to_o
     with feed.subscribe(UUID(mine)) as subscription:
         news = aiter(subscription)
         assert (await told(news)).position == 3
-        monkeypatch.setattr("allocator.feed.SHARED_SECONDS", 3600)
+        monkeypatch.setattr("allocator.feed.PAGE_SECONDS", 3600)
         await owner.execute("SELECT end_lease($1)", before)
         while (await told(news)).position != 2:
             pass
+        for word in ("once", "twice"):  # whatever was heard before that has been looked at then
+            await say(owner, mine, word)
+            await until_said(news, word)
 
         await owner.execute("SELECT end_lease($1)", after)
         assert (await told(news)).position == 2
-        await owner.execute("UPDATE leases SET output = 'heard' WHERE id = $1", mine)
-        while (lease := await told(news)).output != "heard":
-            assert lease.position == 2
+        await say(owner, mine, "heard")
+        assert (await until_said(news, "heard")).position == 1
+
+
+async def say(owner: asyncpg.Connection, lease: str, word: str) -> None:
+    """Something happens to this lease."""
+    await owner.execute("UPDATE leases SET output = $2 WHERE id = $1", lease, word)
+
+
+async def until_said(news: AsyncIterator[object], word: str) -> LeaseView:
+    """The first news that tell of it."""
+    while (lease := await told(news)).output != word:
+        pass
+    return lease

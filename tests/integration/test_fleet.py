@@ -79,7 +79,7 @@ async def known(owner: asyncpg.Connection, instances: dict[str, str], minutes: i
     await owner.execute(f"UPDATE fleet_vms SET made_at = {since}, invited_at = {since}", minutes)
 
 
-async def test_whoever_is_on_an_instance_that_ended_is_told_and_the_next_apply_makes_another(
+async def test_whoever_is_on_an_instance_that_ended_waits_for_the_one_that_the_next_apply_makes(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, aws: Aws, settings: Settings
 ) -> None:
     _, lease = await lent(database, service)
@@ -90,8 +90,7 @@ async def test_whoever_is_on_an_instance_that_ended_is_told_and_the_next_apply_m
     await FleetWatch(settings.database, settings.fleet).run_once()
 
     ended = await lease_of(owner, lease)
-    assert (ended["status"], ended["failure"]) == ("failed", "vm-deleted")
-    assert await owner.fetchval("SELECT ended_by FROM lease_views WHERE id = $1", lease) == "service"
+    assert (ended["status"], ended["trouble"]) == ("queued", "vm-deleted")
     assert (await row_of(owner))["status"] == "retired"
     assert await owner.fetchval("SELECT instance_id FROM fleet_vms WHERE hostname = 'vm-2'") == instances["vm-2"]
 

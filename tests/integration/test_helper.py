@@ -85,6 +85,13 @@ async def test_a_command_ends_with_its_lease(machine: Helped) -> None:
     await started.end()
 
 
+async def test_whether_anything_of_the_session_runs_is_told(machine: Helped) -> None:
+    assert not await machine.executor.runs()
+    started = await machine.executor.start(JobCommand(("sleep", "60")), name="vm-1", limit_seconds=20)
+    assert await machine.executor.runs()
+    await started.end()
+
+
 async def test_a_command_ends_when_the_client_is_gone(machine: Helped) -> None:
     started = await machine.executor.start(JobCommand(("sleep", "60")), name="vm-1", limit_seconds=20)
     started.errand.close()

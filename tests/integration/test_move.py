@@ -113,6 +113,8 @@ async def test_machines_and_people_go_on_on_the_new_server(database: Database, t
     owner = await database.connect()
     await owner.execute("SELECT invite_vm('vm-9', 'default', $1, 3600)", TOKEN)
     await owner.execute("SELECT add_admin('ada', $1, 1)", TOKEN)
+    await owner.execute("INSERT INTO groups (name) VALUES ('course')")
+    await owner.execute("SELECT add_join_code('course', $1, 9, NULL, clock() + interval '1 day')", TOKEN)
     epoch, lease = await owner.fetchrow("SELECT epoch, lease_id FROM vms") or (0, None)
     events = await owner.fetchval("SELECT count(*) FROM events")
     await owner.close()
@@ -131,6 +133,7 @@ async def test_machines_and_people_go_on_on_the_new_server(database: Database, t
     new = await there.connect()
     assert await new.fetchval("SELECT count(*) FROM join_tokens WHERE role IS NULL") == 1
     assert await new.fetchval("SELECT admin_of($1)", TOKEN) == "ada"
+    assert await new.fetchval("SELECT max_people FROM join_codes WHERE code_sha256 = $1", TOKEN) == 9
     assert await new.fetchval("SELECT count(*) FROM events WHERE kind = 'admin.added'") == 1
     assert await new.fetchval("SELECT count(*) FROM events") >= events
     assert [each for each in await promises(there.dsn("lablink")) if each.wrong and each.rule != "history"] == []

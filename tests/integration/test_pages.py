@@ -1,4 +1,4 @@
-"""The pages as they are sent: the form, each state of a lease, and who may see it."""
+"""The pages as they are sent: each state of a lease, and who may see it."""
 
 import re
 from collections.abc import Awaitable, Callable
@@ -9,7 +9,12 @@ import pytest
 
 from allocator.tokens import pin_of
 from tests.support.database import Database
-from tests.support.service import DESKTOP_LINE, PlayedClient, RunningService, lease_of, streaming
+from tests.support.service import (
+    DESKTOP_LINE,
+    PlayedClient,
+    RunningService,
+    streaming,
+)
 
 FORM = {"email": "ada@example.org", "crd_command": "python3 -c 'print(42)'"}
 DESKTOP = FORM | {"crd_command": DESKTOP_LINE}
@@ -29,106 +34,6 @@ def heading(page: httpx.Response | str) -> str:
     found = re.search(r"<h1[^>]*>(.*?)</h1>", text)
     assert found
     return found[1]
-
-
-async def test_the_form_says_what_the_pool_takes_and_how_many_machines_are_free(
-    database: Database, client: httpx.AsyncClient
-) -> None:
-    await database.vm()
-
-    page = (await client.get("/")).text
-
-    assert "1 of 1 machines is free" in page
-    assert "https://remotedesktop.google.com/headless" in page
-    assert all(f"<code>{program}</code>" in page for program in ("echo", "sleep", "python3"))
-
-
-async def test_asking_leads_to_the_lease_and_the_browser_remembers_it(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/api/request_vm", data=FORM)
-
-    cookie = answer.headers["set-cookie"]
-    page = await client.get(answer.headers["location"])
-    assert answer.status_code == 303
-    assert answer.headers["location"] == f"/leases/{lease_of(answer)}"
-    assert cookie.startswith("lablink=") and "HttpOnly" in cookie and "SameSite=lax" in cookie
-    assert "Secure" not in cookie  # plain http, on this machine only
-    assert heading(page) == "You are next in line"
-
-
-async def test_a_program_that_asks_for_json_gets_the_lease(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/api/request_vm", data=FORM, headers={"Accept": "application/json"})
-    again = await client.get(
-        f"/api/v1/leases/{answer.json()['id']}", headers={"Authorization": f"Bearer {answer.json()['token']}"}
-    )
-    refused = await client.post("/api/request_vm", data={}, headers={"Accept": "application/json"})
-
-    assert (answer.status_code, again.status_code) == (201, 200)
-    assert refused.status_code == 422
-    assert refused.headers["content-type"] == "application/problem+json"
-
-
-async def test_sending_the_form_twice_asks_once(client: httpx.AsyncClient) -> None:
-    page = (await client.get("/")).text
-    key = re.search(r'name="key" value="([^"]+)"', page)
-    assert key
-
-    assert await ask(client, key=key[1]) == await ask(client, key=key[1])
-
-
-async def test_a_form_that_one_went_back_to_and_changed_asks_anew(client: httpx.AsyncClient) -> None:
-    first = await ask(client, key="the-form-of-yesterday")
-    await client.post(f"{first}/end")
-
-    second = await ask(client, key="the-form-of-yesterday", crd_command="echo again")
-
-    assert second != first
-
-
-async def test_asking_again_in_the_same_browser_leads_to_what_one_has_and_says_that_nothing_new_was_started(
-    client: httpx.AsyncClient,
-) -> None:
-    lease = await ask(client)
-
-    again = await ask(client, crd_command="echo other")
-
-    assert again.partition("?")[0] == lease
-    assert "was not started" in (await client.get(again)).text
-    assert "was not started" not in (await client.get(lease)).text
-    assert "You already have a place in line" in (await client.get("/")).text
-    await client.post(f"{lease}/end")
-    assert "was not started" not in (await client.get(again)).text
-
-
-async def test_the_same_address_in_another_browser_is_told_what_to_do(
-    service: RunningService, client: httpx.AsyncClient
-) -> None:
-    mine = await ask(client)
-
-    async with service.client() as stranger:
-        answer = await stranger.post("/api/request_vm", data=FORM, headers=HTML)
-
-    assert answer.status_code == 409
-    assert "with the link that you kept" in answer.text
-    assert mine not in answer.text
-
-
-async def test_a_refused_form_keeps_what_was_typed_and_marks_what_is_wrong(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/api/request_vm", data={"email": "<ada@home>", "crd_command": "rm -rf '<b>'"})
-
-    assert answer.status_code == 422
-    assert 'value="&lt;ada@home&gt;"' in answer.text
-    assert "rm -rf &#39;&lt;b&gt;&#39;" in answer.text
-    assert answer.text.count('aria-invalid="true"') == 2
-    assert 'aria-describedby="email-wrong email-help"' in answer.text
-    assert 'id="email-wrong"' in answer.text and 'id="command-wrong"' in answer.text
-
-
-async def test_a_refused_form_does_not_send_a_code_back(client: httpx.AsyncClient) -> None:
-    answer = await client.post("/api/request_vm", data=DESKTOP | {"email": "nobody"})
-
-    assert answer.status_code == 422
-    assert "4/0AVG" not in answer.text
-    assert "Paste the line again" in answer.text
 
 
 async def test_the_page_tells_each_step_of_a_job(database: Database, client: httpx.AsyncClient) -> None:
@@ -215,13 +120,13 @@ async def test_a_failed_lease_says_why_and_lets_one_ask_again(database: Database
     machine = await PlayedClient.of(await database.vm())
     lease = await ask(client, **DESKTOP)
     await machine.claim()
-    await machine.report("failed", 1, "OAuth error", "code-used")
+    await machine.report("failed", 1, "No such host", "command-failed")
 
     page = await client.get(lease)
     form = await client.get("/")
 
     assert heading(page) == "That did not work"
-    assert "Google refused the code" in page.text and "Ask again" in page.text
+    assert "The command failed on the machine" in page.text and "Ask again" in page.text
     assert 'value="ada@example.org"' in form.text and "You already have" not in form.text
 
 
@@ -267,3 +172,40 @@ async def test_a_cookie_that_is_none_of_ours_does_no_harm(service: RunningServic
     async with service.client(headers={"Cookie": f"lablink={cookie}".encode("latin-1")}) as client:
         assert (await client.get("/")).status_code == 200
         assert (await client.get("/leases/00000000-0000-0000-0000-000000000000")).status_code == 404
+
+
+async def test_everybody_sees_how_the_pools_are_and_nobody_who_waits(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    await database.vm("vm-1")
+    await database.vm("vm-2", "booting")
+    await ask(client)
+    await ask(client, email="bob@example.org")
+    service = await database.connect("lablink_app")
+    await service.execute("SELECT sweep_forecasts()")
+
+    page, piece = await client.get("/status"), await client.get("/status")
+
+    assert "No machine is free, one person waits" in page.text
+    assert "To whoever asks now we say: A machine is yours" in piece.text
+    assert "One machine is booting" in piece.text
+    assert not any(secret in page.text for secret in ("ada@", "bob@", "vm-1"))
+
+
+async def test_a_lease_says_why_it_is_where_it_is(database: Database, client: httpx.AsyncClient) -> None:
+    await database.vm("vm-1", "booting")
+    lease = await ask(client)
+    assert f'hx-get="{lease}/why"' in (await client.get(lease)).text
+
+    page = await client.get(f"{lease}/why")
+    answer = await client.get(f"/api/v1{lease}/why")
+    client.cookies.clear()
+    strangers = await client.get(f"{lease}/why")
+
+    assert "a machine of its pool is free: 1 booting" in page.text
+    assert [(each["what"], each["holds"]) for each in answer.json()] == [
+        ("a machine of its pool is free", False),
+        ("nobody is before it", True),
+        ("next", None),
+    ]
+    assert strangers.status_code == 401

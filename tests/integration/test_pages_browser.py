@@ -62,6 +62,17 @@ async def test_a_desktop_that_is_ready_and_one_that_failed_read_well(
     await tab.ask(service.url, DESKTOP_LINE)
     await machine.claim()
     await machine.report("failed", 1, "OAuth error.\n", "code-used")
+    await tab.shows("is kept for you")
+    await tab.check()
+    await tab.page.get_by_label("Fresh line").fill("echo hi")
+    await tab.page.get_by_role("button", name="Go on").click()
+    await expect(tab.page.get_by_label("Fresh line")).to_have_attribute("aria-invalid", "true")
+    await tab.check()
+    await tab.page.get_by_label("Fresh line").fill(DESKTOP_LINE)
+    await tab.page.get_by_role("button", name="Go on").click()
+    await tab.shows("is yours")
+    await machine.claim()
+    await machine.report("failed", 1, "No such host.\n", "command-failed")
     await tab.shows("That did not work")
     await tab.check()
     await tab.page.get_by_role("button", name="Ask again").click()
@@ -116,7 +127,7 @@ async def test_the_keyboard_alone_is_enough(service: RunningService, database: D
     await machine.claim()
     await machine.report("started")
     await tab.shows("Your command is running")
-    for name in ("Skip to the page", "LabLink", "API", "Give the machine back …"):
+    for name in ("Skip to the page", "LabLink", "Machines", "API", "Keep it until", "Give the machine back …"):
         await keys.press("Tab")
         await expect(tab.page.locator(":focus")).to_have_text(re.compile(name))
     await keys.press("Enter")
@@ -203,11 +214,45 @@ async def test_without_javascript_everything_works_and_the_page_looks_again_by_i
     await tab.ask(service.url, "echo hi")
     await tab.shows("You are next in line")
     await expect(tab.page.locator("meta[http-equiv=refresh]")).to_have_count(1)
+    for needs_it in tab.page.get_by_text("Why is it so?"), tab.page.get_by_role("button", name="Copy"):
+        await expect(needs_it).to_be_hidden()
     await database.vm("vm-1")
     await tab.page.reload()
     await tab.shows("vm-1 is yours")
     await tab.page.get_by_role("button", name="Cancel").click()
     await tab.shows("This request was cancelled")
+
+
+async def test_without_javascript_whoever_is_asked_for_a_line_has_time_to_paste_it_and_is_told_what_is_wrong(
+    service: RunningService, database: Database, browser: Browser
+) -> None:
+    tab = await new_tab(browser, java_script_enabled=False)
+    await database.vm("vm-1")
+    await tab.page.goto(service.url)
+    await tab.page.get_by_label("Your e-mail").fill("ada@example.org")
+    await tab.page.get_by_role("button", name="Reserve a desktop first").click()
+    await tab.shows("vm-1 is kept for you")
+    await expect(tab.page.locator("meta[http-equiv=refresh]")).to_have_count(0)
+    await tab.page.get_by_label("Fresh line").fill("echo hi")
+    await tab.page.get_by_role("button", name="Go on").click()
+    await expect(tab.page.locator("#line-wrong")).to_be_visible()
+
+    await tab.page.goto(tab.page.url)
+
+    await tab.shows("vm-1 is kept for you")
+
+
+async def test_the_button_that_was_pressed_is_the_one_that_is_busy(service: RunningService, browser: Browser) -> None:
+    tab = await new_tab(browser)
+    await tab.page.goto(service.url)
+    await tab.page.evaluate("document.addEventListener('submit', event => event.preventDefault())")
+    await tab.page.get_by_label("Your e-mail").fill("ada@example.org")
+    reserve = tab.page.get_by_role("button", name="Reserve a desktop first")
+
+    await reserve.click()
+
+    await expect(reserve).to_have_attribute("aria-busy", "true")
+    await expect(tab.page.locator("[aria-busy]")).to_have_count(1)
 
 
 async def test_a_restart_of_the_stream_is_survived(

@@ -92,5 +92,5 @@ async def test_codes_in_a_plain_dump_are_too_old_by_themselves(database: Databas
     assert await service.fetchval("SELECT sweep_secrets()") == 2
 
     assert await owner.fetchval("SELECT count(*) FROM lease_secrets") == 0
-    leases = await owner.fetch("SELECT status, failure FROM leases")
-    assert {tuple(row) for row in leases} == {("failed", "code-expired")}
+    leases = await owner.fetch("SELECT needs_line, trouble FROM leases")
+    assert {tuple(row) for row in leases} == {(True, "code-expired")}

@@ -71,7 +71,8 @@ async def test_every_duty_is_done_in_one_round(database: Database, owner: Connec
 
     assert await owner.fetchval("SELECT failure FROM leases WHERE id = $1", late) == "queue-timeout"
     assert changed.pop("seal") > 0
-    assert changed == {"deadlines": 0, "lost": 0, "queue": 0, "secrets": 0, "roles": 1, "months": 0, "usage": 0}
+    assert changed.pop("roles") == 1
+    assert set(changed.values()) == {0}
     assert await owner.fetchval("SELECT count(*) FROM pg_roles WHERE rolname = $1", machine.role) == 0
 
 

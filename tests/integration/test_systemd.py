@@ -82,7 +82,7 @@ async def test_a_client_that_hangs_does_not_say_that_it_lives(
         machine.executor = Delegate(tmp_path / "helper.sock")
         async with machine.serving():
             connection, _ = await asyncio.get_running_loop().sock_accept(helper)
-            assert await asyncio.get_running_loop().sock_recv(connection, 100) == b'{"do": "check"}\n'
+            assert await asyncio.get_running_loop().sock_recv(connection, 100) == b'{"do": "check", "lent": true}\n'
             connection.close()
 
     assert supervisor.heard() == []

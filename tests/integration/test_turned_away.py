@@ -42,4 +42,4 @@ async def test_a_retired_machine_stops_and_wipes_itself_and_is_nobody_any_more(p
     finally:
         await machine.stop()
     left = {path.name for path in machine.state.root.iterdir()}
-    assert left == {"settings.json", "start-host", "starts", "lock"}
+    assert left == {"settings.json", "start-host", "starts", "boot_id", "lock"}

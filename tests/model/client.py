@@ -169,7 +169,8 @@ def _hello(state: State, which: int, rules: Rules) -> Iterator[Step]:
     if journal.damaged:
         journal = begun_anew(orders) if rules.damage_fences else Journal()
     answered = heard._replace(journal=journal, nudged=False)
-    yield Step("says hello", _now(answered, which, _obeying(answered, which, orders, rules)), seen=orders.epoch)
+    obeying = _obeying(answered, which, orders, rules)
+    yield Step("says hello", _now(_stopped(answered, which, obeying), which, obeying), seen=orders.epoch)
     yield Step("says hello, the answer is lost", heard, helps=False)
 
 
@@ -183,8 +184,16 @@ def _unasked(state: State, which: int, rules: Rules) -> Iterator[Step]:
         yield Step("hears orders that are no news", taken)
     elif client.key != orders:
         obeying = Client("claiming", orders)
+        taken, state = (_stopped(each, which, obeying) for each in (taken, state))
         yield Step("hears its orders unasked", _now(taken, which, obeying), seen=orders.epoch)
         yield Step("hears its orders unasked, for the first time", _now(state, which, obeying), seen=orders.epoch)
+
+
+def _stopped(state: State, which: int, obeying: Client) -> State:
+    """The machine without the command of another key than the one that its client obeys now."""
+    if state.clients[which].doing != "running" or obeying.key == state.clients[which].key:
+        return state
+    return state._replace(machine=state.machine._replace(child=None))
 
 
 def _obeying(state: State, which: int, orders: Key, rules: Rules) -> Client:
@@ -192,7 +201,7 @@ def _obeying(state: State, which: int, orders: Key, rules: Rules) -> Client:
     database, client = state.database, state.clients[which]
     if database.status == CLEANING:
         return Client(_wipe_order(rules)[0], orders)
-    if database.status != IN_USE:
+    if database.status != IN_USE or database.leases[orders.lease].needs_line:
         return POLLING
     if client.doing == "running" and client.key == orders:
         return client

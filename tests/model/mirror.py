@@ -31,6 +31,7 @@ from .state import (
 )
 
 RULES = Rules()
+MOVES = 5
 OUTCOMES = {STARTED: ("started", None), DONE: ("exited", 0), FAILURE: ("failed", None), UNKNOWN: ("unknown", None)}
 STORED_COLUMNS = """SELECT string_agg(quote_ident(column_name), ', ') FROM information_schema.columns
                     WHERE table_name = $1 AND is_generated = 'NEVER'"""
@@ -51,7 +52,7 @@ class Mirror:
     def calls(self) -> tuple[Callable[[], Awaitable[None]], ...]:
         """All that may be done next, the ordinary more often."""
         usual = (self.hello, self.claim, self.report, self.cleaned) * 4
-        unusual = (self.deadline, self.declare_lost, self.restore, self.restore)
+        unusual = (self.deadline, self.declare_lost, self.restore, self.restore, self.grow_old, self.renew_line)
         return (*usual, *unusual, self.end_lease, self.end_lease)
 
     async def ask(self) -> None:
@@ -64,7 +65,7 @@ class Mirror:
         first = self.chance.choice((DESKTOP, TYPED))
         asked = await (self._typed() if first == TYPED else self._asked())
         self.ids = (asked, (await ask(self.owner, BOB, argv=["true"]))["lease_id"])
-        self._follow(self.model._replace(leases=(Lease(first), Lease(JOB))))
+        self._follow(self.model._replace(leases=(Lease(first, moves=MOVES), Lease(JOB, moves=MOVES))))
 
     async def _asked(self) -> UUID:
         lease: UUID = (await ask(self.owner, ADA))["lease_id"]
@@ -119,6 +120,22 @@ class Mirror:
         await self.owner.execute("SELECT end_lease($1)", self.ids[number])
         self._follow(rows.end_lease(self.model, number, RULES))
 
+    async def grow_old(self) -> None:
+        number = self.chance.choice((0, 1))
+        if self.model.leases[number].kind == DESKTOP:  # an admin's line that is forgotten is another matter
+            await self.owner.execute("DELETE FROM lease_secrets WHERE lease_id = $1", self.ids[number])
+            has_one = self.model.leases[number].status in ("queued", "assigned")
+            await self.owner.execute(
+                "UPDATE leases SET needs_line = true WHERE id = $1 AND live AND $2", self.ids[number], has_one
+            )
+        self._follow(rows.grow_old(self.model, number))
+
+    async def renew_line(self) -> None:
+        number = self.chance.choice((0, 1))
+        with suppress(asyncpg.PostgresError):
+            await self.owner.execute("SELECT renew_line($1, '{}', '{\"code\": \"x\"}', 'start-host')", self.ids[number])
+        self._follow(rows.renew_line(self.model, number, RULES))
+
     async def deadline(self) -> None:
         if self.model.lease != NOBODY:
             await self.real.age(self.ids[self.model.lease], 1000)
@@ -152,7 +169,17 @@ class Mirror:
             LOST if vm["reason"] == "lost" else vm["status"],
             vm["epoch"],
             self.ids.index(vm["lease_id"]) if vm["lease_id"] else NOBODY,
-            tuple(Lease(row["kind"], row["status"], (row["live"] and row["epoch"]) or 0) for row in leases),
+            tuple(
+                Lease(
+                    row["kind"],
+                    row["status"],
+                    (row["live"] and row["epoch"]) or 0,
+                    row["needs_line"],
+                    row["passed_over"],
+                    MOVES - row["moves"],
+                )
+                for row in leases
+            ),
         )
 
     def _some_key(self) -> Key:

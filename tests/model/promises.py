@@ -4,7 +4,22 @@ from collections.abc import Callable
 
 from .client import Step
 from .journal import memory
-from .state import ACTIVE, AVAILABLE, IN_USE, QUEUED, TERMINAL, Key, Machine, Session, State
+from .state import (
+    ACTIVE,
+    ASSIGNED,
+    AVAILABLE,
+    FAILED,
+    IN_USE,
+    LOST,
+    NOBODY,
+    QUEUED,
+    TERMINAL,
+    TYPED,
+    Key,
+    Machine,
+    Session,
+    State,
+)
 
 PROMISES = {
     "I2": "a command starts at most once per (lease, epoch)",
@@ -15,6 +30,7 @@ PROMISES = {
     "I7": "the epoch never falls as the machine sees it",
     "I8": "a terminal lease never changes",
     "I9": "no write with an old epoch succeeds",
+    "kept": "who loses a machine that could be replaced keeps the lease",
     "rest": "from every state, the protocol left alone comes to rest",
     "served": "while somebody waits, the protocol left alone can make somebody's lease active",
 }
@@ -33,21 +49,28 @@ def broken_by(before: State, step: Step) -> str | None:
 
 
 def at_rest(state: State) -> bool:
-    """Every lease is over and the machine waits for the next; or one is active and only its holder can go on."""
+    """Every lease is over or its holder away, and the machine waits for the next; or only who has it can go on."""
     db = state.database
     if db.status == IN_USE:
-        return state.heard and db.leases[db.lease].status == ACTIVE
-    return state.heard and db.status == AVAILABLE and all(lease.status in TERMINAL for lease in db.leases)
+        return state.heard and (db.leases[db.lease].status == ACTIVE or db.leases[db.lease].needs_line)
+    return (
+        state.heard
+        and db.status == AVAILABLE
+        and all(lease.status in TERMINAL or lease.passed_over for lease in db.leases)
+    )
 
 
 def somebody_waits(state: State) -> bool:
     """A request is in the queue."""
-    return any(lease.status == QUEUED for lease in state.database.leases)
+    return any(lease.status == QUEUED and not lease.passed_over for lease in state.database.leases)
 
 
 def somebody_is_served(state: State) -> bool:
-    """A lease is active, on a machine that has been heard."""
-    return state.heard and any(lease.status == ACTIVE for lease in state.database.leases)
+    """A lease is active on a machine that has been heard, or one is kept for somebody who is asked for a line."""
+    leases = state.database.leases
+    return state.heard and any(
+        lease.status == ACTIVE or (lease.status == ASSIGNED and lease.needs_line) for lease in leases
+    )
 
 
 def _started_twice(state: State) -> bool:
@@ -78,7 +101,10 @@ def _row_and_lease_disagree(state: State) -> bool:
 
 
 def _started_on_leftovers(before: State, step: Step) -> bool:
-    return step.state.started != before.started and before.machine != EMPTY
+    """A lease may start on what an earlier line of its own left behind."""
+    begun = set(step.state.started) - set(before.started)
+    left = before.machine._replace(session=None) != EMPTY or before.machine.session
+    return any(left is True or (left and left.key.lease != key.lease) for key in begun)
 
 
 def _epoch_fell(before: State, step: Step) -> bool:
@@ -98,6 +124,18 @@ def _old_write_succeeded(before: State, step: Step) -> bool:
     return is_old and step.state.database != before.database
 
 
+def _lease_lost_with_its_machine(before: State, step: Step) -> bool:
+    """The machine left service while it was lent to somebody who could have another."""
+    was, now = before.database, step.state.database
+    if was.lease == NOBODY or now.status != LOST:
+        return False
+    return (
+        was.leases[was.lease].moves > 0
+        and was.leases[was.lease].kind != TYPED
+        and now.leases[was.lease].status == FAILED
+    )
+
+
 def _active(state: State) -> list[Key]:
     leases = enumerate(state.database.leases)
     return [Key(lease.epoch, number) for number, lease in leases if lease.status == ACTIVE]
@@ -115,5 +153,6 @@ _AT_A_STEP: dict[str, Callable[[State, Step], bool]] = {
     "I7": _epoch_fell,
     "I8": _terminal_lease_changed,
     "I9": _old_write_succeeded,
+    "kept": _lease_lost_with_its_machine,
     "I3": _started_on_leftovers,
 }

@@ -14,6 +14,10 @@ class World(NamedTuple):
 
 WORLDS = {
     "lost twice": World(Faults(losses=2)),
+    "lost, moved": World(Faults(losses=1, moves=1)),
+    "lost, moved, a fresh line": World(Faults(losses=1, lines=1, moves=1), (DESKTOP,)),
+    "a fresh line, somebody else waits": World(Faults(losses=0, lines=1)),
+    "fresh lines, a write delayed": World(Faults(losses=0, lines=2, late_writes=1), (DESKTOP,)),
     "lost, a write delayed": World(Faults(losses=1, late_writes=1)),
     "lost, the journal damaged": World(Faults(losses=1, damages=1)),
     "lost, the database restored": World(Faults(losses=1, restores=1)),
@@ -28,6 +32,7 @@ DAMAGED = World(Faults(losses=0, damages=1))
 RESTORED = World(Faults(losses=0, restores=1))
 TOLD = World(Faults(losses=0, tellings=1))
 LINE = World(Faults(losses=0), (TYPED,))
+MOVING = World(Faults(losses=1, moves=1))
 RESTORED_ALONE = World(Faults(losses=0, restores=1), (DESKTOP,))
 
 BREAKS = {
@@ -51,5 +56,6 @@ BREAKS = {
     "one_client": ("I2", CALM),
     "kind_reported": ("I5", LINE),
     "child_dies": ("I3", CALM),
+    "moves": ("kept", MOVING),
 }
 """For each rule: the promise that breaks first without it, and where."""

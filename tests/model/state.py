@@ -31,12 +31,19 @@ class Key(NamedTuple):
 class Lease(NamedTuple):
     """A row of `leases`. The epoch is that of its assignment, and kept only while it is live.
 
-    A desktop is active once its command has exited 0, a job once it has started.
+    A desktop is active once its command has exited 0, a job once it has started. One that needs a line waits for its
+    holder, queued or on a machine that is kept for it.
     """
 
     kind: str = DESKTOP
     status: str = QUEUED
     epoch: int = 0
+    needs_line: bool = False
+    passed_over: bool = False
+    """It waits, and others are served before its line comes: it was asked for on a machine, and did not come."""
+
+    moves: int = 0
+    """How many machines it may still lose."""
 
 
 class Database(NamedTuple):
@@ -96,6 +103,10 @@ class Faults(NamedTuple):
     late_writes: int = 0
     restores: int = 0
     damages: int = 0
+    lines: int = 0
+    """Fresh lines that holders give; where they give none, no code grows old."""
+    moves: int = 0
+    """How many machines each lease may lose."""
     tellings: int = 0
     """Orders that the allocator sends by itself when it lends the machine, and that come whenever they come."""
 
@@ -161,6 +172,8 @@ class Rules:
     """What a typed line is comes with the reports of its command; else the database takes it for a job."""
     child_dies: bool = True
     """A client's child dies with it."""
+    moves: bool = True
+    """A lease whose machine is lost waits for another one."""
 
     def switched(self, name: str) -> "Rules":
         """These rules with one of them turned round."""
@@ -169,5 +182,5 @@ class Rules:
 
 def first_state(rules: Rules, faults: Faults, kinds: tuple[str, ...]) -> State:
     """A machine that has never said hello, and people already waiting for it, each with a command of that kind."""
-    database = Database(BOOTING, 0, NOBODY, tuple(Lease(kind) for kind in kinds))
+    database = Database(BOOTING, 0, NOBODY, tuple(Lease(kind, moves=faults.moves) for kind in kinds))
     return State(database, (Client(),) * (1 if rules.one_client else 2), faults)

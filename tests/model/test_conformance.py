@@ -12,13 +12,22 @@ from .state import ACTIVE, ASSIGNED, BOOTING, CANCELLED, CLAIMED, ENDED, FAILED,
 from .state import Database as Rows
 
 CALLS = 1500
+LIMITS = """
+    INSERT INTO groups VALUES ('both', 1);
+    INSERT INTO members SELECT unnest(ARRAY['ada@example.org', 'bob@example.org']), 'both';
+    UPDATE pools SET price_per_hour = 1, budget = 1e6;
+"""
+"""With one machine a quota of one and more money than it can cost change nothing, but all goes by way of them."""
 
 
-@pytest.mark.parametrize("seed", range(2))
-async def test_after_every_call_the_database_says_what_the_model_says(database: Database, seed: int) -> None:
+@pytest.mark.parametrize(("seed", "limits"), [(0, "SELECT"), (1, "SELECT"), (2, LIMITS)])
+async def test_after_every_call_the_database_says_what_the_model_says(
+    database: Database, seed: int, limits: str
+) -> None:
     chance = random.Random(seed)
     owner = await database.connect("lablink")
-    await owner.execute("UPDATE pools SET programs = '{true}'")
+    await owner.execute("UPDATE pools SET programs = '{true}', restart_on_move = true")
+    await owner.execute(limits)
     await owner.execute("ALTER TABLE events DISABLE TRIGGER events_guard_trigger")  # the mirror lets minutes pass
     mirror = Mirror(database, owner, await machine(database, status="booting"), chance, Rows(BOOTING, 0, NOBODY, ()))
     seen = set()

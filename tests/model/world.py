@@ -26,6 +26,8 @@ def _allocator_steps(state: State, rules: Rules) -> Iterator[Step]:
         told = committed(state, assigned, rules)._replace(faults=faults, told=Key(assigned.epoch, assigned.lease))
         yield Step("allocator: assigns the machine, and tells it", told, helps=False)
     late = rows.deadline(state.database, rules)
+    if not state.faults.lines:  # nobody who is passed over comes back: their time in the queue is over, sooner or later
+        late = rows.give_up_waiting(late)
     yield Step("allocator: the deadline strikes", committed(state, late, rules), helps=False)
     if state.faults.losses:
         faults = state.faults._replace(losses=state.faults.losses - 1)
@@ -38,6 +40,14 @@ def _person_steps(state: State, rules: Rules) -> Iterator[Step]:
         if lease.status not in TERMINAL:
             ended = rows.end_lease(state.database, number, rules)
             yield Step(f"person: ends lease {'AB'[number]}", committed(state, ended, rules), helps=False)
+        if lease.needs_line and state.faults.lines:
+            faults = state.faults._replace(lines=state.faults.lines - 1)
+            renewed = committed(state, rows.renew_line(state.database, number, rules), rules)._replace(faults=faults)
+            yield Step(f"person: gives a fresh line for lease {'AB'[number]}", renewed, helps=False)
+        elif state.faults.lines and (aged := rows.grow_old(state.database, number)) != state.database:
+            yield Step(
+                f"allocator: forgets the code of lease {'AB'[number]}", committed(state, aged, rules), helps=False
+            )
 
 
 def _crash(state: State, which: int, rules: Rules) -> Iterator[Step]:

@@ -12,8 +12,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
-from allocator import bootstrap
+from allocator import bootstrap, migrate
 from tests.integration.test_migrate_under_load import migrated
+from tests.sql.test_migrate import contents
 from tests.support.admin import place
 from tests.support.allocator import ROOT, Allocator, lablink
 from tests.support.balancer import Balancer, balancing
@@ -24,8 +25,8 @@ from tests.support.machine import LIMIT_SECONDS, Machine, Pool
 from tests.support.server import TestServer
 from tests.support.service import NO_TLS, ready, running_service, settings_for
 
-BEFORE = "2ffd14aa58d126d3b659ab5cc16a4d81c7c6d53f"
-"""The newest commit of the version before, which made databases of version 7."""
+BEFORE = "a01e9b3ab3473715856ef977d4a98197b4f1c1b1"
+"""The newest commit of the version before, which made databases of version 8."""
 
 
 @pytest.fixture(scope="module")
@@ -46,7 +47,7 @@ async def database(server: TestServer, template: str, before: Path) -> AsyncIter
         await bootstrap.prepare(server.superuser_dsn, PASSWORDS, own.name)
         migrating = await lablink(before, "db", "migrate", *place(own.dsn()))
         assert await migrating.wait() == 0
-        assert await (await own.connect()).fetchval("SELECT version_num FROM alembic_version") == "7"
+        assert await (await own.connect()).fetchval("SELECT version_num FROM alembic_version") == "8"
         yield own
 
 
@@ -63,7 +64,7 @@ class Site:
     async def starts(self, *allocators: Allocator) -> None:
         """These serve from now on, behind the balancer."""
         for each in allocators:
-            await self.opened.enter_async_context(each.serving(self.database))
+            await self.opened.enter_async_context(each.serving(self.database, "transport=auto"))
             self.balancer.allocators.append(each)
 
     async def goes(self, old: Allocator) -> None:
@@ -71,12 +72,14 @@ class Site:
         await self.balancer.take_out(old)
         await old.stop()
 
-    async def old_machine(self, hostname: str, code: Path) -> None:
+    async def old_machine(self, hostname: str, code: Path, *, over_the_hub: bool = False) -> None:
         """A machine that enrolled with the version before, and has a client of that version."""
-        machine = Machine.of(await self.database.vm(hostname), self.directory / hostname)
-        kept = json.loads(machine.state.credential.read_text())
-        del kept["allocator_url"]
-        machine.state.credential.write_text(json.dumps(kept))
+        machine = await hub_machine(self.database, self.directory / hostname, hostname)
+        settings = json.loads(machine.state.settings.read_text())
+        del settings["boot_id"]  # which clients of that version do not know
+        machine.state.settings.write_text(json.dumps(settings))
+        if over_the_hub:
+            machine.speaks_over_the_hub(self.balancer.url)
         await self._serves(machine, code)
 
     async def new_machine(self, hostname: str) -> None:
@@ -89,6 +92,10 @@ class Site:
         self.machines.append(machine)
         await self.opened.enter_async_context(machine.serving_over(hub_transport(machine, self.balancer.url)))
 
+    async def over_the_hub(self) -> float:
+        """How many machines are connected to the allocators that are not taken out."""
+        return sum([await each.figure("lablink_hub_machines") for each in self.balancer.allocators])
+
     async def _serves(self, machine: Machine, code: Path | None = None) -> None:
         self.machines.append(machine)
         self.opened.push_async_callback(machine.stop)
@@ -97,12 +104,13 @@ class Site:
 
 @pytest_asyncio.fixture
 async def site(database: Database, tmp_path: Path, before: Path) -> AsyncIterator[Site]:
-    """Two allocators of the version before and two machines of theirs, at work."""
+    """Two allocators of the version before and three machines of theirs, at work, one of them over the hub."""
     async with AsyncExitStack() as opened, balancing() as balancer:
         own = Site(database, tmp_path, balancer, opened)
         await own.starts(Allocator.somewhere(before), Allocator.somewhere(before))
         for hostname in ("old-1", "old-2"):
             await own.old_machine(hostname, before)
+        await own.old_machine("old-3", before, over_the_hub=True)
         yield own
         await opened.aclose()
 
@@ -145,19 +153,22 @@ async def test_people_and_machines_of_both_versions_are_served_from_the_first_st
         crowd = Crowd(client, lambda number: f"sh -c 'echo {number} >> {site.directory}/starts'")
         async with coming(crowd):
             await everybody_serves(pool, site, crowd)
+            assert await site.over_the_hub() == 1
             migration = await migrated(site.database)
             await crowd.accepts(30)
             await read_all(crowd)
             await site.new_machine("new-1")
             await site.starts(Allocator.somewhere())
             await site.goes(first)
-            await site.starts(Allocator.somewhere())  # of three two know the hub: a machine's first tries find one
+            await site.starts(Allocator.somewhere())
             await site.hub_machine("new-2")
             await everybody_serves(pool, site, crowd)
             await read_all(crowd)
             await repeat(crowd, crowd.accepted[0])
             await site.goes(second)
             await crowd.accepts(30)
+            await everybody_serves(pool, site, crowd)
+            assert await site.over_the_hub() == 2
         await crowd.leave()
 
     assert migration.done.returncode == 0, migration.done.stderr
@@ -179,3 +190,16 @@ async def test_an_allocator_that_comes_before_its_database_was_migrated_says_so_
 
         assert (early.status_code, (await client.get("/readyz")).status_code) == (503, 200)
     assert "lablink db migrate" in early.json()["detail"]
+
+
+async def test_after_the_way_back_there_is_nothing_that_the_version_before_does_not_know(
+    database: Database, before: Path
+) -> None:
+    known = await contents(database)
+
+    assert (await migrated(database)).done.returncode == 0
+    assert await migrate.downgrade(database.dsn("lablink"), "-1") == "8"
+    migrating = await lablink(before, "db", "migrate", *place(database.dsn()))
+
+    assert await migrating.wait() == 0
+    assert await contents(database) == known

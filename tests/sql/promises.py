@@ -16,12 +16,13 @@ LIVE = WAITING | {"active"}
 LEASE_STEPS = {
     None: LIVE | {"ended", "failed", "cancelled"},
     "queued": {"assigned", "failed", "cancelled"},
-    "assigned": {"claimed", "failed", "cancelled"},
-    "claimed": {"active", "failed", "cancelled"},
-    "active": {"active", "ended", "failed"},
+    "assigned": {"claimed", "queued", "failed", "cancelled"},
+    "claimed": {"active", "assigned", "queued", "failed", "cancelled"},
+    "active": {"active", "assigned", "queued", "ended", "failed"},
 }
 RISING = {
     ("available", "in-use"),
+    ("in-use", "in-use"),
     ("available", "cleaning"),
     ("in-use", "cleaning"),
     ("retired", "booting"),
@@ -135,7 +136,7 @@ def i8_every_change_of_a_machine_has_its_event(seen: Facts) -> Iterator[str]:
 def i8_every_change_of_a_lease_has_its_event(seen: Facts) -> Iterator[str]:
     steps: dict[object, list[str]] = defaultdict(list)
     for event in seen.events:
-        if event["kind"].startswith("lease."):
+        if event["kind"].startswith("lease.") and event["kind"] not in ("lease.extended", "lease.shortened"):
             steps[event["lease_id"]].append(event["kind"].removeprefix("lease."))
     for lease in seen.leases:
         history = [None, *steps[lease["id"]]]
@@ -179,6 +180,7 @@ def machine_histories(seen: Facts) -> dict[int, list[Step]]:
         if event["kind"] == "vm.deleted":
             histories.pop(event["vm_id"], None)
         elif event["kind"].startswith("vm.") and event["vm_id"] is not None:
-            step = Step(event["kind"].removeprefix("vm."), json.loads(event["detail"])["epoch"])
-            histories[event["vm_id"]].append(step)
+            detail = json.loads(event["detail"])
+            if "epoch" in detail:  # else it says something beside the status: that it is drained, say
+                histories[event["vm_id"]].append(Step(event["kind"].removeprefix("vm."), detail["epoch"]))
     return histories

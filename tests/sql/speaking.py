@@ -26,6 +26,11 @@ async def hellos(service: asyncpg.Connection, *said: tuple[bytes, int, UUID | No
     return {place: said.get("answer", said) for place, said in heard.items()}
 
 
+async def idle_hellos(service: asyncpg.Connection, *said: tuple[bytes, int, UUID | None, int | None]) -> set[int]:
+    """The places that were answered, of machines that say since when nobody used them."""
+    return set(await _together(service, "hub_hello($1, $2, $3, $4)", said))
+
+
 async def claims(service: asyncpg.Connection, *said: tuple[bytes, int]) -> dict[int, dict[str, Any]]:
     """The answers by place, from 1."""
     heard = await _together(service, "hub_claim($1, $2)", said)

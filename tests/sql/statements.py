@@ -58,7 +58,6 @@ LEASE_COLUMNS = {
     "live": ["true", "DEFAULT"],
     "idempotency_sha256": ["'x'", "NULL"],
 }
-VM_MARKS = quoted(VM_STATUSES)
 VM_FILTERS = [
     *(f"hostname = '{name}'" for name in HOSTNAMES),
     "true",

@@ -118,8 +118,8 @@ class Machine:
     def hostname(self) -> str:
         return self.vm.hostname
 
-    async def hello(self, epoch: int | None = 0, lease: UUID | None = None) -> asyncpg.Record:
-        orders = await self.connection.fetchrow("SELECT * FROM client_api.hello($1, $2)", epoch, lease)
+    async def hello(self, epoch: int | None = 0, lease: UUID | None = None, idle: int | None = None) -> asyncpg.Record:
+        orders = await self.connection.fetchrow("SELECT * FROM client_api.hello($1, $2, $3)", epoch, lease, idle)
         assert orders is not None
         return orders
 
@@ -156,6 +156,9 @@ class Machine:
 
     async def unhealthy(self, epoch: int, reason: str | None) -> str:
         return str(await self.connection.fetchval("SELECT client_api.unhealthy($1, $2)", epoch, reason))
+
+    async def well(self, epoch: int) -> str:
+        return str(await self.connection.fetchval("SELECT client_api.well($1)", epoch))
 
     async def clean(self) -> None:
         """Does what `cleaning` asks for."""

@@ -27,14 +27,28 @@ HAND_WRITTEN = [
     "UPDATE leases SET status = 'cancelled' WHERE status IN ('queued', 'assigned', 'claimed') AND hostname = $1",
     "UPDATE leases SET status = 'ended' WHERE status = 'active' AND hostname = $1",
     "UPDATE leases SET status = 'cancelled' WHERE status = 'queued' AND $1 <> ''",
+    "UPDATE leases SET status = 'queued' WHERE status IN ('assigned', 'claimed', 'active') AND hostname = $1",
+    "UPDATE leases SET expires_at = clock() WHERE status = 'active' AND hostname = $1",
+    "UPDATE leases SET deadline = clock() WHERE status IN ('assigned', 'claimed') AND hostname = $1",
+    "UPDATE vms SET draining = NOT draining WHERE hostname = $1",
 ]
+RENEWED = "SELECT renew_line($1, '{}', '{\"code\": \"x\"}', 'start-host')"
 SWEEPS = ["sweep_lost(1e6)", "sweep_deadlines()", "sweep_queue()", "sweep_secrets()", "sweep_roles()"]
-RUNS: list[list[tuple[str, int | None]]] = [[("started", None), ("exited", 0)], [("exited", 1)], [("unknown", None)]]
+SWEEPS += ["sweep_forecasts()", "sweep_schedules()", "sweep_idle()"]
+RUNS: list[list[tuple[str, int | None, str | None]]] = [
+    [("started", None, None), ("exited", 0, None)],
+    [("exited", 1, None)],
+    [("started", None, None), ("unknown", None, None)],
+    [("failed", None, "code-used")],
+]
 VERBS = ("ask", "end", "release", "fail", "sweep", "hello", "claim", "report", "cleaned")
-OF_MACHINES = ("hello", "claim", "report", "cleaned")
+RARE = ("extend", "renew", "unhealthy", "drain", "scale", "pause")
+"""What can seldom be done: a tenth as often is enough."""
+
+OF_MACHINES = ("hello", "claim", "report", "cleaned", "unhealthy")
 """A sweep may cut off a machine that is in the way of whoever is next (wrest_vms); it connects again by itself."""
 
-REFUSALS = {"LL001", "LL002", "LL003", "LL008", "40001", "55P03"}
+REFUSALS = {"LL001", "LL002", "LL003", "LL008", "LL012", "LL013", "40001", "55P03"}
 """What may be answered instead. 55P03 is the service's limit of two seconds, which admins' deadlocks can use up."""
 
 
@@ -51,7 +65,8 @@ class Storm:
     @property
     def is_over(self) -> bool:
         """Every verb went through `rounds` times."""
-        return min(self.done[name] for name in VERBS) >= self.rounds
+        rare = min(self.done[name] for name in RARE)
+        return min(10 * rare, *(self.done[name] for name in VERBS)) >= self.rounds
 
     def hostname(self, chance: random.Random) -> str:
         return chance.choice(self.machines).hostname
@@ -72,12 +87,25 @@ class Storm:
             elif sqlstate not in REFUSALS:
                 raise
             self.refusals[sqlstate] += 1
+            self.done[name] += sqlstate == "LL012"  # nearly always somebody waits: it was looked at all the same
             return None
         self.done[name] += 1
         return answer
 
     async def asks(self, service: asyncpg.Connection, chance: random.Random) -> None:
-        await self.call("ask", ask(service, chance.choice(PEOPLE)))
+        argv = chance.choice([None, ["echo"]])
+        await self.call("ask", ask(service, chance.choice(PEOPLE), argv=argv))
+
+    async def extends(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        active = await service.fetch("SELECT id FROM lease_views WHERE status = 'active'")
+        if active:
+            await self.call("extend", service.execute("SELECT extend_lease($1)", chance.choice(active)["id"]))
+
+    async def renews(self, service: asyncpg.Connection, chance: random.Random) -> None:
+        asked = await service.fetch("SELECT id FROM lease_views WHERE needs_line AND status IN ('queued', 'assigned')")
+        if asked:
+            renewed = service.execute(RENEWED, chance.choice(asked)["id"])
+            await self.call("renew", renewed)
 
     async def hands_back(self, service: asyncpg.Connection, chance: random.Random) -> None:
         latest = await service.fetch("SELECT id FROM lease_views ORDER BY created_at DESC LIMIT 6")
@@ -90,6 +118,22 @@ class Storm:
     async def fails(self, owner: asyncpg.Connection, chance: random.Random) -> None:
         verb = chance.choice(["fail_vm($1, 'test')", "return_vm($1)", "return_vm($1)"])
         await self.call("fail", owner.execute(f"SELECT {verb}", self.hostname(chance)))
+
+    async def drains(self, owner: asyncpg.Connection, chance: random.Random) -> None:
+        """Or takes a machine back that was drained; and a pool that rests because many failed has done so for long."""
+        draining = "UPDATE vms SET draining = NOT draining WHERE hostname = $1"
+        await self.call("drain", owner.execute(draining, self.hostname(chance)))
+        await self.call("rest", owner.execute("UPDATE pools SET rests_until = NULL WHERE rests_until IS NOT NULL"))
+
+    async def scales(self, owner: asyncpg.Connection, chance: random.Random) -> None:
+        """Idle machines are taken out, and lent again when somebody waits."""
+        own = [vm.hostname for vm in self.machines]
+        await self.call("scale", owner.execute("SELECT * FROM scale('default', $1)", own))
+
+    async def pauses(self, owner: asyncpg.Connection, chance: random.Random) -> None:
+        """For a moment; whatever keeps it from going on, it does with the next one."""
+        for paused in (True, False):
+            await self.call("pause", owner.execute("SELECT pause_pool('default', $1)", paused))
 
     async def sweeps(self, service: asyncpg.Connection, chance: random.Random) -> None:
         await self.call("sweep", service.execute(f"SELECT {chance.choice(SWEEPS)}"))
@@ -104,17 +148,21 @@ class Storm:
         orders = await self.call("hello", vm.hello(None))
         if orders and orders["status"] == "cleaning":
             await self.call("cleaned", vm.cleaned(orders["epoch"]))
-        elif orders and orders["lease_status"] in ("assigned", "claimed"):
+        elif orders and chance.random() < 0.02:
+            await self.call("unhealthy", vm.unhealthy(orders["epoch"], "no GPU"))
+        elif orders and orders["lease_status"] in ("assigned", "claimed") and orders["kind"] != "hold":
             await self.runs(vm, orders["epoch"], chance)
 
     async def runs(self, vm: Machine, epoch: int, chance: random.Random) -> None:
         assignment = await self.call("claim", vm.claim(epoch))
         if assignment:
-            for outcome, code in chance.choice(RUNS):
-                await self.call("report", vm.report(assignment["lease_id"], epoch, outcome, code))
+            for outcome, code, failure in chance.choice(RUNS):
+                report = vm.report(assignment["lease_id"], epoch, outcome, code, failure=failure, kind="job")
+                await self.call("report", report)
 
     async def settle(self, owner: asyncpg.Connection) -> None:
         """Brings every machine back, one after the other, so that nothing is left to do."""
+        await owner.execute("UPDATE pools SET rests_until = NULL, paused = false")
         for vm in self.machines:
             await owner.execute("SELECT return_vm($1)", vm.hostname)
             orders = await vm.hello(None)
@@ -139,14 +187,19 @@ async def repeat(ours: Storm, deed: Deed, who: Any, how_often: float, seed: int)
 async def storm(database: Database, rounds: int, by_hand: int) -> Storm:
     """Everybody at once until each verb went through `rounds` times; `by_hand` admins write statements of their own."""
     ours = Storm(await machines(database, 5), rounds)
-    often: list[Deed] = [ours.asks, ours.asks, ours.asks, ours.sweeps, ours.sweeps]
-    of_admins: list[Deed] = [ours.releases, ours.fails, *[ours.writes_by_hand] * by_hand]
+    owner = await database.connect("lablink")
+    await owner.execute("SELECT ensure_pool('default', true, ARRAY['echo', 'python'], 3600, 90, 3600)")
+    await owner.execute("UPDATE pools SET restart_on_move = true, extend_seconds = 1")
+    await owner.execute("UPDATE pools SET max_machines = 5, spare_machines = 0, shrink_after_seconds = 0")
+    often: list[Deed] = [ours.asks, ours.asks, ours.asks, ours.sweeps, ours.sweeps, ours.extends, ours.renews]
+    of_admins: list[Deed] = [ours.releases, ours.fails, ours.drains, ours.scales, ours.pauses]
+    of_admins += [ours.writes_by_hand] * by_hand
     callers = await connections(database, len(often) + 1)
     admins = await connections(database, len(of_admins), "lablink")
     parts: list[tuple[Deed, Any, float]] = [(deed, callers.pop(), 1) for deed in often]
     parts += [(ours.hands_back, callers.pop(), 0.2)]
     parts += [(deed, admins.pop(), 0.2) for deed in of_admins]
     parts += [(ours.lives, vm, 1) for vm in ours.machines]
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(120):
         await asyncio.gather(*(repeat(ours, *part, seed) for seed, part in enumerate(parts)))
     return ours

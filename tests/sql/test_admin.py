@@ -1,5 +1,7 @@
 """What an admin may do with machines by name: each function is one UPDATE that psql could do as well."""
 
+import json
+
 import asyncpg
 import pytest
 from pydantic import TypeAdapter, ValidationError
@@ -37,7 +39,7 @@ async def test_releasing_a_machine_that_had_not_started_its_command_cancels_the_
     ("reason", "told"),
     [("fan is broken", "held by lablink: fan is broken"), (None, "held by lablink"), (" ", "held by lablink")],
 )
-async def test_a_failed_machine_fails_its_lease_and_says_why(
+async def test_a_failed_machine_says_why_and_who_had_it_waits_for_another(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reason: str | None, told: str
 ) -> None:
     _, lease = await lent(database, service)
@@ -46,7 +48,7 @@ async def test_a_failed_machine_fails_its_lease_and_says_why(
 
     row, failed = await row_of(owner), await lease_of(owner, lease)
     assert (row["reason"], row["epoch"]) == (told, 2)
-    assert (failed["status"], failed["failure"]) == ("failed", "vm-failed")
+    assert (failed["status"], failed["trouble"]) == ("queued", "vm-failed")
 
 
 @pytest.mark.parametrize(
@@ -104,7 +106,7 @@ async def test_a_retired_machine_fails_its_lease_and_comes_back_by_enrolling_onl
 
     assert await owner.fetchval("SELECT retire_vm('vm-1')") == "retired"
 
-    assert (await lease_of(owner, lease))["failure"] == "vm-deleted"
+    assert (await lease_of(owner, lease))["trouble"] == "vm-deleted"
     for statement in ("SELECT return_vm('vm-1')", "SELECT fail_vm('vm-1', 'x')"):
         with refused("LL003"):
             await owner.execute(statement)
@@ -128,6 +130,43 @@ async def test_a_pool_becomes_what_the_configuration_says(
     assert row is not None
     assert (row["lease_seconds"], row["command_seconds"], row["queue_seconds"]) == (200, 30, 40)
     assert (row["accepts_desktop"], row["programs"]) == (False, ["echo"])
+
+
+async def test_settings_change_a_pool_where_they_differ_and_leave_the_rest(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    settings = {"programs": ["echo"], "max_machines": 7, "budget": "12.50", "time_zone": "Europe/Berlin"}
+    await service.execute("SELECT ensure_settings('gpu', $1)", json.dumps(settings))
+    was = await owner.fetchrow("SELECT *, xmin::text FROM pools WHERE name = 'gpu'")
+    await service.execute("SELECT ensure_settings('gpu', $1)", json.dumps(settings))
+    again = await owner.fetchrow("SELECT *, xmin::text FROM pools WHERE name = 'gpu'")
+    await service.execute("SELECT ensure_settings('gpu', '{\"max_machines\": null}')")
+    now = await owner.fetchrow("SELECT *, xmin::text FROM pools WHERE name = 'gpu'")
+
+    assert was is not None and again == was and now is not None
+    assert (was["programs"], was["max_machines"], str(was["budget"])) == (["echo"], 7, "12.50")
+    assert {name for name, value in now.items() if value != was[name]} == {"max_machines", "xmin"}
+
+
+@pytest.mark.parametrize(
+    ("settings", "words", "hint"),
+    [
+        ('{"leese_seconds": 60}', "a pool has no setting leese_seconds", "lease_seconds"),
+        ('{"paused": true}', "a pool has no setting paused", "lease_seconds"),
+        ('{"lease_seconds": "soon"}', 'type integer: "soon"', "pools"),
+        ('{"lease_seconds": null}', "lease_seconds", "pools"),
+        ('{"lease_seconds": 99999999999}', "out of range", "pools"),
+        ('{"lease_seconds": 0}', "lease_seconds", "lease_seconds"),
+    ],
+)
+async def test_settings_that_are_none_are_refused_in_words(
+    owner: asyncpg.Connection, service: asyncpg.Connection, settings: str, words: str, hint: str
+) -> None:
+    with pytest.raises(asyncpg.PostgresError, match=words) as refusal:
+        await service.execute("SELECT ensure_settings('gpu', $1)", settings)
+
+    assert hint in (refusal.value.hint or "")
+    assert not await owner.fetchval("SELECT count(*) FROM pools WHERE name = 'gpu'")
 
 
 @pytest.mark.parametrize(

@@ -74,7 +74,7 @@ async def test_a_free_machine_cannot_be_changed_by_halves(
     assert await row_of(owner) == before
 
 
-async def test_deleting_a_lent_machine_fails_its_lease(
+async def test_who_had_a_machine_that_is_deleted_waits_for_another(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     _, lease = await lent(database, service)
@@ -82,12 +82,12 @@ async def test_deleting_a_lent_machine_fails_its_lease(
     await owner.execute("DELETE FROM vms WHERE hostname = 'vm-1'")
 
     row = await lease_of(owner, lease)
-    assert (row["status"], row["failure"], row["hostname"]) == ("failed", "vm-deleted", "vm-1")
+    assert (row["status"], row["trouble"], row["hostname"]) == ("queued", "vm-deleted", None)
     assert await owner.fetchval("SELECT count(*) FROM vm_heartbeats") == 0
 
 
 @pytest.mark.parametrize("statement", ["TRUNCATE TABLE vms", "TRUNCATE vms RESTART IDENTITY CASCADE"])
-async def test_clearing_all_machines_fails_their_leases_and_keeps_the_queue(
+async def test_clearing_all_machines_puts_who_had_one_before_those_who_wait(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
 ) -> None:
     _, lease = await lent(database, service)
@@ -96,8 +96,8 @@ async def test_clearing_all_machines_fails_their_leases_and_keeps_the_queue(
     await owner.execute(statement)
     await database.vm("vm-1")
 
-    assert (await lease_of(owner, lease))["failure"] == "vm-deleted"
-    assert (await row_of(owner))["lease_id"] == waiting
+    assert (await row_of(owner))["lease_id"] == lease
+    assert (await lease_of(owner, waiting))["status"] == "queued"
 
 
 async def test_a_lease_ended_in_psql_has_its_machine_cleaned(
@@ -126,7 +126,6 @@ async def test_a_lease_marked_started_in_psql_loses_its_secret(
 @pytest.mark.parametrize(
     "change",
     [
-        "status = 'queued'",
         "status = 'claimed'",
         "status = 'cancelled'",
         "email = 'eve@example.org'",

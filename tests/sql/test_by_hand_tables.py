@@ -119,7 +119,7 @@ async def test_an_invitation_may_be_prolonged_and_withdrawn_and_nothing_else(
 
 
 @pytest.mark.parametrize("statement", ["DELETE FROM lease_secrets", "TRUNCATE lease_secrets"])
-async def test_whoever_waits_with_a_code_that_is_taken_away_is_told(
+async def test_whoever_waits_with_a_code_that_is_taken_away_is_asked_for_another(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
 ) -> None:
     await database.vm("vm-1")
@@ -128,8 +128,9 @@ async def test_whoever_waits_with_a_code_that_is_taken_away_is_told(
     await owner.execute(statement)
 
     for lease in (assigned, queued):
-        assert (await lease_of(owner, lease))["failure"] == "code-expired"
-    assert (await row_of(owner))["status"] == "cleaning"
+        row = await lease_of(owner, lease)
+        assert (row["live"], row["needs_line"], row["trouble"]) == (True, True, "code-expired")
+    assert (await row_of(owner))["lease_id"] == assigned
 
 
 async def test_a_code_is_never_changed(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
@@ -166,10 +167,14 @@ async def test_deleted_leases_stay_in_the_history_and_their_number_is_said(
 @pytest.mark.parametrize(
     ("statement", "said"),
     [
-        ("UPDATE vms SET status = 'failed'", "now failed: 3 machines; over: 1 lease"),
-        ("UPDATE vms SET status = 'retired' WHERE status = 'in-use'", "now retired: 1 machine; over: 1 lease"),
-        ("DELETE FROM vms", "now deleted: 3 machines; over: 1 lease"),
-        ("TRUNCATE vms", "now deleted: 3 machines; over: 1 lease"),
+        ("UPDATE vms SET status = 'cleaning' WHERE status = 'in-use'", "now cleaning: 1 machine; over: 1 lease"),
+        ("UPDATE vms SET status = 'failed'", "now failed: 3 machines; over: 0 leases; moved: 1 lease"),
+        (
+            "UPDATE vms SET status = 'retired' WHERE status = 'in-use'",
+            "now retired: 1 machine; over: 0 leases; moved: 1 lease",
+        ),
+        ("DELETE FROM vms", "now deleted: 3 machines; over: 0 leases; moved: 1 lease"),
+        ("TRUNCATE vms", "now deleted: 3 machines; over: 0 leases; moved: 1 lease"),
     ],
 )
 async def test_a_statement_says_how_many_machines_it_reached(
@@ -230,7 +235,7 @@ async def hint_of(owner: asyncpg.Connection, statement: str) -> str:
     return str(getattr(refusal.value, "hint", ""))
 
 
-@pytest.mark.parametrize("statement", ["SET status = 'cancelled'", "SET status = 'queued'", "SET status = 'failed'"])
+@pytest.mark.parametrize("statement", ["SET status = 'cancelled'", "SET status = 'claimed'", "SET status = 'failed'"])
 async def test_the_hint_at_an_active_lease_can_be_pasted(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
 ) -> None:

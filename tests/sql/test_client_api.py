@@ -44,7 +44,7 @@ async def test_a_wipe_nobody_asked_for_leaves_the_lease_alone(
     assert (await lease_of(owner, lease))["status"] == "claimed"
 
 
-async def test_an_unhealthy_machine_is_failed_and_its_lease_with_it(
+async def test_an_unhealthy_machine_is_failed_and_its_lease_moves_on(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     vm, lease = await claimed(database, service)
@@ -53,7 +53,7 @@ async def test_an_unhealthy_machine_is_failed_and_its_lease_with_it(
 
     row, failed = await row_of(owner), await lease_of(owner, lease)
     assert (row["epoch"], row["reason"]) == (2, "unhealthy: the disk is full of --code=***")
-    assert (failed["status"], failed["failure"]) == ("failed", "vm-failed")
+    assert (failed["status"], failed["trouble"]) == ("queued", "vm-failed")
     assert (await vm.hello())["status"] == "failed"
 
 

@@ -70,11 +70,11 @@ async def test_a_lease_is_shown_to_who_brings_its_token_only(
 ) -> None:
     answer = await ask(service, ADA)
 
-    mine = await service.fetch("SELECT * FROM lease_view($1, $2)", answer["lease_id"], token_of(ADA))
-    others = await service.fetch("SELECT * FROM lease_view($1, $2)", answer["lease_id"], token_of(BOB))
-    nobodys = await service.fetch("SELECT * FROM lease_view($1, NULL)", answer["lease_id"])
+    question, lease = "SELECT id FROM opened_leases($1, $2)", answer["lease_id"]
+    tokens = token_of(ADA), token_of(BOB), None
+    mine, others, nobodys = [await service.fetch(question, [lease], [token]) for token in tokens]
 
-    assert [row["email"] for row in mine] == [ADA]
+    assert [row["id"] for row in mine] == [lease]
     assert others == nobodys == []
 
 

@@ -142,7 +142,7 @@ async def test_a_token_that_is_given_instead_of_its_hash_is_refused(owner: async
         await owner.execute("SELECT invite_vm('vm-9', 'default', 'the-token-itself')")
 
 
-async def test_a_machine_that_enrols_again_fails_its_lease_and_is_cleaned_before_it_is_lent(
+async def test_a_machine_that_enrols_again_is_cleaned_before_it_is_lent_again(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     await database.vm("vm-1")
@@ -152,9 +152,9 @@ async def test_a_machine_that_enrols_again_fails_its_lease_and_is_cleaned_before
     orders = await again.hello()
 
     ended = await lease_of(owner, lease)
-    assert (ended["status"], ended["failure"]) == ("failed", "vm-deleted")
+    assert (ended["status"], ended["trouble"]) == ("queued", "vm-deleted")
     assert (orders["status"], orders["epoch"]) == ("cleaning", 3)
-    assert await again.cleaned(3) == "available"
+    assert await again.cleaned(3) == "in-use"
 
 
 async def test_a_machine_that_enrols_again_keeps_its_row(database: Database, owner: asyncpg.Connection) -> None:

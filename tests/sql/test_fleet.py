@@ -192,14 +192,14 @@ async def test_what_was_removed_is_forgotten_and_what_is_wanted_is_not(owner: as
     assert await owner.fetchval("SELECT why FROM fleet_status") == "to be made by the next apply"
 
 
-async def test_whoever_had_an_instance_that_is_gone_is_told(
+async def test_whoever_had_an_instance_that_is_gone_waits_for_another(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     _, lease = await lent(database, service)
     await made(owner, "vm-1", "vm-2")
     assert await owner.fetchval("SELECT lose_instances(ARRAY['i-vm-1', 'i-other'])") == ["vm-1"]
     assert (await row_of(owner))["status"] == "retired"
-    assert (await lease_of(owner, lease))["failure"] == "vm-deleted"
+    assert (await lease_of(owner, lease))["trouble"] == "vm-deleted"
     assert "fleet.gone" in await kinds(owner, "vm-1")
 
 
@@ -213,6 +213,20 @@ async def test_what_failed_by_itself_is_rebooted_and_what_an_admin_holds_is_not(
     assert await owner.fetch("SELECT * FROM fleet_repairs(60)") == []
     await database.let_pass(61)
     assert [row["act"] for row in await owner.fetch("SELECT * FROM fleet_repairs(60)")] == ([act] if act else [])
+
+
+async def test_in_a_pool_that_is_paused_nothing_is_rebooted_or_replaced(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    await machine(database)
+    await made(owner, "vm-1")
+    await failed(owner)
+    await database.let_pass(61)
+    await owner.execute("UPDATE pools SET paused = true")
+    assert await owner.fetch("SELECT * FROM fleet_repairs(60)") == []
+    assert await owner.fetchval("SELECT begin_reboot('vm-1', 60)") is None
+    await owner.execute("UPDATE pools SET paused = false")
+    assert await owner.fetchval("SELECT begin_reboot('vm-1', 60)") == "i-vm-1"
 
 
 async def test_after_three_reboots_a_machine_is_replaced(database: Database, owner: asyncpg.Connection) -> None:

@@ -170,7 +170,7 @@ async def test_marking_a_machine_available_as_in_the_guide_releases_and_cleans_i
     assert (await row_of(owner, HOSTNAME))["status"] == "available"
 
 
-async def test_marking_a_machine_failed_as_in_the_guide_fails_its_lease(
+async def test_marking_a_machine_failed_as_in_the_guide_moves_who_had_it(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     await database.vm(HOSTNAME)
@@ -180,11 +180,11 @@ async def test_marking_a_machine_failed_as_in_the_guide_fails_its_lease(
 
     row = await row_of(owner, HOSTNAME)
     assert (row["status"], row["reason"]) == ("failed", "held by lablink")
-    assert (await lease_of(owner, lease))["failure"] == "vm-failed"
+    assert (await lease_of(owner, lease))["trouble"] == "vm-failed"
 
 
 @pytest.mark.parametrize("statement", [DELETE, TRUNCATE])
-async def test_deleting_machines_as_in_the_guide_fails_their_leases(
+async def test_deleting_machines_as_in_the_guide_moves_who_had_them(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, statement: str
 ) -> None:
     await database.vm(HOSTNAME)
@@ -192,7 +192,7 @@ async def test_deleting_machines_as_in_the_guide_fails_their_leases(
 
     await paste(database, statement)
 
-    assert (await lease_of(owner, lease))["failure"] == "vm-deleted"
+    assert (await lease_of(owner, lease))["trouble"] == "vm-deleted"
     assert await owner.fetchval("SELECT count(*) FROM vms") == 0
 
 

@@ -16,7 +16,7 @@ async def statuses(owner: asyncpg.Connection) -> list[str]:
 
 
 @pytest.mark.usefixtures("server_since_long")
-async def test_a_silent_machine_is_lost_and_its_lease_fails(
+async def test_a_silent_machine_is_lost_and_its_lease_moves_on(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     vm = await machine(database)
@@ -27,7 +27,7 @@ async def test_a_silent_machine_is_lost_and_its_lease_fails(
 
     row, failed = await row_of(owner), await lease_of(owner, lease)
     assert (row["status"], row["reason"], row["epoch"]) == ("failed", "lost", 2)
-    assert (failed["status"], failed["failure"]) == ("failed", "lost")
+    assert (failed["status"], failed["trouble"]) == ("queued", "lost")
 
 
 @pytest.mark.usefixtures("server_since_long")
@@ -112,6 +112,32 @@ async def test_a_fifth_after_a_fifth_is_more_than_a_fifth(
         await database.age(vm.vm, 100)
 
     assert (first, await lose(service)) == (2, 0)
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_who_stays_silent_while_the_others_are_heard_is_given_up_a_fifth_every_five_minutes(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for vm in (await machines(database, 10))[:4]:
+        await database.age(vm.vm, 350)
+    assert [await lose(service, contact=340), await lose(service)] == [0, 2]
+    assert await lose(service) == 0
+
+    await database.let_pass(2 * LONG_AGO)
+    await owner.execute("UPDATE vm_heartbeats SET seen_at = clock() WHERE vm_id > 4")
+    assert await lose(service) == 2
+    assert await statuses(owner) == ["failed"] * 4 + ["available"] * 6
+
+
+@pytest.mark.usefixtures("server_since_long")
+async def test_half_of_the_fleet_is_never_given_up(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    for vm in (await machines(database, 10))[:5]:
+        await database.age(vm.vm, LONG_AGO)
+
+    assert await lose(service) == 0
+    assert set(await statuses(owner)) == {"available"}
 
 
 @pytest.mark.usefixtures("server_since_long")

@@ -10,6 +10,7 @@ import pytest
 
 from allocator import migrate, migrations
 from allocator.migrations import MigrationFailed
+from tests.sql.steps import lent
 from tests.support.database import Database
 from tests.support.sql import copied_sql
 
@@ -61,6 +62,15 @@ async def test_each_step_down_and_up_again_leaves_a_database_that_works(database
         await database.vm(f"vm-below-{step.version}")
     await migrate.upgrade(dsn)
     assert await contents(database) == before
+
+
+async def test_a_machine_that_is_lent_goes_on_saying_hello_on_the_way_back(
+    database: Database, service: asyncpg.Connection
+) -> None:
+    vm, lease = await lent(database, service)
+    await migrate.downgrade(database.dsn("lablink"), "-1")
+    orders = await vm.connection.fetchrow("SELECT * FROM client_api.hello($1, $2)", 1, lease)
+    assert orders is not None and (orders["status"], orders["kind"]) == ("in-use", "desktop")
 
 
 async def test_upgrading_what_is_up_to_date_changes_nothing(database: Database) -> None:

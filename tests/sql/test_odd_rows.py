@@ -8,6 +8,10 @@ from tests.support.database import Database
 
 SEAL = "INSERT INTO event_seals VALUES ({}, '2026-01-01', {}, {}, {}, {}, '', {}, now())"
 HASH = "sha256('x')"
+SCHEDULE = (
+    "INSERT INTO pool_schedules (pool, name, days, starts_at, ends_at, machines, time_zone) "
+    "VALUES ('default', '{}', '{}', '{}', '18:00', {}, 'UTC')"
+)
 
 STATEMENTS = {
     "admins_name_is_one": "INSERT INTO admins (name, token_sha256, expires_at) VALUES ('Ada', sha256('x'), now())",
@@ -28,6 +32,14 @@ STATEMENTS = {
     "fleet_vms_instance_type_is_one": "INSERT INTO fleet_vms (hostname, instance_type) VALUES ('vm-9', 'large')",
     "fleet_vms_made_is_known": "INSERT INTO fleet_vms (hostname, made_at) VALUES ('vm-9', now())",
     "fleet_vms_reboots_are_few": "INSERT INTO fleet_vms (hostname, reboots) VALUES ('vm-9', 4)",
+    "groups_max_live_is_a_number": "INSERT INTO groups VALUES ('biology', -1)",
+    "groups_name_is_one": "INSERT INTO groups VALUES ('Biology 2')",
+    "join_codes_code_is_hashed": "INSERT INTO join_codes (group_name, code_sha256, closes_at) "
+    "VALUES ('x', 'x', 'infinity')",
+    "join_codes_opens_before_it_closes": "INSERT INTO join_codes (group_name, code_sha256, closes_at) "
+    "VALUES ('x', sha256('x'), now() - interval '1 h')",
+    "join_codes_max_people_is_some": "INSERT INTO join_codes (group_name, code_sha256, closes_at, max_people) "
+    "VALUES ('x', sha256('x'), 'infinity', 0)",
     "join_tokens_hostname_is_a_name": "INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at) "
     "VALUES (sha256('x'), 'vm 1', 'default', now())",
     "join_tokens_token_sha256_check": "INSERT INTO join_tokens (token_sha256, hostname, pool, expires_at) "
@@ -45,15 +57,31 @@ STATEMENTS = {
     "leases_status_is_known": "INSERT INTO leases (email, kind, status) VALUES ('eve@example.org', 'typed', 'on')",
     "leases_terminal_has_an_end": "UPDATE leases SET ended_at = now()",
     "leases_waiting_has_a_deadline": "UPDATE leases SET status = 'claimed', deadline = NULL",
+    "members_email_is_one": "INSERT INTO members VALUES ('ada', 'x')",
     "operations_check": "INSERT INTO operations (kind, finished_at) VALUES ('x', now())",
     "operations_check1": "INSERT INTO operations (kind, error) VALUES ('x', 'x')",
     "operations_status_check": "INSERT INTO operations (kind, status, finished_at) VALUES ('x', 'paused', now())",
+    "pool_schedules_has_days": SCHEDULE.format("gpu", "{}", "9:00", 1),
+    "pool_schedules_name_is_one": SCHEDULE.format("Workshop", "{mon}", "9:00", 1),
+    "pool_schedules_takes_time": SCHEDULE.format("gpu", "{mon}", "18:00", 1),
+    "pool_schedules_time_zone_is_one": SCHEDULE.format("gpu", "{mon}", "9:00", 1).replace("UTC", "Berlin"),
+    "pool_schedules_wants_machines": SCHEDULE.format("gpu", "{mon}", "9:00", -1),
+    "pools_access_is_one": "UPDATE pools SET access = 'closed'",
     "pools_claim_seconds_check": "UPDATE pools SET claim_seconds = 0",
     "pools_command_seconds_check": "UPDATE pools SET command_seconds = -1",
+    "pools_currency_is_one": "UPDATE pools SET currency = 'euro'",
+    "pools_keep_seconds_is_a_time": "UPDATE pools SET keep_seconds = 0",
+    "pools_idle_seconds_is_a_time": "UPDATE pools SET idle_seconds = idle_warn_seconds",
     "pools_lease_seconds_check": "INSERT INTO pools (name, lease_seconds) VALUES ('gpu', 0)",
+    "pools_money_is_some": "UPDATE pools SET budget = -1",
     "pools_name_check": "INSERT INTO pools (name) VALUES ('GPU 2')",
+    "pools_per_person_is_some": "UPDATE pools SET per_person = 0",
     "pools_queue_seconds_check": "UPDATE pools SET queue_seconds = 0",
+    "pools_size_is_possible": "UPDATE pools SET min_machines = 3, max_machines = 2",
+    "pools_terms_are_times": "UPDATE pools SET warn_seconds = -1",
+    "pools_time_zone_is_one": "UPDATE pools SET time_zone = 'Berlin'",
     "pools_transport_is_one": "UPDATE pools SET transport = 'pigeon'",
+    "shares_max_live_is_a_number": "INSERT INTO shares VALUES ('default', 'x', -1)",
     "usage_counting_only_row_check": "INSERT INTO usage_counting (only_row) VALUES (false)",
     "vm_transitions_epoch_rule_check": "INSERT INTO vm_transitions VALUES ('booting', 'booting', '-')",
     "vm_roles_token_is_hashed": "INSERT INTO vm_roles (role, hub_sha256) VALUES ('vm_9', 'x')",

@@ -7,7 +7,10 @@ import pytest_asyncio
 from tests.sql.steps import ADA, BOB, CODE, CYD, PIN, ask, lent, machine
 from tests.support.database import Database
 
-VIEWS = ("vm_status", "lease_history", "waiting", "usage_by_day", "fleet_status", "boot_times")
+VIEWS = (
+    *("vm_status", "lease_history", "waiting", "usage_by_day", "fleet_status", "boot_times"),
+    *("pool_spending", "forecast_calibration"),
+)
 
 
 @pytest_asyncio.fixture
@@ -99,7 +102,7 @@ async def test_a_lease_says_how_long_each_step_took_and_how_it_ended(
     assert over["how_it_ended"] == "handed back or released"
 
 
-async def test_a_lease_whose_time_was_up_or_that_failed_says_so(
+async def test_a_lease_whose_time_was_up_or_that_lost_its_machine_says_so(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reader: asyncpg.Connection
 ) -> None:
     vm, lease = await lent(database, service)
@@ -108,10 +111,14 @@ async def test_a_lease_whose_time_was_up_or_that_failed_says_so(
     expired = await one(reader, "SELECT how_it_ended FROM lease_history")
     await vm.clean()
     await ask(service, BOB)
+    await owner.execute("UPDATE leases SET status = 'queued' WHERE live")
+    by_hand = await one(reader, "SELECT how_it_ended FROM lease_history")
+    await vm.clean()
     await owner.execute("DELETE FROM vms")
-    failed = await one(reader, "SELECT how_it_ended FROM lease_history")
+    moved = await one(reader, "SELECT how_it_ended FROM lease_history")
 
-    assert (expired[0], failed[0]) == ("its time was up", "failed: vm deleted")
+    assert (expired[0], by_hand[0]) == ("its time was up", "waits for another machine")
+    assert moved[0] == "waits for another machine: vm deleted"
 
 
 async def test_the_queue_is_shown_in_its_order(service: asyncpg.Connection, reader: asyncpg.Connection) -> None:

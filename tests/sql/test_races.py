@@ -187,6 +187,7 @@ async def test_a_hello_that_waits_for_the_sweep_does_not_bring_a_lost_machine_ba
 
     assert orders["status"] == "failed"
     assert (await vm.hello(1, lease))["status"] == "cleaning"
+    assert await service.fetchval("SELECT sweep_secrets()") == 1
 
 
 async def test_a_transaction_that_sees_an_older_database_cannot_break_a_rule(

@@ -38,6 +38,32 @@ async def test_nothing_breaks_when_admins_write_statements_of_their_own_at_the_s
     assert sum(ours.deadlocks.values()) < sum(ours.done.values()) / 50
 
 
+LIMITED = """
+    INSERT INTO groups VALUES ('few', 1), ('some', 2), ('all', NULL);
+    INSERT INTO members SELECT 'u' || n || '@example.org', (ARRAY['few', 'some', 'all'])[n / 2 + 1]
+    FROM generate_series(0, 5) AS n;
+    INSERT INTO shares VALUES ('default', 'all', 3);
+    UPDATE pools SET price_per_hour = 1, budget = 6;
+"""
+"""Of the eight people who ask six are in groups that have too little; six leases of an hour are paid for at a time."""
+
+
+async def test_no_limit_is_broken_and_nobody_blocks_another_where_groups_compete_for_what_is_paid_for(
+    database: Database, owner: asyncpg.Connection, record_property: Callable[[str, object], None]
+) -> None:
+    await owner.execute(LIMITED)
+
+    ours = await storm(database, rounds=200, by_hand=0)
+
+    record_property("done", dict(ours.done))
+    record_property("refusals", dict(ours.refusals))
+    assert await nothing_is_broken(owner)
+    assert await owner.fetchval("SELECT spent + promised <= budget FROM pool_spending")
+    assert ours.deadlocks == {}
+    await ours.settle(owner)
+    assert await nothing_is_broken(owner)
+
+
 async def test_after_the_storm_no_free_machine_stands_beside_somebody_who_waits(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

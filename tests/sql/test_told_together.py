@@ -157,3 +157,20 @@ async def test_a_cleaning_that_is_odd_or_in_somebodys_way_is_left_for_itself(
         if what == "locked":
             await owner.execute("SELECT FROM vms FOR UPDATE")
         assert await cleanings(service, (TOKEN, 1 if what in ("stale", "lent") else 2)) == {}
+
+
+@pytest.mark.parametrize("unknown", [report("unknown"), report("failed", failure="unknown")])
+async def test_a_job_that_begins_again_is_left_for_itself_and_the_history_says_which_machine_had_it_so(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, unknown: dict[str, Any]
+) -> None:
+    leases = await lent(database, service, "job", ADA, BOB)
+    await owner.execute("UPDATE pools SET restart_on_move = true")
+    since = await newest(owner)
+
+    told = await reports(service, (TOKEN, leases["vm-1"], unknown), (OTHER, leases["vm-2"], report("exited", 0)))
+    assert told == {2: {"answer": "active"}}
+    alone = await call(service, "report", TOKEN, lease_id=str(leases["vm-1"]), **unknown)
+    assert alone == {"answer": "assigned"}
+
+    events = "SELECT DISTINCT actor, hostname FROM events WHERE lease_id = $1 AND id > $2"
+    assert [tuple(row) for row in await owner.fetch(events, leases["vm-1"], since)] == [("vm-1", "vm-1")]

@@ -6,6 +6,7 @@ import asyncpg
 import pytest_asyncio
 
 from tests.sql.steps import ADA, BOB, ask, claimed, lent
+from tests.sql.test_passed_over import with_nobody_there
 from tests.support.database import Database
 
 DAY = 86_400.0
@@ -166,3 +167,13 @@ async def test_a_lease_whose_end_is_dated_before_its_beginning_ends_and_is_count
     await move_lease(database, lease, "2026-03-02 00:00:01+00", "2026-03-02 00:00:01+00", "2026-03-01 23:59:59+00")
     await count_all(service)
     assert [(str(row[0]), *row[1:]) for row in await shown(reader)] == [("2026-03-02", 1, 0, 0)]
+
+
+async def test_only_the_time_with_a_machine_is_counted(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reader: asyncpg.Connection
+) -> None:
+    _, lease = await with_nobody_there(database, owner, service, 360)
+    await database.age(lease, 720)
+    await service.execute("SELECT end_lease($1)", lease)
+    await count_all(service)
+    assert await reader.fetchval("SELECT sum(hours_lent)::float8 FROM usage_by_day") == 0.1

@@ -2,13 +2,14 @@
 
 import asyncio
 from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from allocator.tasks import alongside
 from tests.support.allocator import Allocator
 from tests.support.front import Front, listening
 from tests.support.machine import reached
+from tests.support.up import LIMIT_SECONDS, LOOK_EVERY
 
 CHECK_SECONDS = 0.2
 
@@ -20,13 +21,22 @@ class Balancer(Front):
     allocators: list[Allocator] = field(default_factory=list)
     up: list[Allocator] = field(default_factory=list)
     """Those that said last that they are ready, the one whose turn it is first."""
+    _reached: list[Allocator] = field(default_factory=list)
+    """Those to which a connection is being opened."""
 
     async def reach(self) -> tuple[asyncio.StreamReader, asyncio.StreamWriter]:
         """A connection to the next one that takes it. Raises ConnectionRefusedError when nobody does."""
         for allocator in list(self.up):
+            if allocator not in self.up:
+                continue
             self._is_up(allocator)  # its turn comes again after the others'
-            with suppress(OSError):
+            self._reached.append(allocator)
+            try:
                 return await asyncio.open_connection("127.0.0.1", allocator.port)
+            except OSError:
+                continue
+            finally:
+                self._reached.remove(allocator)
         raise ConnectionRefusedError
 
     async def look(self) -> None:
@@ -35,15 +45,21 @@ class Balancer(Front):
             for allocator in list(self.allocators):
                 if await allocator.readiness() != 200:
                     self.up = [each for each in self.up if each is not allocator]
-                elif allocator not in self.up:
+                elif allocator in self.allocators and allocator not in self.up:  # not taken out meanwhile
                     self._is_up(allocator)
             await asyncio.sleep(CHECK_SECONDS)
 
     async def take_out(self, allocator: Allocator) -> None:
-        """Lead nobody there any more, and return when nobody is, as an admin does who then stops it."""
+        """Lead nobody there any more; return when only machines are linked to it, as admins do who then stop it."""
         self.allocators.remove(allocator)
         self.up = [each for each in self.up if each is not allocator]
-        await reached(lambda: all(each.get_extra_info("peername")[1] != allocator.port for each in self._open))
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while await allocator.figure("lablink_hub_machines") < self._open_to(allocator):  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_EVERY)
+
+    def _open_to(self, allocator: Allocator) -> int:
+        there: int = sum(each.get_extra_info("peername")[1] == allocator.port for each in self._open)
+        return there + self._reached.count(allocator)
 
     def _is_up(self, allocator: Allocator) -> None:
         self.up = [*(each for each in self.up if each is not allocator), allocator]

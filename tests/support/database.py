@@ -103,6 +103,14 @@ class Database:
             f"RETURN now() + interval '{seconds} seconds'"
         )
 
+    async def stand_at(self, moment: str) -> None:
+        """Makes LabLink's clock() say that moment and stand there, for what depends on the day and the hour."""
+        owner = await self._as("lablink")
+        await owner.execute(
+            "CREATE OR REPLACE FUNCTION clock() RETURNS timestamptz LANGUAGE sql STABLE PARALLEL SAFE "
+            f"RETURN timestamptz '{moment}'"
+        )
+
     async def _as(self, role: str) -> asyncpg.Connection:
         if role not in self._own or self._own[role].is_closed():
             self._own[role] = await self.connect(role, application_name="fixture")
@@ -110,7 +118,16 @@ class Database:
 
 
 AGE_VM = ("UPDATE vm_heartbeats SET seen_at = seen_at - make_interval(secs => $2) WHERE vm_id = $1",)
-LEASE_TIMES = ("created_at", "assigned_at", "claimed_at", "started_at", "active_at", "deadline", "expires_at")
+LEASE_TIMES = (
+    "created_at",
+    "assigned_at",
+    "claimed_at",
+    "started_at",
+    "active_at",
+    "deadline",
+    "expires_at",
+    "turn_at",
+)
 OLDER = ", ".join(f"{name} = {name} - make_interval(secs => $2)" for name in LEASE_TIMES)
 AGE_LEASE = (
     f"UPDATE leases SET {OLDER} WHERE id = $1",

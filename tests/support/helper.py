@@ -13,6 +13,7 @@ from contextlib import contextmanager
 from dataclasses import dataclass
 from pathlib import Path
 
+from client.checks import Checks
 from client.delegate import Delegate
 from client.executor import OwnExecutor
 from client.helper import attend
@@ -85,7 +86,8 @@ def helped_machine(*, answers: int | None = None) -> Iterator[Helped]:
 def main(root: str, uid: str, answers: str) -> None:
     """What systemd starts, with the connection as standard input."""
     machine = Helped(Path(root), int(uid))
-    executor = OwnExecutor(machine.session, Programs(start_host=f"{root}/start-host"))
+    checks = Checks(machine.root, machine.root / "checks.d", 0)
+    executor = OwnExecutor(machine.session, Programs(start_host=f"{root}/start-host"), checks)
     asyncio.run(attend(socket.socket(fileno=os.dup(0)), int(answers), executor))
 
 

@@ -5,9 +5,9 @@ import json
 import os
 import signal
 import sys
-from collections.abc import AsyncIterator, Callable, Sequence
+from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import asynccontextmanager, suppress
-from dataclasses import asdict, dataclass, field
+from dataclasses import asdict, dataclass, field, replace
 from pathlib import Path
 from typing import Any
 from urllib.parse import unquote, urlsplit
@@ -20,6 +20,7 @@ from client.boot import Boot
 from client.direct import DirectTransport
 from client.executor import Executor, OwnExecutor
 from client.journal import Journal
+from client.processes import kill_remains
 from client.rotation import Passwords
 from client.runner import Programs
 from client.session import Session
@@ -45,6 +46,9 @@ def address_of(dsn: str, port: int | None = None) -> DatabaseLogin:
     )
 
 
+DESKTOP = {"redirect_url": "https://remotedesktop.google.com/_/oauthredirect"}
+
+
 @dataclass(slots=True)
 class Machine:
     """An enrolled VM and what is on its disk."""
@@ -68,9 +72,28 @@ class Machine:
         machine = cls(vm, StateDir(root), address_of(vm.dsn, port), root / "starts")
         credential = Credential(vm.id, vm.hostname, "direct", machine.address)
         machine.state.credential.write_text(json.dumps(asdict(credential)))
-        machine.state.settings.write_text(json.dumps({"start_host": str(machine.start_host()), **AS_ROOT}))
+        settings = {"start_host": str(machine.start_host()), "boot_id": machine.boot_id.name, **AS_ROOT}
+        machine.state.settings.write_text(json.dumps(settings))
+        machine.boot_id.write_text(str(uuid4()))
         Journal.create(machine.state.journal)
         return machine
+
+    @property
+    def boot_id(self) -> Path:
+        """Where clients that are processes read which boot this is."""
+        return self.state.root / "boot_id"
+
+    def speaks_over_the_hub(self, url: str) -> None:
+        """From its next start on, to the allocator at this address."""
+        credential = load_credential(self.state.credential)
+        told = asdict(replace(credential, transport="hub", allocator_url=url))
+        self.state.credential.write_text(json.dumps(told))
+
+    async def loses_power(self) -> None:
+        """All that runs on it ends at once, and what starts next is of another boot."""
+        await self.stop()
+        await kill_remains(Session(self.state.session).belongings)
+        self.boot_id.write_text(str(uuid4()))
 
     def start_host(self, then: str = 'echo "Host started successfully."') -> Path:
         """A start-host that notes that it was started, and then does `then`."""
@@ -199,8 +222,12 @@ class Pool:
 
     async def request_desktop(self, pin: str = "123456") -> UUID:
         """A lease whose command registers a desktop."""
-        url = "https://remotedesktop.google.com/_/oauthredirect"
-        return await self._request("desktop", {"redirect_url": url}, {"code": "4/0AbCdEfGhIjKl", "pin": pin})
+        return await self._request("desktop", DESKTOP, {"code": "4/0AbCdEfGhIjKl", "pin": pin})
+
+    async def renew_line(self, lease: UUID) -> None:
+        """The person gives a fresh line for a desktop."""
+        secrets = json.dumps({"code": "4/0FreshCodeFresh", "pin": "123456"})
+        await self.owner.execute("SELECT renew_line($1, $2, $3, '')", lease, json.dumps(DESKTOP), secrets)
 
     async def _request(self, kind: str, command: dict[str, Any], secrets: dict[str, str] | None) -> UUID:
         lease: UUID = await self.owner.fetchval(
@@ -223,13 +250,13 @@ class Pool:
         return row
 
     async def settled(self, lease: UUID) -> "asyncpg.Record":
-        """The lease once it is active or over."""
-        await self.until("SELECT status IN ('active', 'ended', 'failed', 'cancelled') FROM leases WHERE id = $1", lease)
+        """The lease once it is active or over, or its holder is asked for a line."""
+        await self.until("SELECT needs_line OR status = 'active' OR NOT live FROM leases WHERE id = $1", lease)
         return await self.lease(lease)
 
     async def finished(self, lease: UUID) -> "asyncpg.Record":
-        """The lease once its command has ended, or it is over."""
-        await self.until("SELECT exit_code IS NOT NULL OR NOT live FROM leases WHERE id = $1", lease)
+        """The lease once its command has ended, or it is over, or its holder is asked for a line."""
+        await self.until("SELECT exit_code IS NOT NULL OR needs_line OR NOT live FROM leases WHERE id = $1", lease)
         return await self.lease(lease)
 
     async def available(self, machine: Machine) -> None:
@@ -255,4 +282,11 @@ async def reached(condition: Callable[[], bool]) -> None:
     """Wait until something that nothing announces is so, for at most 20 s."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while not condition():  # noqa: ASYNC110
+            await asyncio.sleep(0.005)
+
+
+async def reached_by(condition: Callable[[], Awaitable[bool]]) -> None:
+    """The same of something that has to be asked for."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not await condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -112,14 +112,16 @@ async def test_a_machine_is_replaced_by_one_of_todays_type_and_one_that_is_gone_
     replaced = await ops.json("replace", "gpu-2")
 
     assert (replaced["replace"], replaced["make"]) == (["gpu-2"], ["gpu-1"])
-    ended = await lease_of(owner, lease["id"])
-    assert (ended["status"], ended["failure"]) == ("failed", "vm-deleted")
+    waits = await lease_of(owner, lease["id"])
+    assert (waits["status"], waits["hostname"], waits["moves"]) == ("queued", None, 1)
     now = aws.instances()
     assert set(now) == set(made) and not set(now.values()) & set(made.values())
     found = aws.client("ec2").describe_instances(InstanceIds=list(now.values()))["Reservations"]
     assert {each["InstanceType"] for group in found for each in group["Instances"]} == {"t3.xlarge"}
 
     await arrives(database, aws, "gpu-2")
+    moved = await lease_of(owner, lease["id"])
+    assert (moved["status"], moved["hostname"]) == ("assigned", "gpu-2")
     await owner.execute("UPDATE vms SET status = 'failed', reason = 'lost' WHERE hostname = 'gpu-2'")
     await owner.execute("UPDATE fleet_vms SET reboots = 3 WHERE hostname = 'gpu-2'")
     await database.let_pass(3600)

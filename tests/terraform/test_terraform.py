@@ -83,10 +83,9 @@ async def test_an_apply_does_what_its_plan_said_step_by_step(machines: Machines)
     assert set(await machines.terraform.state()) == {'terraform_data.vm["vm-1"]', 'terraform_data.vm["vm-2"]'}
 
 
-async def test_a_replacement_destroys(machines: Machines) -> None:
+async def test_a_machine_that_is_another_one_now_is_replaced(machines: Machines) -> None:
     await machines.make(**{"vm-1": "true"})
     (change,) = (await machines.terraform.plan({"vms": {"vm-1": "echo"}})).changes
-    assert change.destroys
     assert change.action == "replace"
 
 
@@ -101,7 +100,7 @@ async def test_a_machine_can_be_replaced_by_its_address(machines: Machines) -> N
     plan = await machines.terraform.plan(
         {"vms": {"vm-1": "true", "vm-2": "true"}}, replace=['terraform_data.vm["vm-2"]']
     )
-    assert [change.key for change in plan.changes if change.destroys] == ["vm-2"]
+    assert [change.key for change in plan.changes if change.action == "replace"] == ["vm-2"]
 
 
 async def test_all_of_it_can_be_destroyed(machines: Machines) -> None:

@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from allocator.batches import Batches
+from allocator.batches import Batches, Gathering
 
 LIMIT_SECONDS = 10
 
@@ -171,3 +171,21 @@ async def test_everybody_gets_their_own_answer(most: int) -> None:
         server.may.set()
 
         assert await asyncio.gather(*others) == list(range(2, 2002, 2))
+
+
+async def test_who_has_time_goes_on_with_all_who_came_meanwhile() -> None:
+    gathering, gone_on = Gathering(0.01), list[str]()
+
+    async def come(name: str) -> None:
+        await gathering.join()
+        gone_on.append(name)
+
+    people = [asyncio.create_task(come(name)) for name in ("first", "second", "third")]
+    await asyncio.sleep(0)
+    people[1].cancel()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await people[0]
+    assert gone_on == ["first", "third"]
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await come("later")
+    assert gone_on == ["first", "third", "later"]

@@ -6,9 +6,11 @@ from pathlib import Path
 
 from rich.console import Console
 
+from tests.bench.__main__ import chosen_of
 from tests.bench.compare import compare
 from tests.bench.figures import Row, Section, Value, figure
 from tests.bench.plot import plot
+from tests.bench.scenarios import SCENARIOS
 from tests.bench.show import OTHERS, aims, document, show
 
 MS = 1_000_000
@@ -71,3 +73,9 @@ def test_every_kind_of_number_fits_into_eighty_columns_and_a_picture(tmp_path: P
 
     assert max(map(len, told.getvalue().splitlines())) <= 80
     assert "</svg>" in picture.read_text()
+
+
+def test_a_quick_run_leaves_out_what_it_has_no_time_for_unless_that_is_named() -> None:
+    assert SCENARIOS.keys() - chosen_of(None, quick=True) == {"waiting"}
+    assert list(chosen_of(None, quick=False)) == list(SCENARIOS)
+    assert list(chosen_of(["waiting", "claim"], quick=True)) == ["claim", "waiting"]

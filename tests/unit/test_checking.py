@@ -36,7 +36,14 @@ def test_both_mistakes_are_told_at_once() -> None:
 def test_the_domain_is_in_lower_case_and_the_rest_as_it_was() -> None:
     address, command = checked(" Ada@Example.ORG ", (), "echo hi", ACCEPTS)
 
+    assert command
     assert (address, command.public()) == ("Ada@example.org", {"argv": ["echo", "hi"]})
+
+
+def test_a_desktop_may_be_asked_for_without_its_line_where_there_are_desktops() -> None:
+    assert checked("ada@example.org", (), None, Accepts(desktop=True, programs=())) == ("ada@example.org", None)
+    with pytest.raises(InvalidRequest):
+        checked("ada@example.org", (), None, Accepts(desktop=False, programs=("echo",)))
 
 
 @pytest.mark.parametrize("key", ["", "x" * 256, "ü", "a\tb", "a\x00"])

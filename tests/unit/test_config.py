@@ -49,6 +49,8 @@ def test_settings_never_change_afterwards() -> None:
         ("server.body_limit=65536", "server.body_limit: should be greater than or equal to 308192, not 65536"),
         ("server.port=http", "server.port: should be a valid integer"),
         ("pool.lease_seconds=0", "pool.lease_seconds: should be greater than or equal to 1, not 0"),
+        ("pool.time_zone=CET", "pool.time_zone: must be named by a place, as Europe/Berlin"),
+        ("pool.time_zone=Europe/Bonn", "pool.time_zone: must be the name of a time zone, as Europe/Berlin"),
         ("pool=huge", "pool: should be default or local, not 'huge'"),
         ("log.level=loud", "log.level: should be 'debug', 'info', 'warning' or 'error', not 'loud'"),
         ("database=cloud", "database: should be local or server, not 'cloud'"),

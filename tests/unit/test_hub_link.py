@@ -7,9 +7,11 @@ from starlette.types import Message
 from starlette.websockets import WebSocket, WebSocketState
 from websockets.datastructures import Headers
 from websockets.exceptions import InvalidStatus
+from websockets.frames import Frame, Opcode
 from websockets.http11 import Response
 
 from allocator.link import BURST, VERBS_A_SECOND, WRITE, Gone, Link
+from allocator.sockets import text_frame
 from client.link import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait, words
 
 
@@ -33,6 +35,17 @@ async def test_a_machine_is_woken_once_until_it_looks() -> None:
     assert [link.is_to_wake(), link.is_to_wake()] == [True, False]
     link.looks()
     assert link.is_to_wake()
+
+
+async def test_only_who_comes_when_it_was_to_has_time() -> None:
+    link = Link(WebSocket({"type": "websocket"}, silence, nowhere), b"")
+    assert not link.looks(), "the first time it has none"
+    link.belongs_to(1, period_seconds=0)
+    assert link.looks()
+    link.is_to_wake()
+    assert not link.looks(), "it was woken"
+    link.belongs_to(1, period_seconds=3600)
+    assert not link.looks(), "it comes long before it was to"
 
 
 async def test_who_does_not_read_is_let_go(monkeypatch: pytest.MonkeyPatch) -> None:
@@ -88,6 +101,12 @@ async def test_what_must_wait_until_a_machine_reads_is_not_overtaken() -> None:
     await second
     assert link.tell("third") is None
     assert written == ["first", "second", "third"]
+
+
+@pytest.mark.parametrize("size", [0, 125, 126, 65_535, 65_536])
+def test_a_text_of_any_length_is_written_as_the_library_would(size: int) -> None:
+    assert text_frame("ü" + "x" * size) == Frame(Opcode.TEXT, b"\xc3\xbc" + b"x" * size).serialize(mask=False)
+    assert text_frame("x" * size) == Frame(Opcode.TEXT, b"x" * size).serialize(mask=False)
 
 
 def test_a_link_that_says_nothing_is_given_up_within_seven_seconds() -> None:

@@ -233,3 +233,13 @@ def files_of_at_most(size: int) -> Iterator[None]:
         yield
     finally:
         resource.setrlimit(resource.RLIMIT_FSIZE, (soft, hard))
+
+
+def test_a_command_that_began_after_one_of_unknown_outcome_is_no_remains_of_it(path: Path) -> None:
+    journal = opened(path)
+    journal.intend(Key(LEASE, 1))
+    journal = opened(path)
+    assert journal.has_unknown
+    journal.intend(Key(LEASE, 2))
+    journal.conclude(Entry(Key(LEASE, 2), "done", 0))
+    assert not opened(path).has_unknown

@@ -8,8 +8,9 @@ from statistics import mean
 
 import pytest
 
-from client.direct import DirectTransport, concerns
+from client.direct import DirectTransport
 from client.network import InsecureAddress, keep_alive, tls_of
+from client.protocol import concerns
 from client.settings import DatabaseLogin
 from client.transport import Backoff, Pace
 

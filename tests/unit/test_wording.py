@@ -2,16 +2,20 @@
 
 import re
 from dataclasses import replace
-from datetime import UTC, datetime
+from datetime import UTC, datetime, timedelta
 from typing import get_args
 from uuid import UUID
 
 import pytest
 
+from allocator.failure_words import FAILURES, failure_words
 from allocator.leasing import own_pin
+from allocator.pool_views import Counts
+from allocator.pool_wording import pool_words
+from allocator.time_words import duration, iso, roughly, wait_words
 from allocator.tokens import pin_of
-from allocator.views import Counts, EndedBy, HeldLease, LeaseStatus, LeaseView
-from allocator.wording import FAILURES, STEPS, duration, failure_words, iso, ordinal, pool_words, words
+from allocator.views import EndedBy, HeldLease, LeaseStatus, LeaseView
+from allocator.wording import STEPS, ordinal, words
 from client.protocol import Failure
 
 NOW = datetime(2026, 11, 20, 12, 0, tzinfo=UTC)
@@ -37,6 +41,20 @@ QUEUED = LeaseView(
     expires_at=None,
     version=0,
     ended_by=None,
+    needs_line=False,
+    trouble=None,
+    moves=0,
+    kept_until=None,
+    extensible_until=None,
+    warned_from=None,
+    eta_p90_seconds=None,
+    paused=False,
+    held_back=None,
+    because=None,
+    idle_until=None,
+    unused_since=None,
+    passed_over=False,
+    left_idle=False,
     now=NOW,
 )
 ACTIVE = replace(QUEUED, status="active", position=None, vm_id=1, hostname="vm-1", epoch=1, active_at=NOW)
@@ -77,12 +95,22 @@ def test_the_track_shows_how_far_it_came(reached: str, lease: LeaseView) -> None
     assert [state for _, state in words(lease).steps] == states[reached]
 
 
-def test_whoever_waits_is_told_honestly_how_long() -> None:
-    sentences = [words(replace(QUEUED, eta_seconds=eta)).sentences[0] for eta in (None, 30, 5400)]
+def test_whoever_waits_in_a_pool_that_is_paused_is_told_so_and_no_time() -> None:
+    told = words(replace(QUEUED, paused=True, eta_seconds=600)).sentences[0]
+    assert "paused" in told and "minute" not in told
 
+
+def test_whoever_waits_is_told_honestly_how_long() -> None:
+    etas = [(None, None), (20, 50), (600, 5400), (600, None), (600, 600)]
+    later = replace(QUEUED, now=NOW + timedelta(seconds=20))
+    sentences = [words(replace(later, eta_seconds=p50, eta_p90_seconds=p90)).sentences[0] for p50, p90 in etas]
+
+    assert words(QUEUED).sentences[0].startswith("One moment")
     assert "cannot say" in sentences[0]
     assert "within a minute" in sentences[1]
-    assert "90 minutes at the latest" in sentences[2]
+    assert "about 10 minutes; in nine of ten cases within 90 minutes" in sentences[2]
+    assert "maybe much later" in sentences[3]
+    assert "within 10 minutes, sooner" in sentences[4]
 
 
 def test_only_a_desktop_that_waits_is_warned_of_its_code() -> None:
@@ -154,6 +182,7 @@ def test_our_pin_is_told_once_the_desktop_is_active_and_only_if_it_is_ours() -> 
         (Counts(0, 3, 0, 0), "No machine is free"),
         (Counts(0, 3, 0, 1), "No machine is free, one person waits"),
         (Counts(0, 3, 1, 7), "No machine is free, 7 people wait"),
+        (Counts(0, 0, 0, 0, paused=True), "No machine is lent at the moment: an admin has paused the pool"),
     ],
 )
 def test_the_pool_in_a_sentence(counts: Counts | None, sentence: str) -> None:
@@ -190,3 +219,66 @@ def test_times_are_told_in_utc() -> None:
 
 def test_every_failure_has_its_sentence() -> None:
     assert FAILURES.keys() == set(get_args(Failure))
+
+
+def test_whoever_waits_is_told_what_comes_and_whoever_is_paused_that_nothing_does() -> None:
+    waiting = replace(QUEUED, eta_seconds=120, eta_p90_seconds=200, because="1 machine is booting")
+
+    assert words(waiting).sentences[:2] == (
+        "A machine is yours in about 2 minutes; in nine of ten cases within 4 minutes.",
+        "1 machine is booting.",
+    )
+    assert "paused" in words(replace(waiting, paused=True)).sentences[0]
+    assert len(words(replace(waiting, paused=True)).sentences) == 1
+
+
+@pytest.mark.parametrize(
+    ("likely", "sure", "told"),
+    [
+        (20, 150, "A machine may be yours in a minute; in nine of ten cases within 3 minutes."),
+        (20, None, "A machine may be yours in a minute, maybe much later."),
+        (20, 40, "A machine should be yours within a minute."),
+        (70, None, "A machine is yours in about 2 minutes, maybe much later."),
+    ],
+)
+def test_a_wait_that_is_short_is_told_as_people_say_it(likely: int, sure: int | None, told: str) -> None:
+    assert wait_words(likely, sure) == told
+
+
+def test_whoever_was_moved_is_told_that_this_machine_takes_the_place_of_the_other() -> None:
+    kept = replace(QUEUED, status="assigned", kind="desktop", hostname="vm-2", needs_line=True, trouble="lost", moves=1)
+
+    assert words(kept).sentences[0] == "The machine that you had stopped answering. This one takes its place."
+    assert words(replace(kept, trouble="code-used")).sentences[0].endswith("is too old.")
+
+
+@pytest.mark.parametrize(
+    ("seconds", "told"),
+    [
+        (20, "less than a minute"),
+        (119 * 60, "119 minutes"),
+        (26_880, "7 h 30 min"),
+        (28_800, "8 hours"),
+        (28_860, "8 h 15 min"),
+    ],
+)
+def test_a_long_wait_is_told_in_quarters_of_an_hour(seconds: float, told: str) -> None:
+    assert roughly(seconds) == told
+
+
+def test_whoever_leaves_a_machine_unused_is_warned_and_told_afterwards_why_it_is_over() -> None:
+    since, until = NOW - timedelta(minutes=50), NOW + timedelta(minutes=10)
+    warned = words(replace(ACTIVE, kind="desktop", unused_since=since, idle_until=until))
+    assert (warned.lamp, warned.tone) == ("Still there?", "asking")
+    assert warned.sentences[0].startswith("Nobody has used it for 50 minutes; it ends in 10 minutes")
+
+    over = words(replace(ACTIVE, status="ended", left_idle=True, ended_by="service"))
+    assert over.sentences[0].startswith("Nobody had used it for long")
+
+
+def test_who_is_passed_over_reads_how_to_go_on() -> None:
+    away = replace(QUEUED, kind="desktop", needs_line=True, passed_over=True, trouble="no-line", position=None)
+    told = words(away)
+    assert away.is_asked and told.headline == "Your place is kept"
+    assert "went to whoever was next" in " ".join(told.sentences) and "fresh line" in " ".join(told.sentences)
+    assert not replace(away, passed_over=False, position=3).is_asked

@@ -5,20 +5,32 @@
 --   LL002  no such machine: not enrolled, deleted or retired      LL007  the Idempotency-Key belongs to another request
 --   LL003  the state machine has no such change                   LL008  nothing was claimed, or is there to claim
 --   LL004  no such lease                                          LL009  the pool does not accept this command
---   LL005  no such pool                                          LL010  the hub's token is no machine's
---                                                                LL011  the allocator is older than the database allows
+--   LL005  no such pool, or no such group                         LL010  the hub's token is no machine's
+--   LL011  the allocator is older than the database allows        LL014  the pool is for members of a group with a share in it
+--   LL012  the lease is not made longer now                       LL015  the join code lets nobody in
+--   LL013  the pool's budget does not allow it
 
--- Whether an allocator that was made for version p_version may serve this database: of this version, of the one before, which
--- goes on while allocators are replaced one by one, and of any that is not there yet.
-CREATE OR REPLACE FUNCTION check_version(p_version integer) RETURNS void LANGUAGE plpgsql
+-- Whether an allocator that was made for version p_version may serve this database: of this version, or of the one before, which
+-- goes on while allocators are replaced one by one. One that comes before its database was migrated waits.
+CREATE OR REPLACE FUNCTION check_program(p_version integer) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    this CONSTANT integer := 8;
+    this CONSTANT integer := 9;
 BEGIN
     IF p_version < this - 1 THEN
         RAISE EXCEPTION 'the database is at version %, and this LabLink was made for version %', this, p_version
             USING ERRCODE = 'LL011', HINT = 'Start an allocator of the database''s version.';
+    ELSIF p_version > this THEN
+        RAISE EXCEPTION 'the database is at version %, and this LabLink was made for version %', this, p_version
+            USING ERRCODE = 'undefined_function', HINT = 'Bring it to the newest version: lablink db migrate';
     END IF;
+END $$;
+
+-- The same as allocators of version 8 ask.
+CREATE OR REPLACE FUNCTION check_version(p_version integer) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM check_program(p_version);
 END $$;
 
 -- Whom a database role stands for: the machine it was made for, by the name that outlives the role; else itself.
@@ -88,6 +100,21 @@ END;
 -- 1 machine, 12 machines.
 CREATE OR REPLACE FUNCTION counted(p_number bigint, p_thing text) RETURNS text LANGUAGE sql IMMUTABLE
 RETURN format('%s %s%s', p_number, p_thing, CASE WHEN p_number <> 1 THEN 's' END);
+
+-- A length of time as people say it.
+CREATE OR REPLACE FUNCTION span(p_seconds double precision) RETURNS text LANGUAGE sql IMMUTABLE
+RETURN CASE WHEN p_seconds IS NULL THEN 'an unknown time' WHEN p_seconds < 90 THEN format('%s s', greatest(0, ceil(p_seconds)))
+    WHEN p_seconds < 5400 THEN format('%s min', ceil(p_seconds / 60)) WHEN p_seconds < 172800 THEN format('%s h', trim_scale(round(p_seconds::numeric / 3600, 1)))
+    ELSE format('%s days', trim_scale(round(p_seconds::numeric / 86400, 1))) END;
+
+-- The time until then, and since then.
+CREATE OR REPLACE FUNCTION until(p_then timestamptz) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+RETURN public.span(extract(epoch FROM p_then - public.clock())::double precision);
+
+CREATE OR REPLACE FUNCTION since(p_then timestamptz) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp
+RETURN public.span(extract(epoch FROM public.clock() - p_then)::double precision);
 
 -- One NOTICE of these words a statement, however many rows it changes.
 CREATE OR REPLACE FUNCTION say_once(p_words text) RETURNS void LANGUAGE plpgsql AS $$

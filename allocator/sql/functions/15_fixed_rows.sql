@@ -48,19 +48,24 @@ INSERT INTO lease_transitions (from_status, to_status) VALUES
     ('queued',   'failed'),
     ('queued',   'cancelled'),
     ('assigned', 'claimed'),
+    ('assigned', 'queued'),
     ('assigned', 'failed'),
     ('assigned', 'cancelled'),
     ('claimed',  'active'),
+    ('claimed',  'assigned'),
+    ('claimed',  'queued'),
     ('claimed',  'failed'),
     ('claimed',  'cancelled'),
+    ('active',   'assigned'),
     ('active',   'ended'),
+    ('active',   'queued'),
     ('active',   'failed');
 ALTER TABLE lease_transitions ENABLE TRIGGER lease_transitions_guard_trigger;
 
 -- A row that is there may be locked by a sweep at this moment; it stays as it is.
 ALTER TABLE sweeps DISABLE TRIGGER sweeps_guard_trigger;
 INSERT INTO sweeps (name) VALUES ('lost'), ('deadlines'), ('queue'), ('secrets'), ('roles'),
-    ('seal'), ('months'), ('usage') ON CONFLICT DO NOTHING;
+    ('seal'), ('months'), ('usage'), ('forecasts'), ('schedules'), ('budgets'), ('idle') ON CONFLICT DO NOTHING;
 ALTER TABLE sweeps ENABLE TRIGGER sweeps_guard_trigger;
 
 -- How far the history is sealed, and use is counted. Begun anew, they find by themselves what they have already.
@@ -79,5 +84,27 @@ END $$;
 
 CREATE OR REPLACE TRIGGER pool_guard_trigger BEFORE DELETE OR UPDATE OF name ON pools
     FOR EACH ROW WHEN (OLD.name = 'default') EXECUTE FUNCTION guard_default_pool();
+
+-- Refuses to delete or rename a pool that something is in, and says what to do with that.
+CREATE OR REPLACE FUNCTION guard_used_pool() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    used text;
+    todo text;
+BEGIN
+    SELECT string_agg(counted(n, what), ', '), string_agg(statement || quote_literal(OLD.name), '; ') INTO used, todo FROM (VALUES
+        ('machine', 'UPDATE vms SET pool = ''default'' WHERE pool = ', (SELECT count(*) FROM vms WHERE pool = OLD.name)),
+        ('invitation', 'DELETE FROM join_tokens WHERE pool = ', (SELECT count(*) FROM join_tokens WHERE pool = OLD.name)),
+        ('fleet machine', 'UPDATE fleet_vms SET wanted = false WHERE pool = ', (SELECT count(*) FROM fleet_vms WHERE pool = OLD.name)),
+        ('lease', 'DELETE FROM leases WHERE NOT live AND pool = ', (SELECT count(*) FROM leases WHERE pool = OLD.name))
+    ) AS those (what, statement, n) WHERE n > 0;
+    IF used IS NOT NULL AND (TG_OP = 'DELETE' OR NEW.name <> OLD.name) THEN
+        RAISE EXCEPTION 'pool % has %', OLD.name, used USING ERRCODE = 'LL003', HINT = 'It may go or have another name when it is empty: ' || todo;
+    END IF;
+    RETURN CASE TG_OP WHEN 'DELETE' THEN OLD ELSE NEW END;
+END $$;
+
+CREATE OR REPLACE TRIGGER pool_guard_used_trigger BEFORE DELETE OR UPDATE OF name ON pools
+    FOR EACH ROW WHEN (OLD.name <> 'default') EXECUTE FUNCTION guard_used_pool();
 CREATE OR REPLACE TRIGGER pool_guard_truncate_trigger BEFORE TRUNCATE ON pools
     FOR EACH STATEMENT EXECUTE FUNCTION guard_default_pool();

@@ -7,7 +7,8 @@ CREATE OR REPLACE FUNCTION in_custody(old vms, new vms) RETURNS vms LANGUAGE plp
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     IF new.epoch < old.epoch OR new.epoch > greatest(old.epoch + 1, highest_epoch())
-          OR new.epoch <> old.epoch AND new.status = old.status AND old.status IN ('available', 'in-use') THEN
+          OR new.epoch <> old.epoch AND new.status = old.status AND old.status IN ('available', 'in-use')
+             AND NOT serves_anew(old, new) THEN
         RAISE EXCEPTION 'the epoch of % cannot go from % to %', old.hostname, old.epoch, new.epoch
             USING ERRCODE = 'LL003', HINT = 'It fences the machine''s client; leave it out of the UPDATE.';
     ELSIF new.cleaned_epoch <> old.cleaned_epoch
@@ -15,7 +16,7 @@ BEGIN
         RAISE EXCEPTION 'cleaned_epoch of % is what its client confirmed', old.hostname USING ERRCODE = 'LL003',
             HINT = 'Say that it is clean: SET status = ''available'', cleaned_epoch = epoch WHERE status = ''cleaning'' AND …';
     ELSIF new.status = old.status AND (new.email, new.crd_command, new.lease_id)
-                     IS DISTINCT FROM (old.email, old.crd_command, old.lease_id) THEN
+                     IS DISTINCT FROM (old.email, old.crd_command, old.lease_id) AND NOT serves_anew(old, new) THEN
         RAISE EXCEPTION 'VM % is %; its person and command cannot change', old.hostname, old.status
             USING ERRCODE = 'LL003', HINT = CASE old.status
                 WHEN 'in-use' THEN 'Release it first: UPDATE vms SET status = ''available'' WHERE hostname = …'
@@ -85,6 +86,14 @@ BEGIN
     NEW.epoch := CASE WHEN NEW.status = 'in-use' THEN greatest(NEW.epoch, 1) ELSE NEW.epoch END;
     NEW.lease_id := NULL;
     RETURN settle_vm(NEW, true);
+END $$;
+
+-- Whether the machine goes on with what the holder of its lease was asked for, or with its job: see renew_line and start_again.
+CREATE OR REPLACE FUNCTION serves_anew(was vms, vm vms) RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    RETURN (vm.status, vm.epoch, vm.email, vm.lease_id) = ('in-use', was.epoch + 1, was.email, was.lease_id)
+        AND EXISTS (SELECT FROM leases l WHERE l.id = was.lease_id AND (l.needs_line OR l.kind = 'job' OR l.epoch = vm.epoch));
 END $$;
 
 -- Who the machine is: its name never changes, its role only with enrolment and once the role is dropped. Such a row is
@@ -208,7 +217,7 @@ DECLARE
     freed boolean;
     who   text := actor();
 BEGIN
-    SELECT array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND o.lease_id IS NULL AND NOT coalesce(
+    SELECT array_agg(n.id) FILTER (WHERE n.lease_id IS NOT NULL AND (o.lease_id IS NULL OR n.epoch <> o.epoch) AND NOT coalesce(
                (SELECT l.live AND (l.vm_id, l.epoch, l.email, l.crd_command) IS NOT DISTINCT FROM (n.id, n.epoch, n.email, n.crd_command)
                 FROM leases l WHERE l.id = n.lease_id), false)),
            bool_or(o.lease_id IS NOT NULL AND n.lease_id IS NULL) INTO lent, freed
@@ -259,18 +268,21 @@ CREATE OR REPLACE FUNCTION tell_vms() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     machines bigint;
-    over     bigint;
+    theirs   uuid[];
+    moved    bigint;
     now_are  text := 'deleted';
 BEGIN
     IF TG_OP = 'UPDATE' THEN
-        SELECT count(*), count(o.lease_id), string_agg(DISTINCT n.status, ' or ') INTO machines, over, now_are
+        SELECT count(*), array_remove(array_agg(o.lease_id), NULL), string_agg(DISTINCT n.status, ' or ') INTO machines, theirs, now_are
         FROM old_rows o FULL JOIN new_rows n ON n.id = o.id
         WHERE n.status IS DISTINCT FROM o.status;  -- which keeps the join full: see follow_vms
     ELSE
-        SELECT count(*), count(o.lease_id) INTO machines, over FROM old_rows o;
+        SELECT count(*), array_remove(array_agg(o.lease_id), NULL) INTO machines, theirs FROM old_rows o;
     END IF;
-    IF machines > 1 OR over > 0 THEN
-        RAISE NOTICE 'now %: %; over: %', now_are, counted(machines, 'machine'), counted(over, 'lease');
+    IF machines > 1 OR theirs <> '{}' THEN
+        moved := (SELECT count(*) FROM leases l WHERE l.id = ANY (theirs) AND l.live);
+        RAISE NOTICE 'now %: %; over: %', now_are, counted(machines, 'machine'), counted(cardinality(theirs) - moved, 'lease')
+            || CASE WHEN moved > 0 THEN '; moved: ' || counted(moved, 'lease') ELSE '' END;
     END IF;
     RETURN NULL;
 END $$;

@@ -7,6 +7,12 @@ BEGIN
     IF TG_OP = 'UPDATE' THEN
         NEW := public.changed_lease(OLD, NEW);
     END IF;
+    IF TG_OP = 'INSERT' AND (NEW.moves > 0 OR NEW.passed_over OR NEW.left_seconds IS NOT NULL OR NEW.claimed_at IS NOT NULL) THEN
+        NEW.moves := 0;
+        NEW.passed_over := false;
+        NEW.left_seconds := NULL;
+        NEW.claimed_at := NULL;
+    END IF;
     IF public.has_to_be_blotted(NEW.crd_command)
        AND (TG_OP = 'INSERT' OR NEW.crd_command IS DISTINCT FROM OLD.crd_command) THEN
         NEW.crd_command := public.harmless(public.blot_out(NEW.crd_command));
@@ -14,7 +20,7 @@ BEGIN
     IF TG_OP = 'INSERT' AND (
            NEW.status = 'assigned' AND NEW.assigned_at = public.clock() AND NEW.deadline > public.clock()
            AND NEW.expires_at > public.clock() AND isfinite(NEW.deadline) AND isfinite(NEW.expires_at)) IS NOT TRUE
-       OR TG_OP = 'UPDATE' AND NEW.status <> OLD.status THEN
+       OR TG_OP = 'UPDATE' AND (NEW.status <> OLD.status OR NEW.status = 'assigned' AND NEW.needs_line <> OLD.needs_line) THEN
         NEW := public.stamp_lease(NEW);
     END IF;
     RETURN NEW;
@@ -33,13 +39,20 @@ BEGIN
             USING ERRCODE = 'LL003', HINT = next_for_lease(old);
     ELSIF new.status = 'failed' AND new.failure IS NULL THEN
         RAISE EXCEPTION 'a lease that failed says why' USING ERRCODE = 'LL003', HINT = next_for_lease(old);
-    ELSIF (new.id, new.email, new.pool, new.command, new.place, new.created_at)
-          IS DISTINCT FROM (old.id, old.email, old.pool, old.command, old.place, old.created_at)
+    ELSIF old.vm_id IS NOT NULL AND new.status = 'queued' THEN
+        new := without_machine(new, old.status);
+    ELSIF (new.id, new.email, new.pool, new.place, new.created_at)
+          IS DISTINCT FROM (old.id, old.email, old.pool, old.place, old.created_at)
           OR new.kind <> old.kind AND NOT (old.kind = 'typed' AND new.kind IN ('desktop', 'job'))
-          OR old.vm_id IS NOT NULL
-             AND (new.vm_id, new.hostname, new.epoch) IS DISTINCT FROM (old.vm_id, old.hostname, old.epoch) THEN
+          OR (new.command IS DISTINCT FROM old.command OR old.vm_id IS NOT NULL
+              AND (new.vm_id, new.hostname, new.epoch) IS DISTINCT FROM (old.vm_id, old.hostname, old.epoch))
+             AND NOT begins_anew(old, new) THEN
         RAISE EXCEPTION 'lease % keeps its person, pool, kind, command, machine and place', old.id
             USING ERRCODE = 'LL003', HINT = 'End it and open another one.';
+    END IF;
+    new.passed_over := new.passed_over AND new.status = 'queued' AND new.needs_line;
+    IF new.status = 'assigned' THEN  -- what is lent is counted, whatever assigned_at becomes
+        new.turn_at := CASE WHEN old.vm_id IS NOT NULL THEN coalesce(old.turn_at, old.assigned_at) WHEN old.assigned_at IS NOT NULL THEN clock() END;
     END IF;
     new.version := old.version + 1;
     new.deadline := CASE WHEN new.status <> 'active' THEN new.deadline END;
@@ -69,23 +82,29 @@ BEGIN
     IF NOT FOUND THEN
         PERFORM pool_named(lease.pool);  -- which refuses, and says which there are
     END IF;
-    lease.deadline := NULL;
+    lease.deadline := clock() + make_interval(secs => CASE lease.status
+        WHEN 'queued' THEN this.queue_seconds
+        WHEN 'assigned' THEN CASE WHEN lease.needs_line THEN this.keep_seconds ELSE this.claim_seconds END
+        WHEN 'claimed' THEN this.command_seconds + 30.0 END);
     CASE lease.status
-        WHEN 'queued' THEN
-            lease.deadline := clock() + make_interval(secs => this.queue_seconds);
+        WHEN 'queued' THEN  -- those that are typed in psql know no group
+            lease.group_name := coalesce(lease.group_name, CASE WHEN session_user = current_user THEN group_of(lease.email) END);
         WHEN 'assigned' THEN
-            lease.assigned_at := clock();
-            lease.deadline := clock() + make_interval(secs => this.claim_seconds);
-            lease.expires_at := clock() + make_interval(secs => this.lease_seconds);
+            IF lease.claimed_at IS NULL THEN
+                lease.assigned_at := CASE WHEN lease.moves > 0 THEN lease.assigned_at ELSE clock() END;
+                lease.expires_at := clock() + make_interval(secs => coalesce(lease.left_seconds, this.lease_seconds));
+            END IF;
         WHEN 'claimed' THEN
             lease.claimed_at := clock();
-            lease.deadline := clock() + make_interval(secs => this.command_seconds + 30);
         WHEN 'active' THEN
             lease.active_at := clock();
             lease.assigned_at := coalesce(lease.assigned_at, clock());
         ELSE
             lease.ended_at := clock();
     END CASE;
+    IF lease.status IN ('assigned', 'claimed') THEN  -- whoever never gets ready, line after line, has the machine no longer than others
+        lease.deadline := least(lease.deadline, lease.expires_at);
+    END IF;
     RETURN lease;
 END $$;
 
@@ -109,16 +128,20 @@ CREATE OR REPLACE TRIGGER lease_guard_delete_trigger BEFORE DELETE ON leases
 CREATE OR REPLACE TRIGGER lease_guard_truncate_trigger BEFORE TRUNCATE ON leases
     FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
 
--- Whether the last three leases of this machine failed by its own doing, and not one person's only. A wrong code or command
--- is not its doing; whoever gave up says nothing about it; and after it was failed it begins anew.
+-- Whether the last three leases of this machine failed or left it by its own doing, and not one person's only. A wrong code or
+-- command is not its doing; whoever gave up says nothing about it; and after it was failed it begins anew.
 CREATE OR REPLACE FUNCTION keeps_failing(p_vm integer) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT count(*) = 3 AND count(DISTINCT lower(l.email)) > 1 FROM (
-        SELECT e.kind, e.lease_id FROM public.events e
-        WHERE e.vm_id = p_vm AND e.kind IN ('lease.ended', 'lease.failed', 'vm.failed') ORDER BY e.id DESC LIMIT 3) AS last
+        SELECT e.kind, e.lease_id, coalesce(e.detail ->> 'failure', e.detail ->> 'trouble') AS why FROM public.events e
+        WHERE e.vm_id = p_vm AND e.hostname = (SELECT v.hostname FROM public.vms v WHERE v.id = p_vm)
+          AND (e.kind IN ('lease.ended', 'lease.failed', 'vm.failed')
+               OR e.kind IN ('lease.assigned', 'lease.queued') AND e.detail ? 'trouble'
+                  AND NOT e.detail ? 'passed_over' AND e.detail ->> 'from' <> 'queued')
+        ORDER BY e.id DESC LIMIT 3) AS last
     JOIN public.leases l ON l.id = last.lease_id
-    WHERE last.kind = 'lease.failed' AND l.failure IN (
+    WHERE last.kind <> 'lease.ended' AND last.why IN (
         'command-failed', 'timed-out', 'not-installed', 'unknown', 'deadline', 'database-restored');
 END;
 
@@ -157,39 +180,49 @@ BEGIN
     RETURN NULL;
 END $$;
 
--- After leases were changed: secrets that were used or are useless go, machines whose lease ended are cleaned, the history grows.
+-- After leases were changed: the history grows, and what follows is done.
 CREATE OR REPLACE FUNCTION follow_leases() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    over      uuid[];
-    failed    uuid[];
-    delivered uuid[];
-    odd       uuid[];
-    hints     text[];
-    who       text := actor();
+    these record;
+    who   text := actor();
 BEGIN
-    SELECT array_agg(n.id) FILTER (WHERE NOT n.live), array_agg(n.id) FILTER (WHERE n.status = 'failed'),
-           array_agg(n.id) FILTER (WHERE NOT n.live OR n.started_at IS NOT NULL),
+    SELECT array_agg(n.id) FILTER (WHERE NOT n.live) AS over, array_agg(n.id) FILTER (WHERE n.status = 'failed') AS failed,
+           array_agg(n.id) FILTER (WHERE NOT n.live OR n.started_at IS NOT NULL OR n.needs_line) AS without_code,
            array_agg(n.id) FILTER (WHERE n.live AND n.vm_id IS NOT NULL AND NOT coalesce(
-               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)),
-           array_agg(lease_hint(n.id, n.status, n.kind))
-    INTO over, failed, delivered, odd, hints FROM new_rows n;
-    IF delivered IS NOT NULL THEN
-        DELETE FROM lease_secrets WHERE lease_id = ANY (delivered);
-    END IF;
-    IF odd IS NOT NULL THEN
-        PERFORM refuse_disagreement(odd);
+               (SELECT (v.lease_id, v.epoch, v.hostname) = (n.id, n.epoch, n.hostname) FROM vms v WHERE v.id = n.vm_id), false)) AS odd,
+           array_agg(n.id) FILTER (WHERE n.status = 'queued' AND (n.moves > 0 OR n.passed_over)) AS moved,
+           array_agg(lease_hint(n.id, n.status, n.kind)) AS hints
+    INTO these FROM new_rows n;
+    IF these.odd IS NOT NULL THEN
+        PERFORM refuse_disagreement(these.odd);
     END IF;
     INSERT INTO events (actor, kind, vm_id, hostname, lease_id, detail)
-    SELECT who, 'lease.' || n.status, n.vm_id, n.hostname, n.id, jsonb_strip_nulls(jsonb_build_object(
-               'from', o.status, 'epoch', n.epoch, 'exit_code', n.exit_code, 'failure', n.failure))
+    SELECT who, 'lease.' || n.status, coalesce(n.vm_id, o.vm_id), coalesce(n.hostname, o.hostname), n.id,
+           jsonb_strip_nulls(jsonb_build_object(
+               'from', o.status, 'epoch', n.epoch, 'exit_code', n.exit_code, 'failure', n.failure,
+               'trouble', CASE WHEN n.needs_line OR n.moves > o.moves THEN n.trouble END, 'needs_line', nullif(n.needs_line, o.needs_line),
+               'passed_over', nullif(n.passed_over, false), 'left_idle', nullif(n.left_idle, false)))
     FROM new_rows n FULL JOIN old_rows o ON o.id = n.id
-    WHERE (n.status, n.exit_code) IS DISTINCT FROM (o.status, o.exit_code);
-    IF over IS NOT NULL THEN
-        PERFORM take_back(over, failed);
-    END IF;
-    PERFORM send_hints('lease_updates', hints);
+    WHERE (n.status, n.exit_code, n.needs_line) IS DISTINCT FROM (o.status, o.exit_code, o.needs_line);
+    PERFORM settle_leases(these.over, these.failed, these.without_code, these.moved);
+    PERFORM send_hints('lease_updates', these.hints);
     RETURN NULL;
+END $$;
+
+-- Secrets that were used or are useless go, machines whose lease is over are cleaned, and leases without a machine get another.
+CREATE OR REPLACE FUNCTION settle_leases(p_over uuid[], p_failed uuid[], p_without_code uuid[], p_moved uuid[]) RETURNS void
+LANGUAGE plpgsql AS $$
+BEGIN
+    IF p_without_code IS NOT NULL THEN
+        DELETE FROM public.lease_secrets WHERE lease_id = ANY (p_without_code);
+    END IF;
+    IF p_over IS NOT NULL THEN
+        PERFORM public.take_back(p_over, p_failed);
+    END IF;
+    IF p_moved IS NOT NULL THEN
+        PERFORM public.move_leases(p_moved);
+    END IF;
 END $$;
 
 CREATE OR REPLACE TRIGGER lease_follow_update_trigger AFTER UPDATE ON leases

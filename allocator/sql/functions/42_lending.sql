@@ -1,5 +1,10 @@
 -- How the leases of machines open and close when the machines change hands.
 
+-- Whether a machine can be lent, if it was heard since then: clock() - fresh_for(), which the caller works out once for all machines.
+-- Nothing here keeps it from becoming a part of the query.
+CREATE OR REPLACE FUNCTION is_free(v vms, p_seen_at timestamptz, p_fresh_since timestamptz) RETURNS boolean LANGUAGE sql IMMUTABLE
+RETURN (v).status = 'available' AND NOT (v).draining AND p_seen_at > p_fresh_since;
+
 -- A lease on a machine and that machine's row must name each other, with the same epoch.
 CREATE OR REPLACE FUNCTION refuse_disagreement(p_leases uuid[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -70,20 +75,22 @@ END $$;
 CREATE OR REPLACE FUNCTION open_leases_by_hand(p_vms integer[]) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    INSERT INTO leases (id, email, status, pool, kind, crd_command, vm_id, hostname, epoch, assigned_at)
+    INSERT INTO leases (id, email, status, pool, kind, crd_command, vm_id, hostname, epoch, group_name, assigned_at)
     SELECT v.lease_id, coalesce(v.email, session_user), CASE WHEN v.crd_command IS NULL THEN 'active' ELSE 'assigned' END,
-           v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, clock()
+           v.pool, CASE WHEN v.crd_command IS NULL THEN 'hold' ELSE 'typed' END, v.crd_command, v.id, v.hostname, v.epoch, group_of(v.email), clock()
     FROM vms v WHERE v.id = ANY (p_vms) AND NOT EXISTS (SELECT FROM leases own WHERE own.id = v.lease_id);
     INSERT INTO lease_secrets (lease_id, line)
     SELECT v.lease_id, v.crd_command FROM vms v JOIN leases own ON own.id = v.lease_id AND own.kind = 'typed' AND own.live
     WHERE v.id = ANY (p_vms) ON CONFLICT DO NOTHING;
     PERFORM say_what_is_not_run(p_vms);
+    PERFORM say_what_is_over(p_vms);
 EXCEPTION WHEN unique_violation THEN
     RAISE EXCEPTION 'this person has a live lease already' USING ERRCODE = 'LL003',
         HINT = 'End it first, or give that lease the machine: UPDATE vms SET status = ''in-use'', lease_id = …';
 END $$;
 
--- Machines left these leases and became p_vm_status: whoever was active is done, who was not yet is told why.
+-- Machines left these leases and became p_vm_status: whoever was active is done, who was not yet is told why. Whose machine
+-- was lost or taken out moves on, where that can be: see 43_moves.sql.
 CREATE OR REPLACE FUNCTION close_leases(p_leases uuid[], p_vm_status text, p_reason text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -91,10 +98,14 @@ DECLARE
                      WHEN p_vm_status = 'failed' THEN 'vm-failed'
                      WHEN p_vm_status IN ('retired', 'deleted') THEN 'vm-deleted' END;
 BEGIN
-    IF NOT EXISTS (SELECT FROM leases WHERE id = ANY (p_leases) AND live) THEN
+    IF NOT EXISTS (SELECT FROM leases WHERE id = ANY (p_leases) AND live AND vm_id IS NOT NULL) THEN
         RETURN;
+    ELSIF why IS NULL THEN
+        UPDATE leases SET status = CASE WHEN status = 'active' THEN 'ended' ELSE 'cancelled' END
+        WHERE id = ANY (p_leases) AND live AND vm_id IS NOT NULL;
+    ELSE
+        UPDATE leases l SET status = CASE WHEN may_move(l, p) THEN 'queued' ELSE 'failed' END, trouble = why,
+               failure = CASE WHEN NOT may_move(l, p) THEN why END
+        FROM pools p WHERE l.id = ANY (p_leases) AND l.live AND l.vm_id IS NOT NULL AND p.name = l.pool;
     END IF;
-    UPDATE leases SET failure = why,
-           status = CASE WHEN why IS NOT NULL THEN 'failed' WHEN status = 'active' THEN 'ended' ELSE 'cancelled' END
-    WHERE id = ANY (p_leases) AND live;
 END $$;

@@ -1,14 +1,16 @@
 -- What may be done by hand to codes and PINs: they may be taken away, and then whoever waits for one is told.
 
--- A lease whose code was not delivered yet can only fail without it.
+-- A lease whose code was not delivered yet cannot begin without it: its holder is asked for a fresh line. A typed one fails.
 CREATE OR REPLACE FUNCTION follow_secrets() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     waiting uuid[] := ARRAY(
-        SELECT l.id FROM old_rows o JOIN leases l ON l.id = o.lease_id WHERE l.status IN ('queued', 'assigned'));
+        SELECT l.id FROM old_rows o JOIN leases l ON l.id = o.lease_id WHERE l.status IN ('queued', 'assigned') AND NOT l.needs_line);
 BEGIN
     IF cardinality(waiting) > 0 THEN
-        UPDATE leases SET status = 'failed', failure = 'code-expired' WHERE id = ANY (waiting);
+        UPDATE leases SET trouble = 'code-expired', needs_line = kind = 'desktop',
+               status = CASE kind WHEN 'desktop' THEN status ELSE 'failed' END,
+               failure = CASE kind WHEN 'desktop' THEN NULL ELSE 'code-expired' END WHERE id = ANY (waiting);
     END IF;
     RETURN NULL;
 END $$;
@@ -23,7 +25,7 @@ CREATE OR REPLACE TRIGGER secret_truncate_trigger BEFORE TRUNCATE ON lease_secre
 CREATE OR REPLACE FUNCTION guard_secrets() RETURNS trigger LANGUAGE plpgsql AS $$
 BEGIN
     RAISE EXCEPTION 'a code or PIN is never changed' USING ERRCODE = 'LL003',
-        HINT = 'End the lease and let the person ask again; DELETE takes the code away and fails the lease.';
+        HINT = 'DELETE takes the code away; then its holder is asked for a fresh line.';
 END $$;
 
 CREATE OR REPLACE TRIGGER secret_guard_trigger BEFORE UPDATE ON lease_secrets

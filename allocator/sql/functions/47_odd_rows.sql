@@ -14,6 +14,13 @@ CREATE OR REPLACE TRIGGER pool_odd_claim_trigger BEFORE INSERT OR UPDATE ON pool
 CREATE OR REPLACE TRIGGER pool_odd_command_trigger BEFORE INSERT OR UPDATE ON pools
     FOR EACH ROW WHEN (NEW.command_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_command_seconds_check',
     'command_seconds is more than 0', 'It is how long a desktop may take to start, or a job to run: SET command_seconds = 90');
+CREATE OR REPLACE TRIGGER pool_odd_keep_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.keep_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_keep_seconds_is_a_time',
+    'keep_seconds is more than 0', 'It is how long a machine is kept for a fresh line: SET keep_seconds = 300');
+CREATE OR REPLACE TRIGGER pool_odd_idle_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.idle_seconds < 0 OR NEW.idle_warn_seconds <= 0 OR NEW.idle_seconds BETWEEN 1 AND NEW.idle_warn_seconds)
+    EXECUTE FUNCTION refuse_row('pools_idle_seconds_is_a_time', 'a machine may be left unused for longer than the warning lasts, or for 0 s: for ever',
+    'An hour, warned ten minutes before: SET idle_seconds = 3600, idle_warn_seconds = 600');
 CREATE OR REPLACE TRIGGER pool_odd_lease_trigger BEFORE INSERT OR UPDATE ON pools
     FOR EACH ROW WHEN (NEW.lease_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_lease_seconds_check',
     'lease_seconds is more than 0', 'It is how long a person may keep a machine: SET lease_seconds = 28800 for eight hours');
@@ -23,9 +30,39 @@ CREATE OR REPLACE TRIGGER pool_odd_name_trigger BEFORE INSERT OR UPDATE ON pools
 CREATE OR REPLACE TRIGGER pool_odd_queue_trigger BEFORE INSERT OR UPDATE ON pools
     FOR EACH ROW WHEN (NEW.queue_seconds <= 0) EXECUTE FUNCTION refuse_row('pools_queue_seconds_check',
     'queue_seconds is more than 0', 'It is how long a person may wait for a machine: SET queue_seconds = 86400 for a day');
+CREATE OR REPLACE TRIGGER pool_odd_size_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN ((NEW.min_machines >= 0 AND NEW.spare_machines >= 0 AND NEW.boots_at_once > 0 AND NEW.shrink_after_seconds >= 0
+                        AND NEW.max_machines >= NEW.min_machines AND greatest(NEW.min_machines, NEW.spare_machines, NEW.max_machines,
+                                                                                      NEW.boots_at_once) <= 100000) IS FALSE) EXECUTE FUNCTION refuse_row(
+    'pools_size_is_possible', 'a pool has between min_machines and max_machines, and boots more than none at a time',
+    'Between 2 and 10, one of them ready for whoever comes next: '
+    'SET min_machines = 2, max_machines = 10, spare_machines = 1, boots_at_once = 10, shrink_after_seconds = 600');
+CREATE OR REPLACE TRIGGER pool_odd_terms_trigger BEFORE INSERT OR UPDATE ON pools
+    FOR EACH ROW WHEN (NEW.extend_seconds < 0 OR NEW.longest_seconds <= 0 OR NEW.warn_seconds < 0) EXECUTE FUNCTION refuse_row(
+    'pools_terms_are_times', 'extend_seconds, longest_seconds and warn_seconds are lengths of time',
+    'Two hours at a time, a day in all, warned a quarter of an hour before: '
+    'SET extend_seconds = 7200, longest_seconds = 86400, warn_seconds = 900');
 CREATE OR REPLACE TRIGGER pool_odd_transport_trigger BEFORE INSERT OR UPDATE ON pools
     FOR EACH ROW WHEN (NEW.transport NOT IN ('direct', 'hub', 'auto')) EXECUTE FUNCTION refuse_row('pools_transport_is_one',
     'that is no way for machines to speak', 'SET transport = ''direct'' (to PostgreSQL), ''hub'', or ''auto'' (whichever answers)');
+
+CREATE OR REPLACE TRIGGER schedule_odd_days_trigger BEFORE INSERT OR UPDATE ON pool_schedules
+    FOR EACH ROW WHEN (num_nonnulls(NEW.days, NEW.on_date) <> 1 OR NOT NEW.days <@ '{mon,tue,wed,thu,fri,sat,sun}' OR NEW.days = '{}'
+                        OR NEW.on_date NOT BETWEEN '2000-01-01' AND '2999-12-31')
+    EXECUTE FUNCTION refuse_row('pool_schedules_has_days', 'a schedule is of days of the week or of one date',
+    'Give days, ''{mon,tue,wed,thu,fri}'', or on_date, ''2026-11-30''');
+CREATE OR REPLACE TRIGGER schedule_odd_machines_trigger BEFORE INSERT OR UPDATE ON pool_schedules
+    FOR EACH ROW WHEN (NEW.machines NOT BETWEEN 0 AND 100000) EXECUTE FUNCTION refuse_row('pool_schedules_wants_machines',
+    'a schedule asks for 0 to 100000 machines', 'It is how many the pool is to have then: SET machines = 25');
+CREATE OR REPLACE TRIGGER schedule_odd_name_trigger BEFORE INSERT OR UPDATE ON pool_schedules
+    FOR EACH ROW WHEN (NEW.name !~ '^[a-z0-9][a-z0-9-]{0,62}$') EXECUTE FUNCTION refuse_row('pool_schedules_name_is_one',
+    'that cannot be the name of a schedule', 'Use small letters, digits and hyphens, 63 at most: workshop');
+CREATE OR REPLACE TRIGGER schedule_odd_time_zone_trigger BEFORE INSERT OR UPDATE ON pool_schedules
+    FOR EACH ROW WHEN (NOT is_time_zone(NEW.time_zone)) EXECUTE FUNCTION refuse_row('pool_schedules_time_zone_is_one',
+    'there is no such time zone', 'Name a place: SET time_zone = ''Europe/Berlin''; all of them: SELECT name FROM pg_timezone_names WHERE name ~ ''/''');
+CREATE OR REPLACE TRIGGER schedule_odd_times_trigger BEFORE INSERT OR UPDATE ON pool_schedules
+    FOR EACH ROW WHEN (NEW.starts_at = NEW.ends_at) EXECUTE FUNCTION refuse_row('pool_schedules_takes_time',
+    'a schedule begins and ends at different times', 'From nine to six: SET starts_at = ''09:00'', ends_at = ''18:00''');
 
 CREATE OR REPLACE TRIGGER vm_odd_name_trigger BEFORE INSERT ON vms
     FOR EACH ROW WHEN (NEW.hostname !~ '^[A-Za-z0-9._-]{1,255}$') EXECUTE FUNCTION refuse_row('vms_hostname_is_a_name',
@@ -171,3 +208,8 @@ END $$;
 
 CREATE OR REPLACE TRIGGER lease_odd_trigger BEFORE INSERT OR UPDATE ON leases
     FOR EACH ROW EXECUTE FUNCTION guard_odd_lease();
+CREATE OR REPLACE TRIGGER lease_odd_end_trigger BEFORE UPDATE OF deadline, expires_at ON leases
+    FOR EACH ROW WHEN (NOT (NEW.deadline BETWEEN '2000-01-01Z' AND '3000-01-01Z' AND NEW.expires_at BETWEEN '2000-01-01Z' AND '3000-01-01Z'))
+    EXECUTE FUNCTION refuse_row('leases_end_comes',
+    'the end of a lease, and its deadline, is a time that comes',
+    'A day longer: SET expires_at = expires_at + interval ''1 day''; until somebody ends it: SET expires_at = NULL');

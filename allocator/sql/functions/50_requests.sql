@@ -1,7 +1,7 @@
 -- What a person may do: ask for a machine, and hand it back.
 
 -- Accepts a request, or finds the one it repeats. outcome: created | repeated | live (this e-mail holds a lease already).
--- Allocators of the version before call this one; this version's ask request_vms, also for one.
+-- Trials and rehearsals call this one; allocators ask request_vms, also for one.
 -- p_command has no secret in it; p_secrets ({code, pin}) lives in lease_secrets until it is delivered.
 CREATE OR REPLACE FUNCTION request_vm(
     p_email text, p_kind text, p_command jsonb, p_secrets jsonb, p_summary text, p_token_sha256 bytea, p_token_salt bytea,
@@ -23,8 +23,8 @@ END $$;
 -- The same for requests that came together, first come first served: row by row what request_vm would have answered, had
 -- each come alone. A refusal is its SQLSTATE in `refused`, and nobody else's. p_patience limits for how long all of them wait
 -- for what somebody else is changing: then the whole call fails with 55P03, to be asked one by one. vm_id and epoch are of the
--- machine that a new lease got at once. abounds says that the pool had p_many free machines; it is looked at only where a
--- twelfth as many ask, so that nobody alone waits for it. Plans are made once in a session, maybe while the tables are empty: rows are looked up
+-- machine that a new lease got at once. abounds says that the pool had p_many free machines; it is looked at only where
+-- a twelfth as many ask. Plans are made once in a session, maybe while the tables are empty: rows are looked up
 -- one by one, whatever a planner thinks of that.
 CREATE OR REPLACE FUNCTION request_vms(
     p_emails text[], p_kinds text[], p_commands jsonb[], p_secrets jsonb[], p_summaries text[], p_tokens_sha256 bytea[],
@@ -36,41 +36,52 @@ SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generi
 SET enable_seqscan = off SET enable_hashjoin = off SET enable_mergejoin = off AS $$
 #variable_conflict use_column
 DECLARE
-    asked     record;
-    opened    record;
-    abounding text[] := '{}';
+    asked  record;
+    opened record;
+    many   text[] := '{}';
 BEGIN
     IF p_patience IS NOT NULL THEN
         p_patience := set_config('lock_timeout', p_patience, true);
     END IF;
-    IF 12 * cardinality(p_pools) >= p_many THEN
-        abounding := ARRAY(SELECT p.name FROM pools p WHERE p.name = ANY (p_pools) AND EXISTS (
-            SELECT FROM vms v WHERE v.pool = p.name AND v.status = 'available' AND NOT v.draining OFFSET p_many - 1));
+    IF 12 * cardinality(p_pools) >= p_many THEN  -- so nobody alone waits for the answer
+        many := abounding(p_pools, p_many);
     END IF;
-    asked := machines_at_once(p_pools, p_kinds, p_commands);
+    IF cardinality(p_pools) = 1 THEN  -- nearly all: no more than they need
+        asked := machine_at_once(p_pools[1], p_emails[1], p_kinds[1], p_commands[1], p_idempotency_sha256[1]);
+    ELSE
+        asked := machines_at_once(p_pools, p_emails, p_kinds, p_commands, p_idempotency_sha256);
+    END IF;
     opened := open_requests(
         asked.ids, asked.machines, p_emails, p_pools, p_kinds, p_commands, p_summaries, p_tokens_sha256, p_token_salts,
-        p_idempotency_sha256, p_requests_sha256);
+        p_idempotency_sha256, p_requests_sha256, asked.groups);
     IF array_remove(p_secrets, NULL) <> '{}' THEN
         INSERT INTO lease_secrets (lease_id, secrets)
         SELECT r.id, r.secrets FROM unnest(asked.ids, p_secrets) AS r (id, secrets)
         WHERE r.secrets IS NOT NULL AND (SELECT true FROM leases l WHERE l.id = r.id);
     END IF;
     IF opened.waiting > 0 THEN
+        PERFORM lock_for_serving(p_pools) WHERE cardinality(p_pools) > 1;
         PERFORM serve_queue(l.pool, (array_agg(l.id ORDER BY l.place DESC))[1])
         FROM leases l WHERE l.id = ANY (asked.ids) AND l.status = 'queued' GROUP BY l.pool;
     ELSIF opened.leases = 1 AND cardinality(p_pools) = 1 THEN  -- nearly all: the answer is known
         RETURN QUERY VALUES (
-            asked.ids[1], 'created', p_token_salts[1], asked.machines[1], opened.epoch, NULL, p_pools = abounding);
+            asked.ids[1], 'created', p_token_salts[1], asked.machines[1], opened.epoch, NULL, p_pools = many);
         RETURN;
     END IF;
     RETURN QUERY SELECT a.* FROM answers_to_requests(
-        asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools, abounding) a;
+        asked.ids, asked.refusals, p_emails, p_idempotency_sha256, p_requests_sha256, p_pools, many) a;
 END $$;
 
--- What stands in the way of a new lease: the same request, another one with this key (LL007), or the person's live lease;
--- when that ended at this moment (40001), the request is to be made again.
-CREATE OR REPLACE FUNCTION request_before(p_email text, p_idempotency_sha256 bytea, p_request_sha256 bytea,
+-- Those of the pools that have p_many free machines.
+CREATE OR REPLACE FUNCTION abounding(p_pools text[], p_many integer) RETURNS text[] LANGUAGE plpgsql STABLE AS $$
+BEGIN
+    RETURN ARRAY(SELECT p.name FROM pools p WHERE p.name = ANY (p_pools) AND EXISTS (
+        SELECT FROM vms v WHERE v.pool = p.name AND v.status = 'available' AND NOT v.draining OFFSET p_many - 1));
+END $$;
+
+-- What stands in the way of a new lease: the same request, another one with this key (LL007), or as many live leases of the person
+-- as they may have; when one of those ended at this moment (40001), the request is to be made again.
+CREATE OR REPLACE FUNCTION request_before(p_email text, p_pool text, p_idempotency_sha256 bytea, p_request_sha256 bytea,
     OUT lease_id uuid, OUT outcome text, OUT token_salt bytea, OUT refused text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
@@ -82,7 +93,8 @@ BEGIN
         SELECT NULL, NULL, NULL, 'LL007' INTO lease_id, outcome, token_salt, refused;
     ELSIF NOT FOUND THEN
         SELECT l.id, 'live' INTO lease_id, outcome FROM leases l
-        WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email);
+        WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email)
+          AND l.seat = free_seat(p_pool, p_email) ORDER BY l.place DESC LIMIT 1;
         refused := CASE WHEN NOT FOUND THEN '40001' END;
     END IF;
 END $$;
@@ -101,7 +113,7 @@ BEGIN ATOMIC
     LATERAL (SELECT l.id, CASE WHEN r.refusal IS NULL THEN 'created' END, l.token_salt, l.vm_id, l.epoch, r.refusal
              WHERE num_nonnulls(l.id, r.refusal) = 1
              UNION ALL SELECT b.lease_id, b.outcome, b.token_salt, NULL, NULL, b.refused
-             FROM public.request_before(r.email, r.key, r.request) AS b WHERE num_nonnulls(l.id, r.refusal) = 0) AS answer
+             FROM public.request_before(r.email, r.pool, r.key, r.request) AS b WHERE num_nonnulls(l.id, r.refusal) = 0) AS answer
     ORDER BY r.number;
 END;
 
@@ -114,37 +126,61 @@ RETURN CASE
     WHEN NOT coalesce(CASE p_kind WHEN 'desktop' THEN p_accepts_desktop
                       WHEN 'job' THEN p_command -> 'argv' ->> 0 = ANY (p_programs) END, false) THEN 'LL009' END;
 
--- For each request why its pool refuses it; or the id of its lease, and the free machine that it gets at once, locked, first come
--- first served.
-CREATE OR REPLACE FUNCTION machines_at_once(
-    p_pools text[], p_kinds text[], p_commands jsonb[], OUT refusals text[], OUT ids uuid[], OUT machines integer[])
+-- Why its pool refuses a request that comes alone; or the id of its lease, its person's group, and the free machine that it gets at
+-- once, locked. No id: another lease is in its way. Whoever may have to wait for others, or be counted, waits for serve_queue, which comes next.
+CREATE OR REPLACE FUNCTION machine_at_once(
+    p_pool text, p_email text, p_kind text, p_command jsonb, p_idempotency_sha256 bytea,
+    OUT refusals text[], OUT ids uuid[], OUT groups text[], OUT machines integer[])
 LANGUAGE plpgsql AS $$
 DECLARE
     this record;
 BEGIN
-    IF cardinality(p_pools) = 1 THEN  -- nearly all: no more than they need
-        SELECT p.*, EXISTS (SELECT FROM leases q WHERE q.pool = p.name AND q.status = 'queued') AS has_queue INTO this
-        FROM pools p WHERE p.name = p_pools[1];
-        refusals := ARRAY[refusal_of(this.name, this.accepts_desktop, this.programs, p_kinds[1], p_commands[1])];
-        IF refusals[1] IS NULL THEN
-            ids := ARRAY[gen_random_uuid()];
-            machines := CASE WHEN NOT this.has_queue THEN free_machines(this.name, 1) END;
+    SELECT p.name, p.accepts_desktop, p.programs, p.paused, p.access, p.is_budgeted, p.is_budgeted OR p.access <> 'open' AS is_limited,
+           EXISTS (SELECT FROM leases q WHERE q.pool = p.name AND q.status = 'queued' AND NOT q.passed_over) AS has_queue INTO this
+    FROM pools p WHERE p.name = p_pool;
+    groups := ARRAY[(SELECT m.group_name FROM members m WHERE lower(m.email) = lower(p_email))];
+    refusals := ARRAY[refusal_of(this.name, this.accepts_desktop, this.programs, p_kind, p_command)];
+    IF this.is_limited AND refusals[1] IS NULL THEN
+        PERFORM lock_budgets(ARRAY[p_pool], ARRAY[p_email]) WHERE this.is_budgeted;
+        IF NOT opens_a_lease(p_email, p_pool, p_idempotency_sha256) THEN
+            RETURN;
         END IF;
-        RETURN;
+        refusals[1] := refusal_by_limits(p_pool, this.access, groups[1], affordable(p_pool), 1);
     END IF;
-    WITH asked AS (
-        SELECT r.number, r.pool, refusal_of(p.name, p.accepts_desktop, p.programs, r.kind, r.command) AS refusal
-        FROM unnest(p_pools, p_kinds, p_commands) WITH ORDINALITY AS r (pool, kind, command, number)
-        LEFT JOIN pools p ON p.name = r.pool
+    IF refusals[1] IS NULL THEN
+        ids := ARRAY[gen_random_uuid()];
+        machines := CASE WHEN NOT this.has_queue AND NOT this.paused AND (groups[1] IS NULL OR NOT has_quota(p_pool, groups[1]))
+                         THEN free_machines(p_pool, 1) END;
+    END IF;
+END $$;
+
+-- The same for requests that came together, first come first served; where several groups ask, all wait for serve_queue.
+CREATE OR REPLACE FUNCTION machines_at_once(
+    p_pools text[], p_emails text[], p_kinds text[], p_commands jsonb[], p_idempotency_sha256 bytea[],
+    OUT refusals text[], OUT ids uuid[], OUT groups text[], OUT machines integer[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    PERFORM lock_budgets(p_pools, p_emails) WHERE EXISTS (SELECT FROM pools p WHERE p.name = ANY (p_pools) AND p.is_budgeted);
+    WITH budgets AS MATERIALIZED (
+        SELECT p.name, affordable(p.name) AS leases FROM pools p WHERE p.name = ANY (p_pools) AND p.is_budgeted
+    ), asked AS MATERIALIZED (
+        SELECT r.number, r.pool, p.paused, m.group_name, l.opens, coalesce(
+                   refusal_of(p.name, p.accepts_desktop, p.programs, r.kind, r.command),
+                   CASE WHEN l.opens THEN refusal_by_limits(p.name, p.access, m.group_name, b.leases, row_number() OVER (PARTITION BY r.pool ORDER BY r.number)) END
+               ) AS refusal
+        FROM unnest(p_pools, p_emails, p_kinds, p_commands, p_idempotency_sha256) WITH ORDINALITY AS r (pool, email, kind, command, key, number)
+        LEFT JOIN pools p ON p.name = r.pool LEFT JOIN budgets b ON b.name = r.pool LEFT JOIN members m ON lower(m.email) = lower(r.email),
+        LATERAL (SELECT CASE WHEN p.access <> 'open' OR p.is_budgeted THEN opens_a_lease(r.email, r.pool, r.key) END AS opens OFFSET 0) AS l
+    ), in_turn AS MATERIALIZED (
+        SELECT *, refusal IS NULL AND opens IS NOT FALSE AS is_let_in, row_number() OVER (PARTITION BY pool, refusal, opens ORDER BY number) AS turn FROM asked
     ), taken AS MATERIALIZED (
-        SELECT pool, free_machines(pool, count(*)) AS ids FROM asked
-        WHERE refusal IS NULL AND NOT EXISTS (SELECT FROM leases q WHERE q.pool = asked.pool AND q.status = 'queued') GROUP BY pool
+        SELECT pool, free_machines(pool, count(*)) AS ids FROM in_turn
+        WHERE is_let_in AND NOT paused AND NOT EXISTS (SELECT FROM leases q WHERE q.pool = in_turn.pool AND q.status = 'queued' AND NOT q.passed_over) GROUP BY pool
+        HAVING count(group_name) = 0 OR count(group_name) = count(*) AND min(group_name) = max(group_name) AND NOT has_quota(pool, min(group_name))
     )
-    SELECT array_agg(a.refusal ORDER BY a.number),
-           array_agg(CASE WHEN a.refusal IS NULL THEN gen_random_uuid() END ORDER BY a.number),
-           array_agg(taken.ids[a.turn] ORDER BY a.number) INTO refusals, ids, machines
-    FROM (SELECT *, row_number() OVER (PARTITION BY pool, refusal ORDER BY number) AS turn FROM asked) AS a
-    LEFT JOIN taken ON taken.pool = a.pool AND a.refusal IS NULL;
+    SELECT array_agg(i.refusal ORDER BY i.number), array_agg(CASE WHEN i.is_let_in THEN gen_random_uuid() END ORDER BY i.number),
+           array_agg(i.group_name ORDER BY i.number), array_agg(taken.ids[i.turn] ORDER BY i.number) INTO refusals, ids, groups, machines
+    FROM in_turn i LEFT JOIN taken ON taken.pool = i.pool AND i.is_let_in;
 END $$;
 
 -- Opens the leases that nothing is in the way of: assigned to the machine at their place in p_machines, which is lent with that; or
@@ -152,7 +188,7 @@ END $$;
 -- they are for, so that no two calls wait for each other.
 CREATE OR REPLACE FUNCTION open_requests(
     p_ids uuid[], p_machines integer[], p_emails text[], p_pools text[], p_kinds text[], p_commands jsonb[], p_summaries text[],
-    p_tokens_sha256 bytea[], p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[],
+    p_tokens_sha256 bytea[], p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[], p_groups text[],
     OUT leases bigint, OUT waiting bigint, OUT epoch bigint) LANGUAGE plpgsql AS $$
 #variable_conflict use_column
 BEGIN
@@ -161,12 +197,16 @@ BEGIN
         WHERE p_ids[n] IS NOT NULL
     ), begun AS (
         INSERT INTO leases (id, place, email, status, pool, kind, command, crd_command, vm_id, hostname, epoch, token_sha256,
-                            token_salt, idempotency_sha256, request_sha256, assigned_at, deadline, expires_at)
+                            token_salt, idempotency_sha256, request_sha256, needs_line, group_name, seat, assigned_at, deadline, expires_at)
             OVERRIDING SYSTEM VALUE
         SELECT p_ids[n], a.place, a.email, CASE WHEN v.id IS NULL THEN 'queued' ELSE 'assigned' END, p_pools[n], p_kinds[n],
                p_commands[n], p_summaries[n], v.id, v.hostname, v.epoch + 1, p_tokens_sha256[n], p_token_salts[n],
-               p_idempotency_sha256[n], p_requests_sha256[n], CASE WHEN v.id IS NOT NULL THEN clock() END,
-               CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.claim_seconds) END,
+               p_idempotency_sha256[n], p_requests_sha256[n],
+               p_commands[n] IS NULL,  -- a desktop's line may come when the machine is there: see renew_line
+               p_groups[n],
+               CASE WHEN p.per_person > 1 THEN free_seat(p.name, a.email) ELSE '' END, CASE WHEN v.id IS NOT NULL THEN clock() END,
+               CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(
+                   secs => CASE WHEN p_commands[n] IS NULL THEN p.keep_seconds ELSE p.claim_seconds END) END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.lease_seconds) END
         FROM asked a JOIN pools p ON p.name = p_pools[n]
              LEFT JOIN LATERAL (SELECT * FROM vms free WHERE free.id = p_machines[n] LIMIT 1) AS v ON true
@@ -190,6 +230,11 @@ BEGIN
         RAISE EXCEPTION 'pool % does not accept this command', p_pool USING ERRCODE = 'LL009',
             HINT = format('It accepts: %s', array_to_string(this.programs
                 || CASE WHEN this.accepts_desktop THEN ARRAY['Chrome Remote Desktop''s start-host'] END, ', '));
+    ELSIF p_refused = 'LL013' THEN
+        RAISE EXCEPTION 'the budget of pool % does not allow one more lease', p_pool USING ERRCODE = 'LL013', HINT = budget_in_words(p_pool);
+    ELSIF p_refused = 'LL014' THEN
+        RAISE EXCEPTION 'pool % is for members of groups that have a share in it', p_pool USING ERRCODE = 'LL014',
+            HINT = 'Ask its admin, or join a group with the code that you were given.';
     ELSIF p_refused = 'LL007' THEN
         RAISE EXCEPTION 'this Idempotency-Key was used for a different request' USING ERRCODE = 'LL007',
             HINT = 'Send the same request again, or a new key with the new one.';
@@ -197,64 +242,35 @@ BEGIN
     RAISE EXCEPTION 'the lease in the way ended at this moment' USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
 END $$;
 
--- Locks free, fresh machines of the pool, at most so many, the one that was free longest first. The order is one that only the
--- index vms_free has, and heartbeats are looked up one by one: no plan may walk over all machines.
-CREATE OR REPLACE FUNCTION free_machines(p_pool text, p_number bigint) RETURNS integer[] LANGUAGE plpgsql AS $$
-DECLARE
-    fresh_since timestamptz := clock() - fresh_for();
-BEGIN
-    RETURN ARRAY(
-        SELECT v.id FROM vms v WHERE v.pool = p_pool AND v.status = 'available' AND NOT v.draining
-        AND (SELECT h.seen_at FROM vm_heartbeats h WHERE h.vm_id = v.id) > fresh_since
-        ORDER BY v.updated_at, v.id LIMIT p_number FOR UPDATE SKIP LOCKED);
-END $$;
-
--- Gives free machines of the pool to those who wait, first come first served, up to p_until (everybody, when it is null) as far
--- as they go. Returns how many were served, at most 500 so that nobody waits long for the caller.
-CREATE OR REPLACE FUNCTION serve_queue(p_pool text, p_until uuid DEFAULT NULL) RETURNS integer LANGUAGE plpgsql
-SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_generic_plan AS $$
-DECLARE
-    people   integer;
-    machines integer[];
-    waiting  uuid[];
-BEGIN
-    SELECT count(*) INTO people FROM (
-        SELECT FROM leases l WHERE l.pool = p_pool AND l.status = 'queued'
-        AND l.place <= coalesce((SELECT place FROM leases WHERE id = p_until), l.place) LIMIT 500) AS those
-    WHERE EXISTS (SELECT FROM vms v WHERE v.pool = p_pool AND NOT v.draining AND v.status = 'available');
-    IF people = 0 THEN
-        RETURN 0;
-    END IF;
-    machines := free_machines(p_pool, people);
-    waiting := ARRAY(
-        SELECT l.id FROM leases l WHERE l.pool = p_pool AND l.status = 'queued'
-        ORDER BY l.place LIMIT cardinality(machines) FOR UPDATE SKIP LOCKED);
-    IF cardinality(waiting) > 0 THEN
-        UPDATE vms v SET status = 'in-use', lease_id = pair.lease FROM unnest(machines, waiting) AS pair (vm, lease)
-        WHERE v.id = pair.vm AND pair.lease IS NOT NULL;
-    END IF;
-    RETURN cardinality(waiting);
-END $$;
-
 -- The person hands the machine back, or stops waiting. Returns the lease's status; a terminal one stays as it is.
 CREATE OR REPLACE FUNCTION end_lease(p_lease uuid) RETURNS text LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    lease          leases;
-    machine_locked boolean;
+    lease leases := lock_lease(p_lease);
 BEGIN
-    PERFORM FROM vms WHERE lease_id = p_lease FOR UPDATE;
-    machine_locked := FOUND;
-    SELECT * INTO lease FROM leases WHERE id = p_lease FOR UPDATE;
-    IF NOT FOUND THEN
+    IF lease.id IS NULL THEN
         RAISE EXCEPTION 'there is no lease %', p_lease USING ERRCODE = 'LL004', HINT = 'List them: lablink leases list.';
-    ELSIF lease.live AND lease.vm_id IS NOT NULL AND NOT machine_locked THEN
-        RAISE EXCEPTION 'the lease got its machine at this moment' USING ERRCODE = 'serialization_failure',
-            HINT = 'Try again.';
     ELSIF NOT lease.live THEN
         RETURN lease.status;
     END IF;
     UPDATE leases SET status = CASE WHEN lease.status = 'active' THEN 'ended' ELSE 'cancelled' END
     WHERE id = p_lease RETURNING status INTO lease.status;
     RETURN lease.status;
+END $$;
+
+-- A request of version 8 that waits in one of these two while the database is migrated finds it changed: its allocator asks again
+-- by itself. The next version drops them.
+CREATE OR REPLACE FUNCTION machines_at_once(
+    p_pools text[], p_kinds text[], p_commands jsonb[], OUT refusals text[], OUT ids uuid[], OUT machines integer[])
+LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the database was migrated at this moment' USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+END $$;
+
+CREATE OR REPLACE FUNCTION open_requests(
+    p_ids uuid[], p_machines integer[], p_emails text[], p_pools text[], p_kinds text[], p_commands jsonb[], p_summaries text[],
+    p_tokens_sha256 bytea[], p_token_salts bytea[], p_idempotency_sha256 bytea[], p_requests_sha256 bytea[],
+    OUT leases bigint, OUT waiting bigint, OUT epoch bigint) LANGUAGE plpgsql AS $$
+BEGIN
+    RAISE EXCEPTION 'the database was migrated at this moment' USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
 END $$;

@@ -26,7 +26,7 @@ BEGIN
     RETURN change_vm(p_hostname, 'cleaning');  -- or its refusal, of a machine that is not there
 END $$;
 
--- Takes a machine out of service; its lease fails. Stays until return_vm.
+-- Takes a machine out of service; its lease moves to another, or fails. Stays until return_vm.
 CREATE OR REPLACE FUNCTION fail_vm(p_hostname text, p_reason text DEFAULT NULL) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
@@ -50,7 +50,7 @@ BEGIN
     RETURN change_vm(p_hostname, 'cleaning');  -- or its refusal, of a machine that is retired or not there
 END $$;
 
--- The machine is gone for good; its lease fails and its client is no longer heard.
+-- The machine is gone for good; its lease moves to another, or fails, and its client is no longer heard.
 CREATE OR REPLACE FUNCTION retire_vm(p_hostname text) RETURNS text
 LANGUAGE sql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
@@ -137,7 +137,7 @@ EXCEPTION WHEN insufficient_privilege THEN
     RETURN 0;
 END $$;
 
--- Makes the pool what the configuration says.
+-- Makes the pool what the configuration of version 8 says.
 CREATE OR REPLACE FUNCTION ensure_pool(
     p_name text, p_desktop boolean, p_programs text[], p_lease_seconds integer, p_command_seconds integer,
     p_queue_seconds integer) RETURNS void LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -147,6 +147,32 @@ BEGIN
     ON CONFLICT (name) DO UPDATE SET accepts_desktop = excluded.accepts_desktop, programs = excluded.programs,
         lease_seconds = excluded.lease_seconds, command_seconds = excluded.command_seconds,
         queue_seconds = excluded.queue_seconds;
+END $$;
+
+-- Makes the pool what the configuration says, each setting by the name of its column; one that is not named stays as it is. Refuses
+-- what no configuration may set, and values that its column does not take.
+CREATE OR REPLACE FUNCTION ensure_settings(p_pool text, p_settings jsonb) RETURNS void LANGUAGE plpgsql SECURITY DEFINER
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    settable CONSTANT text[] := ARRAY(
+        SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'pools'::regclass AND a.attnum > 0 AND NOT a.attisdropped
+        AND a.attgenerated = '' AND a.attname <> ALL ('{name,paused,paused_at,rests_until,budget_told}'));
+    odd      text := (SELECT min(key) FROM jsonb_object_keys(p_settings) AS key WHERE key <> ALL (settable));
+BEGIN
+    IF odd IS NOT NULL THEN
+        RAISE EXCEPTION 'a pool has no setting %', odd USING ERRCODE = 'invalid_parameter_value',
+            HINT = 'Settings: ' || array_to_string(settable, ', ');
+    END IF;
+    INSERT INTO pools (name) VALUES (p_pool) ON CONFLICT (name) DO NOTHING;
+    IF p_settings = '{}' THEN
+        RETURN;
+    END IF;
+    EXECUTE format('UPDATE pools p SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(p, $1)) '
+                   'WHERE name = $2 AND p IS DISTINCT FROM jsonb_populate_record(p, $1)',
+                   (SELECT string_agg(quote_ident(key), ', ') FROM jsonb_object_keys(p_settings) AS key)) USING p_settings, p_pool;
+EXCEPTION WHEN invalid_text_representation OR numeric_value_out_of_range OR not_null_violation THEN
+    RAISE EXCEPTION 'a setting of pool % is none: %', p_pool, SQLERRM USING ERRCODE = 'invalid_parameter_value',
+        HINT = 'Give each what its column takes: \d pools';
 END $$;
 
 -- Invites one machine of that name: whoever brings the token (only its SHA-256 is kept) within the time may enrol once.

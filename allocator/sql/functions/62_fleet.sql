@@ -189,20 +189,20 @@ BEGIN
 END $$;
 
 -- What is to be done about machines that failed by themselves so long ago: rebooted, after three times replaced. What an admin
--- took out is theirs. When replacing did not work, it is tried again after the same time.
+-- took out is theirs, and so is a pool that is paused. When replacing did not work, it is tried again after the same time.
 CREATE OR REPLACE FUNCTION fleet_repairs(p_cool_down_seconds double precision) RETURNS TABLE (hostname text, act text)
-LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp
-BEGIN ATOMIC
+LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT f.hostname::text, CASE WHEN f.reboots < 3 THEN 'reboot' ELSE 'replace' END
-    FROM public.fleet_vms f JOIN public.vms v ON v.hostname = f.hostname
+    FROM fleet_vms f JOIN vms v ON v.hostname = f.hostname
     WHERE f.wanted AND f.instance_id IS NOT NULL AND v.status = 'failed' AND NOT v.draining
       AND (v.reason = 'lost' OR v.reason LIKE 'unhealthy: %')
-      AND greatest(v.updated_at, f.rebooted_at, f.made_at) < public.clock() - make_interval(secs => p_cool_down_seconds)
+      AND greatest(v.updated_at, f.rebooted_at, f.made_at) < clock() - make_interval(secs => p_cool_down_seconds)
+      AND NOT EXISTS (SELECT FROM pools p WHERE p.name = v.pool AND p.paused)
       AND (f.reboots < 3 OR NOT EXISTS (
-          SELECT FROM public.operations o WHERE o.kind = 'fleet replace' AND o.status = 'failed'
-          AND o.finished_at > public.clock() - make_interval(secs => p_cool_down_seconds)))
-    ORDER BY f.hostname;
-END;
+          SELECT FROM operations o WHERE o.kind = 'fleet replace' AND o.status = 'failed'
+          AND o.finished_at > clock() - make_interval(secs => p_cool_down_seconds)))
+    ORDER BY f.hostname
+$$;
 
 -- Locks a machine that is to be rebooted, so that nobody is given it before the caller has rebooted it and committed; also
 -- after that it stays failed until it was heard again. Returns its instance, null when it works again or was just rebooted.

@@ -12,29 +12,32 @@ END $$;
 
 -- Machines that were silent too long are failed. Silence counts from the latest of the last hello, the start of
 -- PostgreSQL and the moment p_contact_seconds ago when the caller last regained the database. When more than a fifth
--- of the fleet (and more than two) would go at once, the network is the likelier culprit: they stay, an event warns.
+-- of the fleet (and more than two) would go at once, the network is the likelier culprit: they stay, an event warns. If the
+-- others are heard and these are not for five minutes more, they are gone, or nobody reaches them: a fifth goes every five minutes.
 -- A machine that was never heard since its row was made or it enrolled says nothing about the network: it goes at once.
 CREATE OR REPLACE FUNCTION sweep_lost(p_contact_seconds double precision) RETURNS integer LANGUAGE plpgsql
 SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
     since   timestamptz := clock() - lost_after();
+    there   timestamptz := greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds));
     silent  integer[];
     unheard integer[];
-    already integer;
+    room    integer;
     fleet   integer;
 BEGIN
-    IF NOT sweep_begins('lost')
-       OR greatest(pg_postmaster_start_time(), clock() - make_interval(secs => p_contact_seconds)) > since THEN
+    IF NOT sweep_begins('lost') OR there > since THEN
         RETURN 0;
     END IF;
     SELECT array_agg(id) FILTER (WHERE heard), array_agg(id) FILTER (WHERE NOT heard) INTO silent, unheard
     FROM silent_vms(since);
     IF silent IS NOT NULL THEN
-        SELECT count(*), count(*) FILTER (WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes')
-        INTO fleet, already FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id WHERE status <> 'retired';
-        IF cardinality(silent) + already > greatest(2, ceil(fleet * 0.2)) THEN
+        SELECT count(*), greatest(2, ceil(count(*) * 0.2)) - count(*) FILTER (
+            WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes')
+        INTO fleet, room FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id WHERE status <> 'retired';
+        IF cardinality(silent) > room THEN
             PERFORM warn_of_silence(cardinality(silent), fleet);
-            silent := NULL;
+            silent := CASE WHEN there < since - interval '5 minutes' AND cardinality(silent) * 2 < fleet THEN
+                ARRAY(SELECT id FROM silent_vms(since - interval '5 minutes') WHERE heard ORDER BY id LIMIT greatest(0, room)) END;
         END IF;
     END IF;
     RETURN lose_vms((silent || unheard)[:1000], since);
@@ -118,17 +121,40 @@ BEGIN
     END IF;
     PERFORM wrest_vms(ARRAY(
         SELECT vm_id FROM leases WHERE live AND coalesce(deadline, expires_at) < clock() - interval '10 seconds'));
-    due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND deadline < clock() LIMIT 1000));
+    due := lock_leases(ARRAY(SELECT l.id FROM leases l WHERE l.live AND l.deadline < clock()
+        AND NOT (l.status = 'queued' AND EXISTS (SELECT FROM pools p WHERE p.name = l.pool AND p.paused)) LIMIT 1000));
     IF cardinality(due) > 0 THEN
-        UPDATE leases SET failure = CASE status WHEN 'queued' THEN 'queue-timeout' ELSE 'deadline' END, status = 'failed'
+        UPDATE leases l SET status = 'queued', passed_over = l.needs_line,
+               trouble = CASE WHEN l.needs_line THEN 'no-line' ELSE 'deadline' END FROM pools p
+        WHERE l.id = ANY (due) AND l.deadline < clock() AND l.vm_id IS NOT NULL AND p.name = l.pool
+              AND (may_move(l, p) OR l.needs_line AND l.expires_at > clock());
+        UPDATE leases l SET status = 'failed', failure = CASE
+            WHEN l.needs_line AND (l.status <> 'queued' OR l.passed_over) THEN 'no-line' WHEN l.status = 'queued' THEN 'queue-timeout'
+            ELSE 'deadline' END
         WHERE id = ANY (due) AND deadline < clock();
     END IF;
     n := cardinality(due);
     due := lock_leases(ARRAY(SELECT id FROM leases WHERE live AND expires_at < clock() AND status = 'active' LIMIT 1000));
     IF cardinality(due) > 0 THEN
-        UPDATE leases SET status = 'ended' WHERE id = ANY (due) AND status = 'active';
+        UPDATE leases SET status = 'ended' WHERE id = ANY (due) AND status = 'active' AND expires_at < clock();  -- it may be longer by now
     END IF;
     RETURN n + cardinality(due);
+END $$;
+
+-- A lease, locked in the order that every writer keeps: its machine first. Whoever asks for one that gets its machine at this moment
+-- tries again. Empty when there is none.
+CREATE OR REPLACE FUNCTION lock_lease(p_lease uuid) RETURNS leases LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    machine integer;
+    lease   leases;
+BEGIN
+    SELECT id INTO machine FROM vms WHERE lease_id = p_lease FOR UPDATE;
+    SELECT * INTO lease FROM leases WHERE id = p_lease FOR UPDATE;
+    IF lease.live AND lease.vm_id IS DISTINCT FROM machine THEN
+        RAISE EXCEPTION 'the lease got its machine at this moment' USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+    END IF;
+    RETURN lease;
 END $$;
 
 -- Locks these leases in the order that every writer keeps (machine first, then lease); skips a lease when somebody holds
@@ -147,7 +173,7 @@ END $$;
 CREATE OR REPLACE FUNCTION free_the_head(p_pool text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '500ms' AS $$
 BEGIN
-    PERFORM FROM leases WHERE pool = p_pool AND status = 'queued' ORDER BY place LIMIT 1 FOR UPDATE;
+    PERFORM FROM leases WHERE id = (SELECT i.id FROM queue_places i WHERE i.pool = p_pool AND i.position = 1) FOR UPDATE;
 EXCEPTION WHEN lock_not_available THEN
     PERFORM wrest_vms(ARRAY(SELECT id FROM vms WHERE pool = p_pool AND status IN ('booting', 'cleaning')));
 END $$;
@@ -156,17 +182,14 @@ END $$;
 CREATE OR REPLACE FUNCTION sweep_queue() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    pool text;
-    n    integer := 0;
+    pools text[];
 BEGIN
     IF NOT sweep_begins('queue') THEN
         RETURN 0;
     END IF;
-    FOR pool IN SELECT p.name FROM pools p, pool_counts(p.name) c WHERE c.free > 0 AND c.waiting > 0 LOOP
-        PERFORM free_the_head(pool);
-        n := n + serve_queue(pool);
-    END LOOP;
-    RETURN n;
+    pools := ARRAY(SELECT p.name FROM pools p, pool_counts(p.name) c WHERE NOT p.paused AND c.free > 0 AND c.waiting > 0 ORDER BY p.name);
+    PERFORM free_the_head(name) FROM unnest(pools) AS p (name);
+    RETURN serve_queues(pools);
 END $$;
 
 -- Codes and PINs that are ten minutes old are forgotten, those of a lease that somebody works on by the next sweep.
@@ -182,7 +205,7 @@ BEGIN
     END IF;
     due := ARRAY(SELECT lease_id FROM lease_secrets WHERE created_at < clock() - interval '10 minutes' LIMIT 1000);
     locked := lock_leases(due);
-    DELETE FROM lease_secrets s WHERE s.lease_id = ANY (due)
+    DELETE FROM lease_secrets s WHERE s.lease_id = ANY (due) AND s.created_at < clock() - interval '10 minutes'  -- or its line is a fresh one
         AND (s.lease_id = ANY (locked) OR NOT EXISTS (SELECT FROM leases l WHERE l.id = s.lease_id AND l.live));
     GET DIAGNOSTICS n = ROW_COUNT;
     RETURN n;

@@ -10,14 +10,12 @@ BEGIN
     DELETE FROM usage_by_day WHERE day = p_day;
     INSERT INTO usage_by_day (pool, day, leases, people, hours_lent, median_wait_seconds, failures, under_way, counted_at)
     WITH near AS (
-        SELECT * FROM leases
+        SELECT l.*, lent_within(l, began, ended) AS lent FROM leases l
         WHERE NOT live AND tstzrange(least(created_at, ended_at), greatest(created_at, ended_at), '[]') && tstzrange(began, ended)
-        UNION ALL SELECT * FROM leases WHERE live AND created_at < ended
+        UNION ALL SELECT l.*, lent_within(l, began, ended) FROM leases l WHERE live AND created_at < ended
     ), facts AS (
         SELECT pool, email, status, live, created_at >= began AND created_at < ended AS asked,
-               extract(epoch FROM assigned_at - created_at)::float8 AS waited,
-               CASE WHEN assigned_at IS NOT NULL
-                    THEN extract(epoch FROM least(ended_at, ended, clock()) - greatest(assigned_at, began)) END AS lent
+               extract(epoch FROM assigned_at - created_at)::float8 AS waited, lent
         FROM near WHERE kind <> 'hold'
     )
     SELECT pool, p_day, count(*) FILTER (WHERE asked), count(DISTINCT lower(email)) FILTER (WHERE asked),

@@ -38,8 +38,9 @@ BEGIN ATOMIC
     SELECT set_config('synchronous_commit', 'off', true);
 END;
 
--- Sign of life, question for orders and exchange of fences in one. p_epoch and p_lease are the highest the machine remembers.
-CREATE OR REPLACE FUNCTION client_api.hello(p_epoch bigint, p_lease uuid)
+-- Sign of life, question for orders and exchange of fences in one. p_epoch and p_lease are the highest the machine remembers,
+-- p_idle the seconds since somebody used it (null: it cannot say).
+CREATE OR REPLACE FUNCTION client_api.hello(p_epoch bigint, p_lease uuid, p_idle integer DEFAULT NULL)
 RETURNS TABLE (vm_id integer, hostname text, status text, epoch bigint, lease_id uuid, lease_status text, kind text,
                period_seconds double precision)
 LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
@@ -47,18 +48,28 @@ LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp 
 DECLARE
     vm vms := client_vm(false);
 BEGIN
-    INSERT INTO vm_heartbeats (vm_id, seen_at) VALUES (vm.id, clock())
-    ON CONFLICT (vm_id) DO UPDATE SET seen_at = excluded.seen_at;
+    INSERT INTO vm_heartbeats (vm_id, seen_at, used_at)
+    VALUES (vm.id, clock(), clock() - CASE WHEN p_idle IS NOT NULL THEN make_interval(secs => greatest(p_idle, 0)) END)
+    ON CONFLICT (vm_id) DO UPDATE SET seen_at = excluded.seen_at, used_at = excluded.used_at;
     IF remembers_more(vm, p_epoch, p_lease) OR vm.status = 'booting' OR vm.reason = 'lost' THEN
         PERFORM welcome_vm(p_epoch, p_lease);
     ELSE
         PERFORM answer_before_the_disk();  -- a heartbeat that a crash loses is said again
     END IF;
-    RETURN QUERY SELECT v.id, v.hostname::text, v.status::text, v.epoch, v.lease_id, l.status, l.kind, hello_period()
+    RETURN QUERY SELECT v.id, v.hostname::text, v.status::text, v.epoch, v.lease_id, l.status, ordered_kind(l), hello_period()
     FROM vms v LEFT JOIN leases l ON l.id = v.lease_id WHERE v.id = vm.id;
     IF NOT FOUND THEN  -- it was deleted while its heartbeat waited
         PERFORM client_vm(false);
     END IF;
+END $$;
+
+-- The kind of a lease as its machine is told it: one that waits for a fresh line is only held.
+CREATE OR REPLACE FUNCTION ordered_kind(lease leases) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
+BEGIN
+    IF lease.id IS NULL THEN
+        RETURN NULL;
+    END IF;
+    RETURN CASE WHEN lease.needs_line THEN 'hold' ELSE lease.kind END;
 END $$;
 
 -- Whether the machine knows of something later than this row: the database was restored to an earlier time.
@@ -84,7 +95,7 @@ $$;
 CREATE OR REPLACE FUNCTION limit_jumps(vm vms) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM events e WHERE e.vm_id = vm.id AND e.kind = 'alert.ahead' AND e.at > clock() - interval '1 minute') THEN
+    IF EXISTS (SELECT FROM events e WHERE (e.hostname, e.vm_id) = (vm.hostname, vm.id) AND e.kind = 'alert.ahead' AND e.at > clock() - interval '1 minute') THEN
         RAISE EXCEPTION '% remembered more than the database less than a minute ago', vm.hostname
             USING ERRCODE = 'LL001', HINT = 'Say hello again in a minute.';
     END IF;
@@ -123,7 +134,7 @@ DECLARE
 BEGIN
     PERFORM check_epoch(vm, p_epoch);
     SELECT * INTO lease FROM leases WHERE id = vm.lease_id FOR UPDATE;
-    IF lease.status = 'assigned' THEN
+    IF lease.status = 'assigned' AND NOT lease.needs_line THEN
         UPDATE leases SET status = 'claimed' WHERE id = lease.id;
         PERFORM answer_before_the_disk();  -- a claim that a crash loses is made again, for the same lease and epoch
     ELSIF lease.status IS DISTINCT FROM 'claimed' OR lease.started_at IS NOT NULL THEN
@@ -134,71 +145,6 @@ BEGIN
                         p.command_seconds::double precision
     FROM leases l JOIN pools p ON p.name = l.pool LEFT JOIN lease_secrets s ON s.lease_id = l.id WHERE l.id = lease.id;
 END $$;
-
--- How the command goes: started, exited (with its code), failed (it never ran to an end) or unknown (the machine
--- stopped meanwhile). Returns the lease's status. May be repeated; once the machine changed hands it is refused as stale.
--- p_kind is what a line that an admin typed turned out to be: desktop or job. Where the kind is known it is not read.
-CREATE OR REPLACE FUNCTION client_api.report(
-    p_lease uuid, p_epoch bigint, p_outcome text, p_exit_code integer, p_output text, p_failure text,
-    p_kind text DEFAULT NULL) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    vm    vms := client_vm(true);
-    lease leases;
-BEGIN
-    PERFORM check_epoch(vm, p_epoch);
-    SELECT * INTO lease FROM leases WHERE id = vm.lease_id AND id = p_lease AND kind <> 'hold' FOR UPDATE;
-    IF NOT FOUND OR lease.status = 'assigned' THEN
-        RAISE EXCEPTION 'VM % did not claim lease %', vm.hostname, p_lease USING ERRCODE = 'LL008',
-            HINT = 'Say hello and do what it answers.';
-    ELSIF coalesce(p_outcome, '') NOT IN ('started', 'exited', 'failed', 'unknown')
-          OR p_outcome = 'exited' AND p_exit_code IS NULL THEN
-        RAISE EXCEPTION 'a report says started, exited (with its exit code), failed or unknown; not %', p_outcome
-            USING ERRCODE = 'LL003', HINT = 'Update the client on this machine.';
-    END IF;
-    IF p_outcome = 'started' THEN
-        PERFORM answer_before_the_disk();  -- a start that a crash loses is said again, for the lease is not active then
-    END IF;
-    lease.kind := known_kind(lease, p_outcome, p_kind);
-    lease := reported(lease, p_outcome, p_exit_code, p_output, p_failure);
-    UPDATE leases SET started_at = lease.started_at, exit_code = lease.exit_code, output = lease.output,
-           failure = lease.failure, kind = lease.kind, status = lease.status WHERE id = p_lease;
-    RETURN lease.status;
-END $$;
-
--- What a report makes of a claimed or active lease, whose kind is known.
-CREATE OR REPLACE FUNCTION reported(lease leases, p_outcome text, p_exit_code integer, p_output text, p_failure text)
-RETURNS leases LANGUAGE plpgsql SET search_path = pg_catalog, public, pg_temp AS $$
-BEGIN
-    lease.started_at := coalesce(lease.started_at, CASE WHEN p_outcome IN ('started', 'exited') THEN clock() END);
-    lease.exit_code := coalesce(lease.exit_code, p_exit_code);
-    lease.output := coalesce(nullif(harmless(right(p_output, 65536)), ''), lease.output);
-    lease.failure := CASE WHEN p_outcome = 'unknown' THEN 'unknown'
-        WHEN p_outcome = 'failed' OR lease.kind = 'desktop' AND p_outcome = 'exited' AND lease.exit_code <> 0
-        THEN coalesce(p_failure, 'command-failed') END;
-    lease.status := reported_status(lease, p_outcome);
-    RETURN lease;
-END $$;
-
--- The lease's kind after a report: that of a typed line is the report's. Nothing ran before it is known.
-CREATE OR REPLACE FUNCTION known_kind(lease leases, p_outcome text, p_kind text) RETURNS text LANGUAGE plpgsql IMMUTABLE AS $$
-BEGIN
-    IF lease.kind <> 'typed' OR p_kind IN ('desktop', 'job') THEN
-        RETURN CASE lease.kind WHEN 'typed' THEN p_kind ELSE lease.kind END;
-    ELSIF p_kind IS NOT NULL OR p_outcome IN ('started', 'exited') THEN
-        RAISE EXCEPTION 'the report of a typed line says whether it is a desktop or a job; not %', p_kind
-            USING ERRCODE = 'LL003', HINT = 'Update the client on this machine.';
-    END IF;
-    RETURN lease.kind;
-END $$;
-
--- Its status then. A desktop is active once it exited with 0, a job once it started.
-CREATE OR REPLACE FUNCTION reported_status(lease leases, p_outcome text) RETURNS text LANGUAGE sql IMMUTABLE
-RETURN CASE
-    WHEN lease.failure IS NOT NULL THEN 'failed'
-    WHEN lease.kind = 'job' AND p_outcome IN ('started', 'exited') THEN 'active'
-    WHEN lease.kind = 'desktop' AND p_outcome = 'exited' THEN 'active'
-    ELSE lease.status END;
 
 -- The machine wiped itself and made its fence durable: it is available, and whoever waits gets it. Returns its status.
 CREATE OR REPLACE FUNCTION client_api.cleaned(p_epoch bigint) RETURNS text
@@ -212,20 +158,6 @@ BEGIN
         IF serve_queue(vm.pool) = 0 THEN
             PERFORM answer_before_the_disk();  -- a crash that loses it finds the machine cleaning, and it cleans again
         END IF;
-    END IF;
-    RETURN (SELECT status FROM vms WHERE id = vm.id);
-END $$;
-
--- The machine cannot do its work (it cannot be wiped, its disk fails): it is failed until an admin returns it.
-CREATE OR REPLACE FUNCTION client_api.unhealthy(p_epoch bigint, p_reason text) RETURNS text
-LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
-DECLARE
-    vm vms := client_vm(true);
-BEGIN
-    PERFORM check_epoch(vm, p_epoch);
-    IF vm.status <> 'failed' THEN
-        UPDATE vms SET status = 'failed', reason = left('unhealthy: ' || regexp_replace(
-            harmless(blot_out(coalesce(p_reason, 'no reason given'))), '[[:space:]]+', ' ', 'g'), 200) WHERE id = vm.id;
     END IF;
     RETURN (SELECT status FROM vms WHERE id = vm.id);
 END $$;

@@ -14,6 +14,7 @@ SELECT v.hostname, v.pool, v.status, v.updated_at AS since, v.email AS held_by, 
            WHEN 'cleaning' THEN 'being wiped before it is lent again'
            WHEN 'retired' THEN 'gone for good'
            ELSE CASE WHEN v.reason = 'lost' THEN 'silent for too long; it comes back by itself once it is heard again'
+                     WHEN v.reason LIKE 'unhealthy: check %' THEN v.reason || '; it comes back by itself, unless that happens too often'
                      ELSE v.reason || '; until an admin returns it: lablink vms return ' || v.hostname END
        END || CASE WHEN v.draining THEN '; draining: not lent again, unless returned: lablink vms return ' || v.hostname
                    ELSE '' END AS why
@@ -30,8 +31,9 @@ SELECT l.id, l.email, l.pool, l.kind, l.hostname, l.status, l.created_at AS aske
        coalesce(l.ended_at, clock()) - l.active_at AS used,
        l.ended_at,
        CASE l.status
-           WHEN 'queued' THEN 'waits for a machine'
-           WHEN 'ended' THEN CASE WHEN l.ended_at >= l.expires_at THEN 'its time was up' ELSE 'handed back or released' END
+           WHEN 'queued' THEN CASE WHEN l.passed_over THEN 'did not come when a machine was kept' WHEN l.moves > 0 THEN 'waits for another machine' || coalesce(': ' || replace(l.trouble, '-', ' '), '')
+                              ELSE 'waits for a machine' END
+           WHEN 'ended' THEN CASE WHEN l.left_idle THEN 'nobody used it' WHEN l.ended_at >= l.expires_at THEN 'its time was up' ELSE 'handed back or released' END
            WHEN 'cancelled' THEN 'given up before it was ready'
            WHEN 'failed' THEN 'failed: ' || replace(l.failure, '-', ' ')
            ELSE 'under way' END AS how_it_ended
@@ -40,9 +42,10 @@ COMMENT ON VIEW lease_history IS 'Each lease: how long its steps took and how it
 
 -- Who waits.
 CREATE OR REPLACE VIEW waiting AS
-SELECT row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS position, l.pool, l.email, l.kind, l.created_at AS since,
-       clock() - l.created_at AS waited, l.deadline AS until, l.id
-FROM leases l WHERE l.status = 'queued' ORDER BY l.pool, l.place;
+SELECT i.position, l.pool, l.email, l.kind, l.created_at AS since,
+       clock() - l.created_at AS waited, l.deadline AS until, l.id, l.group_name,
+       CASE WHEN l.passed_over THEN 'did not come when a machine was kept' ELSE i.held_back END AS held_back
+FROM leases l LEFT JOIN queue_places i ON i.id = l.id WHERE l.status = 'queued' ORDER BY l.pool, i.position;
 COMMENT ON VIEW waiting IS 'The queue of each pool: who waits, at which position, since when, and until when at most.';
 
 -- Machines of the fleet: what is wanted of each, and how it is.

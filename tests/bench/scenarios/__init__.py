@@ -19,6 +19,7 @@ from tests.bench.scenarios import (
     swarm_delivery,
     terraform,
     upkeep,
+    waiting,
     yardsticks,
 )
 
@@ -31,8 +32,12 @@ SCENARIOS: dict[str, tuple[Measure, ...]] = {
     "bulk": (bulk.measure, upkeep.measure),
     "herd": (herd.measure,),
     "recovery": (recovery.measure,),
+    "waiting": (waiting.measure,),
     "yardsticks": (yardsticks.measure,),
 }
 """In the order in which they are measured."""
+
+LONGER = {"waiting"}
+"""For which a quick run has no time, unless it is asked for them by name."""
 
 TERRAFORM: dict[str, tuple[Measure, ...]] = {"terraform": (terraform.measure,)}

@@ -52,8 +52,8 @@ class TimedTransport(DirectTransport):
         await super().idle(seconds)
         self._woke = now() if self.wake.is_set() else None
 
-    async def hello(self, memory: Memory) -> Orders:
-        orders = await super().hello(memory)
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        orders = await super().hello(memory, idle_seconds)
         diary = self._diary
         diary.epoch = orders.epoch
         if orders.lease_status == "assigned" and orders.epoch not in diary.epochs:

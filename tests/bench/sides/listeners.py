@@ -1,13 +1,15 @@
 """Thousands of machines in a process that listen and do no more: their orders reach them, and no claim follows.
 
 So what is timed is how orders come, not how fast this one computer is in place of all machines. Each is as little of a
-WebSocket as the allocator takes for one, with the pings and hellos that a real machine sends.
+WebSocket as the allocator takes for one, with the pings and hellos that a real machine sends; all of them wait in one
+epoll, which the event loop sees as a single socket.
 """
 
 import asyncio
 import json
+import select
+import socket
 import time
-from collections.abc import Sequence
 from typing import Any
 from urllib.parse import urlsplit
 
@@ -21,6 +23,7 @@ from tests.bench.workers import Ready, be_worker
 HELLO = json.dumps({"verb": "hello", "epoch": 0, "lease_id": None}).encode()
 HELLO_SECONDS = 20.0
 TEXT, PING = 0x81, 0x89
+PIECE, TURN = 4096, 64
 OPEN = (
     f"GET {HUB_PATH} HTTP/1.1\r\nHost: %s\r\nUpgrade: websocket\r\nConnection: Upgrade\r\nSec-WebSocket-Version: 13\r\n"
     "Sec-WebSocket-Key: bGlzdGVuZXJsaXN0ZW5lcg==\r\nAuthorization: Bearer %s\r\n\r\n"
@@ -32,45 +35,49 @@ def frame(opcode: int, payload: bytes = b"") -> bytes:
     return bytes((opcode, 0x80 | len(payload), 0, 0, 0, 0)) + payload
 
 
-class Listener(asyncio.Protocol):
+SAY_HELLO, SAY_PING = frame(TEXT, HELLO), frame(PING)
+
+
+class Listener:
     """One machine's WebSocket; `heard` are the moments at which something came, and what it was, as yet unread."""
 
-    def __init__(self, host: str, token: str) -> None:
-        self._open = (OPEN % (host, token)).encode()
+    def __init__(self, vm_id: int, connection: socket.socket) -> None:
+        self.vm_id = vm_id
+        self.say = connection.send
+        self._recv = connection.recv
         self._rest = b""
         self._upgraded = False
         self.heard: list[tuple[int, bytes]] = []
         self.greeted: asyncio.Future[None] = asyncio.get_running_loop().create_future()
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-        transport.write(self._open)
-
-    def connection_lost(self, error: Exception | None) -> None:
-        if not self.greeted.done():
-            self.greeted.set_exception(error or ConnectionError("the allocator let a machine go"))
-
-    def data_received(self, data: bytes) -> None:
-        moment, self._rest = time.monotonic_ns(), self._rest + data
+    def read(self) -> None:
+        """Take what has come. Raises ConnectionError when the allocator has let it go."""
+        data, moment = self._recv(PIECE), time.monotonic_ns()
+        if not data:
+            raise ConnectionError(f"the allocator let machine {self.vm_id} go")
+        self._rest += data
         if not self._upgraded:
-            head, end, self._rest = self._rest.partition(b"\r\n\r\n")
-            if not end:
-                self._rest = head
+            if b"\r\n\r\n" not in self._rest:
                 return
-            self._upgraded = True
-            self.say(TEXT, HELLO)
+            self._upgraded, self._rest = True, self._rest.partition(b"\r\n\r\n")[2]
+            self.say(SAY_HELLO)
         while (text := self._next()) is not None:
             self._hear(moment, text)
 
-    def say(self, opcode: int, payload: bytes = b"") -> None:
-        """Send a frame."""
-        self._transport.write(frame(opcode, payload))
+    def leases(self) -> dict[tuple[int, int], int]:
+        """When it first had orders for which lease of its own; what was another machine's it did not hear."""
+        had: dict[tuple[int, int], int] = {}
+        for moment, text in self.heard:
+            told = json.loads(text)
+            orders = told.get("orders") or told.get("answer") or {}
+            if orders.get("lease_status") == "assigned" and orders["vm_id"] == self.vm_id:
+                had.setdefault((self.vm_id, orders["epoch"]), moment)
+        return had
 
     def _hear(self, moment: int, text: bytes) -> None:
         self.heard.append((moment, text))
         if text.startswith(b'{"wake"'):
-            self.say(TEXT, HELLO)
+            self.say(SAY_HELLO)
         elif not self.greeted.done():
             self.greeted.set_result(None)
 
@@ -88,46 +95,73 @@ class Listener(asyncio.Protocol):
         return None
 
 
+class Listeners:
+    """All of this process; `gone` ends with an error when one of them is let go."""
+
+    def __init__(self, task: dict[str, Any]) -> None:
+        self._task = task
+        self._loop = asyncio.get_running_loop()
+        self._room = asyncio.Semaphore(AT_ONCE)
+        self._epoll = select.epoll()
+        self._of: dict[int, Listener] = {}
+        self.connected: list[Listener] = []
+        self.gone: asyncio.Future[None] = self._loop.create_future()
+        self._loop.add_reader(self._epoll.fileno(), self._read)
+
+    async def connect(self, vm_id: int) -> None:
+        """Let a machine come; returns when it was greeted."""
+        where, token = urlsplit(self._task["url"]), hub_token(password(self._task["seed"], vm_id))
+        connection = socket.socket()
+        connection.setblocking(False)
+        connection.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        self._of[connection.fileno()] = listener = Listener(vm_id, connection)
+        async with self._room:
+            await self._loop.sock_connect(connection, (where.hostname, where.port))
+            self._epoll.register(connection, select.EPOLLIN)
+            listener.say((OPEN % (where.netloc, token)).encode())
+            await listener.greeted
+        self.connected.append(listener)
+
+    async def stay(self) -> None:
+        """Ping as often as a real machine, each at a moment of its own, and say hello instead when that is due."""
+        now = self._loop.time
+        everybody, hellos, begin, said = len(self._task["numbers"]), round(HELLO_SECONDS / PING_SECONDS), now(), 0
+        while True:
+            due = int((now() - begin) / PING_SECONDS * everybody)
+            for count in range(said, due):
+                turn, place = divmod(count, everybody)
+                if place < len(self.connected):
+                    self.connected[place].say(SAY_PING if (turn + place) % hellos else SAY_HELLO)
+            said = due
+            await asyncio.sleep(PING_SECONDS / everybody)
+
+    def _read(self) -> None:
+        try:
+            for descriptor, _ in self._epoll.poll(0, TURN):
+                self._of[descriptor].read()
+        except OSError as error:
+            self._loop.remove_reader(self._epoll.fileno())
+            self.gone.set_exception(error)
+
+
 async def listen(task: dict[str, Any], ready: Ready, stop: asyncio.Event) -> dict[str, Any]:
     """The machines of `task` until told to stop; returns when each had orders for which lease."""
     many_files()
-    room = asyncio.Semaphore(AT_ONCE)
-    listeners = await asyncio.gather(*(_connected(task, number, room) for number in task["numbers"]))
-    ready(len(listeners))
-    staying = asyncio.create_task(_stay(listeners))
-    await asyncio.wait({asyncio.create_task(stop.wait()), staying}, return_when=asyncio.FIRST_COMPLETED)
-    had: dict[tuple[int, int], int] = {}
-    for each in listeners:
-        for moment, text in each.heard:
-            told = json.loads(text)
-            orders = told.get("orders") or told.get("answer") or {}
-            if orders.get("lease_status") == "assigned":
-                had.setdefault((orders["vm_id"], orders["epoch"]), moment)
-    return {"leases": [(vm, epoch, moment, moment) for (vm, epoch), moment in had.items()]}
+    listeners = Listeners(task)
+    staying = asyncio.create_task(listeners.stay())
+    arriving = asyncio.gather(*(listeners.connect(number) for number in task["numbers"]))
+    await _first_of(arriving, listeners.gone, staying)
+    ready(len(listeners.connected))
+    await _first_of(asyncio.create_task(stop.wait()), listeners.gone, staying)
+    had = [(*lease, moment, moment) for each in listeners.connected for lease, moment in each.leases().items()]
+    return {"leases": had}
 
 
-async def _connected(task: dict[str, Any], number: int, room: asyncio.Semaphore) -> Listener:
-    where, token = urlsplit(task["url"]), hub_token(password(task["seed"], number))
-    async with room:
-        _, listener = await asyncio.get_running_loop().create_connection(
-            lambda: Listener(where.netloc, token), where.hostname, where.port
-        )
-        await listener.greeted
-    return listener
-
-
-async def _stay(listeners: Sequence[Listener]) -> None:
-    """Ping as often as a real machine, each at a moment of its own, and say hello instead when that is due."""
-    now = asyncio.get_running_loop().time
-    hellos, begin, said = round(HELLO_SECONDS / PING_SECONDS), now(), 0
-    while True:
-        due = int((now() - begin) / PING_SECONDS * len(listeners))
-        for count in range(said, due):
-            turn, place = divmod(count, len(listeners))
-            is_hello = (turn + place) % hellos == 0
-            listeners[place].say(*((TEXT, HELLO) if is_hello else (PING,)))
-        said = due
-        await asyncio.sleep(PING_SECONDS / len(listeners))
+async def _first_of(*these: asyncio.Future[Any]) -> None:
+    """Wait for one of them; raises what that ended with."""
+    done, _ = await asyncio.wait(these, return_when=asyncio.FIRST_COMPLETED)
+    for each in done:
+        each.result()
 
 
 if __name__ == "__main__":

@@ -99,8 +99,8 @@ class NotedHub(HubTransport):
         if hurry:
             self._backoff = Hurried(hurry)
 
-    async def hello(self, memory: Memory) -> Orders:
-        orders = await super().hello(memory)
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        orders = await super().hello(memory, idle_seconds)
         self._vm = orders.vm_id
         self._notes.hears(orders, self._link)
         return orders
@@ -118,8 +118,8 @@ class NotedDirect(DirectTransport):
         super().__init__(login, None, notes.wake)
         self._notes = notes
 
-    async def hello(self, memory: Memory) -> Orders:
-        orders = await super().hello(memory)
+    async def hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        orders = await super().hello(memory, idle_seconds)
         self._notes.hears(orders, self._connection)
         return orders
 
@@ -170,11 +170,17 @@ class Endless:
 class NoSession:
     """An executor that runs nothing and has nothing to clean."""
 
-    async def check(self) -> None:
+    async def check(self, *, lent: bool = False) -> None:
+        return
+
+    async def usage(self) -> None:
         return
 
     async def start(self, command: Command, *, name: str, limit_seconds: float) -> Endless:
         return Endless()
+
+    async def runs(self) -> bool:
+        return True
 
     async def kill(self) -> None:
         return

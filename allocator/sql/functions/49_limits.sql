@@ -1,0 +1,73 @@
+-- Limits: who may ask in a pool, how often, and of which group.
+
+-- The group of the person; null for none.
+CREATE OR REPLACE FUNCTION group_of(p_email text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT m.group_name FROM members m WHERE lower(m.email) = lower(p_email);
+$$;
+
+-- The seat of a person's next lease in the pool: where each may have several the first that is free, or the last; else empty.
+CREATE OR REPLACE FUNCTION free_seat(p_pool text, p_email text) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT CASE WHEN p.per_person = 1 THEN '' ELSE p.name || '/' || coalesce((
+        SELECT min(n) FROM generate_series(1, least(p.per_person, 1 + (
+            SELECT count(*) FROM leases o WHERE o.live AND position('@' IN o.email) > 0 AND lower(o.email) = lower(p_email)))) AS n WHERE NOT EXISTS (
+            SELECT FROM leases l WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email)
+            AND l.seat = p.name || '/' || n)), p.per_person) END
+    FROM pools p WHERE p.name = p_pool;
+$$;
+
+-- Whether nothing is in the way of one more lease of this person in the pool: they have none, and did not ask the same before.
+CREATE OR REPLACE FUNCTION opens_a_lease(p_email text, p_pool text, p_idempotency_sha256 bytea) RETURNS boolean LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    RETURN EXISTS (SELECT FROM request_before(p_email, p_pool, p_idempotency_sha256, NULL) b WHERE b.refused = '40001');
+END $$;
+
+-- Why the limits of a pool refuse a request that would open a lease: it is for members (LL014), or its budget allows only p_affordable
+-- leases more and this is the p_nth that asks (LL013, or 40001 when those before it may not need theirs). Null where they do not.
+CREATE OR REPLACE FUNCTION refusal_by_limits(p_pool text, p_access text, p_group text, p_affordable bigint, p_nth bigint)
+RETURNS text LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT CASE
+        WHEN p_access = 'members' AND NOT EXISTS (SELECT FROM shares WHERE pool = p_pool AND group_name = p_group) THEN 'LL014'
+        WHEN p_affordable <= 0 THEN 'LL013' WHEN p_affordable < p_nth THEN '40001' END
+$$;
+
+-- Tells whoever lends machines by hand that they go beyond what a group or a budget allows.
+CREATE OR REPLACE FUNCTION say_what_is_over(p_vms integer[]) RETURNS void LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    said text;
+BEGIN
+    FOR said IN
+        SELECT DISTINCT format('Group %s has %s more than it may have.', l.group_name, counted(0 - room_of(l.pool, l.group_name), 'machine'))
+        FROM leases l WHERE l.vm_id = ANY (p_vms) AND l.live AND room_of(l.pool, l.group_name) < 0
+        UNION
+        SELECT format('Pool %s goes beyond its budget. ', p.name) || budget_in_words(p.name) FROM pools p, costs(p) AS c
+        WHERE p.is_budgeted AND p.budget < c.committed AND p.name IN (SELECT v.pool FROM vms v WHERE v.id = ANY (p_vms))
+    LOOP
+        RAISE NOTICE '%', said;
+    END LOOP;
+END $$;
+
+-- What keeps people from asking in a pool: that it is for members, or has a budget.
+CREATE OR REPLACE FUNCTION why_limits(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT 'everybody may ask', false, 'who is of a group that has a share in it may: '
+        || coalesce((SELECT string_agg(s.group_name, ', ' ORDER BY s.group_name) FROM shares s WHERE s.pool = p_pool), 'there is none')
+    FROM pools WHERE name = p_pool AND access = 'members'
+    UNION ALL
+    SELECT 'its budget allows another lease', c.committed + c.one_lease <= p.budget, budget_in_words(p.name)
+    FROM pools p CROSS JOIN LATERAL costs(p) AS c WHERE p.name = p_pool AND p.is_budgeted
+$$;
+
+-- Whether quota and budget let a lease that waits have a machine; nothing where there are none.
+CREATE OR REPLACE FUNCTION why_held_back(lease leases, p_held_back text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    RETURN QUERY SELECT 'its group may have another machine', p_held_back IS NULL, words
+    FROM quota_in_words(lease.pool, lease.group_name) AS words WHERE words IS NOT NULL;
+    IF EXISTS (SELECT FROM pools WHERE name = lease.pool AND is_budgeted) THEN
+        RETURN QUERY SELECT 'the budget of its pool allows it', NOT is_spent(lease.pool), budget_in_words(lease.pool);
+    END IF;
+END $$;

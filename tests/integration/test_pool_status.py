@@ -1,0 +1,62 @@
+"""How pools are, and why somebody waits, is dear to know and asked by everybody: it takes one connection at most."""
+
+import asyncio
+from collections.abc import AsyncIterator
+from pathlib import Path
+from uuid import uuid4
+
+import asyncpg
+import pytest_asyncio
+
+from allocator.connection import pooled_connector
+from allocator.store import Store
+from tests.support.database import Database
+from tests.support.service import settings_for
+
+LOOKS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'"
+
+
+@pytest_asyncio.fixture
+async def store(database: Database, tmp_path: Path) -> AsyncIterator[Store]:
+    """The database as an allocator asks it."""
+    settings = settings_for(database, tmp_path).database
+    async with Store.open(pooled_connector(settings, "web"), settings.connections) as store:
+        yield store
+
+
+async def at_once(watching: asyncpg.Connection, asked: str) -> int:
+    """How many connections ask that, once one has waited for half a second."""
+    looks = LOOKS.format(asked)
+    async with asyncio.timeout(20):
+        while not await watching.fetchval(f"{looks} AND query_start < clock_timestamp() - interval '500 ms'"):
+            pass
+    return int(await watching.fetchval(looks))
+
+
+async def test_however_many_ask_how_pools_are_one_connection_is_taken_for_it(
+    database: Database, owner: asyncpg.Connection, store: Store
+) -> None:
+    watching = await database.connect("lablink")
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE pools IN ACCESS EXCLUSIVE MODE")
+        asking = [asyncio.create_task(store.pool_status()) for _ in range(20)]
+        looks = await at_once(watching, "pool_status")
+    answers = await asyncio.gather(*asking)
+
+    assert looks == 1
+    assert [pool.name for pool in answers[-1]] == ["default"]
+    assert all(answer == answers[0] for answer in answers)
+
+
+async def test_however_many_ask_why_they_wait_others_are_answered(
+    database: Database, owner: asyncpg.Connection, store: Store
+) -> None:
+    watching = await database.connect("lablink")
+    async with owner.transaction():
+        await owner.execute("LOCK TABLE leases IN ACCESS EXCLUSIVE MODE")
+        asking = [asyncio.create_task(store.why_lease(uuid4())) for _ in range(20)]
+        looks = await at_once(watching, "why_lease")
+        pools = await store.pool_rules("default")
+    await asyncio.gather(*asking)
+
+    assert (looks, pools.name) == (1, "default")

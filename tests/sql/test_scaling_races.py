@@ -1,0 +1,57 @@
+"""Requests, ends and scaling at the same moment, hundreds of times: nobody loses the machine that they were given."""
+
+import asyncio
+from itertools import count
+
+import asyncpg
+
+from tests.sql.steps import ask, connections, machines
+from tests.sql.test_scaling import scale, sized
+from tests.support.database import Database
+
+ROUNDS = 300
+MACHINES = 6
+
+BEGIN_AGAIN = """
+    UPDATE vms SET status = 'booting' WHERE status = 'retired';
+    UPDATE vms SET draining = false, status = CASE status WHEN 'booting' THEN 'cleaning' ELSE status END;
+    UPDATE vms SET status = 'cleaning' WHERE status = 'in-use' AND id % 2 = 0;
+    UPDATE vms SET status = 'available', cleaned_epoch = epoch WHERE status = 'cleaning';
+    UPDATE leases SET status = 'cancelled' WHERE status = 'queued';
+    UPDATE vm_heartbeats SET seen_at = clock();
+    UPDATE pool_scaling SET booked_until = NULL, leaving = '{}';
+"""
+
+
+async def scale_down(connection: asyncpg.Connection) -> set[str]:
+    """What `lablink up` and the fleet do: ask, and retire what is to go. Returns those that went."""
+    _, leaving = await scale(connection)
+    held = await connection.fetchval("SELECT retire_idle_vms($1)", leaving)
+    return set() if held else set(leaving)
+
+
+async def test_nobody_loses_a_machine_to_a_pool_that_shrinks(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await machines(database, MACHINES)
+    await sized(owner, spare=0, after=0)
+    await service.execute("SELECT ensure_pool('default', true, '{true}', 600, 90, 600)")
+    askers, (sweep,) = await connections(database, 3), await connections(database, 1)
+    shrinkers = await connections(database, 2, "lablink")
+    people = (f"p{n}@example.org" for n in count())
+    outcomes: set[tuple[int, int]] = set()
+
+    for number in range(ROUNDS):
+        await owner.execute(BEGIN_AGAIN)
+        asking = [ask(asker, next(people), argv=["true"]) for asker in askers]
+        (gone, more), *_ = await asyncio.gather(
+            asyncio.gather(*map(scale_down, shrinkers)), sweep.execute("SELECT sweep_queue()"), *asking
+        )
+        gone |= more
+
+        lent = {row[0] for row in await owner.fetch("SELECT hostname FROM vms WHERE status = 'in-use'")}
+        assert not gone & lent, f"round {number}"
+        outcomes.add((len(gone), len(lent)))
+
+    assert await owner.fetchval("SELECT count(*) FROM leases WHERE moves > 0 OR status = 'failed'") == 0
+    assert len(outcomes) > 3, "the races were none"
