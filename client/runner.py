@@ -94,6 +94,7 @@ class Running:
         output.follow(self._kill_group if isinstance(command, DesktopCommand) else None)
         if adopts_orphans():
             self._loop.add_signal_handler(signal.SIGCHLD, reap_adopted, process.pid)
+            reap_adopted(process.pid)  # who ended before that, nobody announces again
 
     async def wait(self) -> Finished:
         """How it ended: a desktop command within its time limit, a job whenever it ends or is stopped."""

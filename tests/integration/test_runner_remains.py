@@ -99,7 +99,14 @@ from client.processes import adopt_orphans, limit_all_below
 from client.runner import Programs, start
 from client.session import Session
 
+async def begins_late(*argv, begin=asyncio.create_subprocess_exec, **options):
+    process = await begin(*argv, **options)
+    (pathlib.Path(options["cwd"]) / "ready").read_bytes()
+    return process
+
 async def main(place, path, when, *argv):
+    if when == "late":
+        asyncio.create_subprocess_exec = begins_late
     adopt_orphans()
     limit_all_below()
     session = Session(pathlib.Path(place))
@@ -121,13 +128,21 @@ asyncio.run(main(*sys.argv[1:]))
 
 
 ORPHANS = """
-import os, time
+import os, sys, time
 parent = os.getppid()
+def siblings():
+    return set(open(f"/proc/{parent}/task/{parent}/children").read().split()) - {str(os.getpid())}
+def lives(pid):
+    return open(f"/proc/{pid}/stat").read().rpartition(") ")[2][0] != "Z"
 for _ in range(50):
     if os.fork() == 0:
         os._exit(0 if os.fork() else 1)
     os.wait()
-while len(open(f"/proc/{parent}/task/{parent}/children").read().split()) > 1:
+for fifo in sys.argv[1:]:
+    while any(map(lives, siblings())):
+        time.sleep(0.01)
+    open(fifo, "w").close()
+while siblings():
     time.sleep(0.01)
 """
 
@@ -203,6 +218,13 @@ async def test_a_command_dumps_no_core_and_leaves_room_for_other_processes(place
 
 async def test_adopted_orphans_do_not_pile_up(place: str) -> None:
     process = await client(place, "at its end", "python3", "-c", ORPHANS)
+    rest, _ = await process.communicate(b"\n")
+
+    assert rest.split()[-2:] == [b"0", b"children:"]
+
+
+async def test_orphans_that_ended_before_anybody_looked_do_not_stay(place: str) -> None:
+    process = await client(place, "late", "python3", "-c", ORPHANS, "ready")
     rest, _ = await process.communicate(b"\n")
 
     assert rest.split()[-2:] == [b"0", b"children:"]
