@@ -10,13 +10,16 @@ import pytest
 from .client import Step
 from .explore import explore
 from .promises import PROMISES, broken_by, broken_in
-from .scenarios import BREAKS, WORLDS, World
+from .scenarios import BREAKS, LARGE, WORLDS, World
 from .state import ACTIVE, DESKTOP, ENDED, IN_USE, Database, Faults, Lease, Rules, first_state
 
 RULES = [rule.name for rule in fields(Rules)]
 
 
-@pytest.mark.parametrize("world", WORLDS.values(), ids=WORLDS.keys())
+@pytest.mark.timeout(300)
+@pytest.mark.parametrize(
+    "world", [pytest.param(WORLDS[name], id=name, marks=[pytest.mark.slow] * (name in LARGE)) for name in WORLDS]
+)
 def test_every_promise_is_kept_in_every_state_when_the_machine_may_be(world: World) -> None:
     result = explore(Rules(), *world)
     print(f"\n{result.states:,} states, {world}")
