@@ -6,14 +6,20 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT m.group_name FROM members m WHERE lower(m.email) = lower(p_email);
 $$;
 
--- The seat of a person's next lease in the pool: where each may have several the first that is free, or the last; else empty.
+-- The seat of a person's next lease in the pool: the first that is free of those of the pool, or of all pools in which each may have
+-- one lease. Whoever has as many as they may, or more since that was lowered, is told the newest's, which is taken.
 CREATE OR REPLACE FUNCTION free_seat(p_pool text, p_email text) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
-    SELECT CASE WHEN p.per_person = 1 THEN '' ELSE p.name || '/' || coalesce((
-        SELECT min(n) FROM generate_series(1, least(p.per_person, 1 + (
-            SELECT count(*) FROM leases o WHERE o.live AND position('@' IN o.email) > 0 AND lower(o.email) = lower(p_email)))) AS n WHERE NOT EXISTS (
-            SELECT FROM leases l WHERE l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email)
-            AND l.seat = p.name || '/' || n)), p.per_person) END
+    WITH mine AS MATERIALIZED (
+        SELECT l.seat, l.place, CASE p.per_person WHEN 1 THEN o.per_person = 1 ELSE o.name = p.name END AS counts
+        FROM pools p, leases l JOIN pools o ON o.name = l.pool
+        WHERE p.name = p_pool AND l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email)
+    )
+    SELECT CASE WHEN (SELECT count(*) FROM mine m WHERE m.counts) >= p.per_person
+        THEN (SELECT m.seat FROM mine m WHERE m.counts ORDER BY m.place DESC LIMIT 1)
+        ELSE (SELECT s.seat FROM generate_series(1, 1 + (SELECT count(*) FROM mine)) AS n,
+                     LATERAL (SELECT CASE WHEN p.per_person > 1 THEN p.name || '/' || n WHEN n = 1 THEN '' ELSE '/' || n END) AS s (seat)
+              WHERE s.seat NOT IN (SELECT m.seat FROM mine m) ORDER BY n LIMIT 1) END
     FROM pools p WHERE p.name = p_pool;
 $$;
 

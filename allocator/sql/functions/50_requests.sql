@@ -204,7 +204,8 @@ BEGIN
                p_idempotency_sha256[n], p_requests_sha256[n],
                p_commands[n] IS NULL,  -- a desktop's line may come when the machine is there: see renew_line
                p_groups[n],
-               CASE WHEN p.per_person > 1 THEN free_seat(p.name, a.email) ELSE '' END, CASE WHEN v.id IS NOT NULL THEN clock() END,
+               CASE WHEN p.per_person > 1 OR EXISTS (SELECT FROM leases own WHERE own.live AND position('@' IN own.email) > 0 AND lower(own.email) = lower(a.email))
+                    THEN free_seat(p.name, a.email) ELSE '' END, CASE WHEN v.id IS NOT NULL THEN clock() END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(
                    secs => CASE WHEN p_commands[n] IS NULL THEN p.keep_seconds ELSE p.claim_seconds END) END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.lease_seconds) END
