@@ -14,6 +14,7 @@ DROP TRIGGER pool_odd_keep_trigger ON pools;
 DROP TRIGGER pool_odd_terms_trigger ON pools;
 DROP TRIGGER lease_extend_trigger ON leases;
 DROP TRIGGER lease_odd_end_trigger ON leases;
+DROP TRIGGER lease_odd_line_trigger ON leases;
 DROP FUNCTION why_not_longer(leases), is_waited_for(leases), somebody_waits(text), extensible_until(leases), extend_lease(uuid), record_new_end(), lock_lease(uuid),
     may_move(leases, pools), without_machine(leases, text), begins_anew(leases, leases), begins_again(leases, text, text), serves_anew(vms, vms),
     settle_leases(uuid[], uuid[], uuid[], uuid[]), move_leases(uuid[]), start_again(uuid), renew_line(uuid, jsonb, jsonb, text), ordered_kind(leases);

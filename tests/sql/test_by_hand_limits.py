@@ -148,6 +148,40 @@ async def test_an_active_lease_keeps_its_person_and_machine(
         await owner.execute(f"UPDATE leases SET {change}")
 
 
+async def test_who_has_a_desktop_is_asked_for_a_line_on_another_machine_as_the_hint_says(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    _, lease = await lent(database, service)
+    await machine(database, "vm-2")
+
+    with pytest.raises(asyncpg.CheckViolationError) as refusal:
+        await owner.execute("UPDATE leases SET needs_line = true")
+    hint = str(refusal.value.as_dict()["hint"])
+    await owner.execute(hint.partition("another machine: ")[2].replace("…", f"'{lease}'"))
+
+    moved = await lease_of(owner, lease)
+    assert (moved["status"], moved["hostname"], moved["needs_line"]) == ("assigned", "vm-2", True)
+
+
+async def test_a_desktop_that_waits_for_a_line_is_not_claimed_by_hand(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await machine(database)
+    await ask(service)
+    await owner.execute("UPDATE leases SET needs_line = true")
+
+    with refused("23514"):
+        await owner.execute("UPDATE leases SET status = 'claimed'")
+
+
+async def test_a_job_needs_no_line(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
+    await service.execute("SELECT ensure_pool('default', true, ARRAY['echo'], 600, 90, 600)")
+    await ask(service, argv=["echo", "hello"])
+
+    with refused("23514"):
+        await owner.execute("UPDATE leases SET needs_line = true")
+
+
 async def test_an_active_lease_has_no_deadline_to_miss(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

@@ -213,3 +213,8 @@ CREATE OR REPLACE TRIGGER lease_odd_end_trigger BEFORE UPDATE OF deadline, expir
     EXECUTE FUNCTION refuse_row('leases_end_comes',
     'the end of a lease, and its deadline, is a time that comes',
     'A day longer: SET expires_at = expires_at + interval ''1 day''; until somebody ends it: SET expires_at = NULL');
+CREATE OR REPLACE TRIGGER lease_odd_line_trigger BEFORE INSERT OR UPDATE OF needs_line, status, kind ON leases
+    FOR EACH ROW WHEN (NEW.needs_line AND (NEW.kind <> 'desktop' OR NEW.status IN ('claimed', 'active')))
+    EXECUTE FUNCTION refuse_row('leases_line_is_waited_for',
+    'who waits for a fresh line has a desktop that has not begun',
+    'Move one that has, and its holder is asked for a line on another machine: UPDATE leases SET status = ''queued'' WHERE id = …');
