@@ -3,6 +3,7 @@
 -- What version 8 has no word for.
 UPDATE leases SET status = 'failed', failure = 'code-expired' WHERE live AND needs_line;
 UPDATE leases SET status = CASE status WHEN 'active' THEN 'ended' ELSE 'cancelled' END WHERE live AND seat <> '';
+DELETE FROM pool_scaling;
 
 -- What looks at columns of several topics.
 DROP VIEW lease_views, lease_history, waiting CASCADE;
@@ -74,6 +75,7 @@ DROP FUNCTION occurrences(pool_schedules, timestamptz), scheduled(text, pool_siz
     hours_end(text), leases_beyond(text, timestamptz, timestamptz), sweep_schedules() CASCADE;
 DROP FUNCTION lock_those_who_wait(), stamp_pause(), follow_pause(), pause_pool(text, boolean, text);
 DROP TABLE pool_schedules, pool_scaling;
+DROP FUNCTION follow_scaling();
 DROP TYPE pool_size;
 ALTER TABLE operations DROP COLUMN pool;
 ALTER TABLE pools DROP COLUMN paused, DROP COLUMN paused_at, DROP COLUMN spare_machines, DROP COLUMN min_machines,

@@ -4,6 +4,7 @@ import asyncpg
 import pytest
 
 from tests.sql.steps import ADA, BOB, ask, machines, refused
+from tests.sql.test_scaling import scale, sized
 from tests.support.database import Database
 
 SCHEDULE = (
@@ -168,3 +169,19 @@ async def test_a_pool_that_something_is_in_says_what_and_what_to_do(
     for todo in refusal.value.as_dict()["hint"].partition(": ")[2].split("; "):
         await owner.execute(todo)
     await owner.execute(f"{statement} WHERE name = 'gpu'")
+
+
+@pytest.mark.parametrize("statement", ["DELETE FROM pool_scaling", "TRUNCATE pool_scaling"])
+async def test_machines_that_were_to_go_are_lent_again_when_nobody_remembers_that_they_were(
+    database: Database, owner: asyncpg.Connection, statement: str
+) -> None:
+    await sized(owner, spare=0, after=0)
+    await machines(database, 3)
+    await owner.execute("SELECT drain_vm('vm-1')")
+    assert (await scale(owner))[1] == ["vm-2", "vm-3"]
+    await owner.execute("UPDATE vms SET status = 'failed' WHERE hostname = 'vm-3'")
+
+    await owner.execute(statement)
+
+    assert [row["hostname"] for row in await owner.fetch("SELECT hostname FROM vms WHERE draining")] == ["vm-1"]
+    assert (await scale(owner))[1] == ["vm-2"], "as if it were the first look"

@@ -73,6 +73,15 @@ async def test_a_machine_that_is_lent_goes_on_saying_hello_on_the_way_back(
     assert orders is not None and (orders["status"], orders["kind"]) == ("in-use", "desktop")
 
 
+async def test_machines_that_were_to_go_are_lent_again_on_the_way_back(database: Database) -> None:
+    owner = await database.connect("lablink")
+    await database.vm("vm-1")
+    await owner.execute("SELECT drain_vm('vm-1')")
+    await owner.execute("INSERT INTO pool_scaling (pool, leaving) VALUES ('default', '{vm-1}')")
+    await migrate.downgrade(database.dsn("lablink"), "-1")
+    assert not await owner.fetchval("SELECT draining FROM vms")
+
+
 async def test_upgrading_what_is_up_to_date_changes_nothing(database: Database) -> None:
     before = await contents(database)
     await migrate.upgrade(database.dsn("lablink"))

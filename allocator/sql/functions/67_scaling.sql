@@ -188,14 +188,26 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     WHERE pool = p_pool RETURNING leaving
 $$;
 
--- A pool that is scaled no more: the machines that were to go are lent again, for nobody takes them away.
+-- A pool that is scaled no more: what was remembered of it goes.
 CREATE OR REPLACE FUNCTION follow_size() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    PERFORM keep_leaving(s.leaving, cardinality(s.leaving)) FROM pool_scaling s WHERE s.pool = NEW.name;
     DELETE FROM pool_scaling WHERE pool = NEW.name;
     RETURN NULL;
 END $$;
 
 CREATE OR REPLACE TRIGGER pool_size_follow_trigger AFTER UPDATE ON pools
     FOR EACH ROW WHEN (NEW.max_machines IS NULL AND OLD.max_machines IS NOT NULL) EXECUTE FUNCTION follow_size();
+
+-- What nobody remembers nobody takes away: the machines that were to go are lent again.
+CREATE OR REPLACE FUNCTION follow_scaling() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM undrain_vms(OLD.leaving);
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER pool_scaling_follow_trigger AFTER DELETE ON pool_scaling
+    FOR EACH ROW EXECUTE FUNCTION follow_scaling();
+CREATE OR REPLACE TRIGGER pool_scaling_truncate_trigger BEFORE TRUNCATE ON pool_scaling
+    FOR EACH STATEMENT EXECUTE FUNCTION delete_before_truncate();
