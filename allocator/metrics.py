@@ -18,18 +18,18 @@ class Metrics:
     """The counters of one service process. No label holds anything personal."""
 
     def __init__(self) -> None:
-        self._registry = CollectorRegistry()
-        own = self._registry
+        self._own = own = CollectorRegistry()
+        self._tallied = read = CollectorRegistry()
         self._up = Gauge("lablink_database_up", "Whether the database answered just now.", registry=own)
-        self._vms = Gauge("lablink_vms", "Machines by status.", ["status"], registry=own)
-        self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=own)
-        self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=own)
+        self._vms = Gauge("lablink_vms", "Machines by status.", ["status"], registry=read)
+        self._leases = Gauge("lablink_live_leases", "Leases that are not over, by status.", ["status"], registry=read)
+        self._wait = Gauge("lablink_queue_oldest_seconds", "How long somebody has been waiting.", registry=read)
         self._held = Gauge(
-            "lablink_waits_held", "Share of waits no longer than was told, by odds.", ["pool", "odds"], registry=own
+            "lablink_waits_held", "Share of waits no longer than was told, by odds.", ["pool", "odds"], registry=read
         )
-        self._waiting = Gauge("lablink_pool_waiting", "People who wait in a pool.", ["pool"], registry=own)
+        self._waiting = Gauge("lablink_pool_waiting", "People who wait in a pool.", ["pool"], registry=read)
         self._told = Gauge(
-            "lablink_pool_wait_seconds", "What whoever asks now is told, by odds.", ["pool", "odds"], registry=own
+            "lablink_pool_wait_seconds", "What whoever asks now is told, by odds.", ["pool", "odds"], registry=read
         )
         self._streams = Gauge("lablink_open_pages", "Pages that follow a lease or the pool.", registry=own)
         self._connected = Gauge("lablink_hub_machines", "Machines that are connected to this hub.", registry=own)
@@ -62,11 +62,12 @@ class Metrics:
         self._streams.set(open_pages)
         self._connected.set(hub_machines)
         self._door.set(hub_waiting)
-        for gauge in (self._vms, self._leases, self._held, self._waiting, self._told):
+        for gauge in (self._held, self._waiting, self._told):
             gauge.clear()
-        if tally is not None:
-            self._fill(tally)
-        return generate_latest(self._registry)
+        if tally is None:
+            return generate_latest(self._own)
+        self._fill(tally)
+        return generate_latest(self._own) + generate_latest(self._tallied)
 
     def _fill(self, tally: Tally) -> None:
         for status in get_args(VmStatus):
