@@ -8,6 +8,7 @@ from typing import Annotated, Any
 
 from fastapi import APIRouter, Form, Request, Response
 from pydantic import BaseModel, ConfigDict, Field
+from starlette.exceptions import HTTPException
 from starlette.responses import RedirectResponse
 
 from allocator.api import LeaseWithToken, answer
@@ -89,6 +90,14 @@ async def request_vm(request: Request, service: Here, form: Annotated[LeaseForm,
     response = await answer(service, opened) if wants_json(request) else _to_lease(opened)
     service.cookie.keep(request, response, (opened.lease_id, opened.token))
     return response
+
+
+@forms.get("/api/request_vm", include_in_schema=False)
+async def form_again(request: Request) -> Response:
+    """To the form: whose request was refused may load the address anew that their browser shows. It takes POST only."""
+    if wants_json(request):
+        raise HTTPException(405, headers={"Allow": "POST"})
+    return RedirectResponse("/", SEE_OTHER)
 
 
 @pages.get("/stream")

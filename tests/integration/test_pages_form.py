@@ -114,6 +114,19 @@ async def test_a_refused_form_keeps_what_was_typed_and_marks_what_is_wrong(clien
     assert 'id="email-wrong"' in answer.text and 'id="command-wrong"' in answer.text
 
 
+async def test_the_address_of_a_refused_form_leads_to_the_form_and_tells_programs_that_it_takes_post(
+    client: httpx.AsyncClient,
+) -> None:
+    refused = await client.post("/api/request_vm", data=FORM | {"email": "nobody"}, headers=HTML)
+    again = await client.get(refused.url, headers=HTML)
+    program = await client.get(refused.url, headers={"Accept": "application/json"})
+    other = await client.delete(refused.url, headers=HTML)
+
+    assert (again.status_code, again.headers["location"]) == (303, "/")
+    assert (program.status_code, program.headers["content-type"]) == (405, "application/problem+json")
+    assert (program.headers["allow"], other.status_code, other.headers["allow"]) == ("POST", 405, "POST")
+
+
 async def test_a_refused_form_does_not_send_a_code_back(client: httpx.AsyncClient) -> None:
     answer = await client.post("/api/request_vm", data=DESKTOP | {"email": "nobody"})
 
