@@ -62,3 +62,11 @@ def trouble_words(lease: LeaseView) -> str | None:
     if lease.trouble is None or lease.status not in ("queued", "assigned"):
         return None
     return TROUBLES.get(lease.trouble, "Something went wrong with the machine that you had.")
+
+
+def silence_words(lease: LeaseView) -> str | None:
+    """That its machine is not heard, before it counts as lost."""
+    if lease.silent_since is None:
+        return None
+    still = "If it stays so, the machine is given up, and this page says how it goes on."
+    return f"Nothing is heard of {lease.hostname} at the moment. {still}"

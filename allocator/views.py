@@ -77,6 +77,7 @@ class LeaseView:
     because: str | None
     idle_until: datetime | None
     unused_since: datetime | None
+    silent_since: datetime | None
     passed_over: bool
     left_idle: bool
     now: datetime
@@ -113,6 +114,7 @@ class LeaseView:
             self.held_back,
             wait,
             self.extensible_until is None,
+            self.silent_since is None,
             self.now.timestamp() // NOTICED_SECONDS,
         )
 

@@ -1,9 +1,9 @@
 """What the pages say: each state of a lease in words for the person who waits for it. Nothing here asks or changes."""
 
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Literal
 
-from allocator.failure_words import LOSSES, failure_words, trouble_words
+from allocator.failure_words import LOSSES, failure_words, silence_words, trouble_words
 from allocator.time_words import duration, wait_words
 from allocator.views import EndedBy, LeaseView
 
@@ -83,8 +83,8 @@ class LeaseWords:
 
 
 def words(lease: LeaseView) -> LeaseWords:
-    """The words for a lease as it is now."""
-    return {
+    """The words for a lease as it is now. A silent machine is told of first, but for what its holder is asked for."""
+    told = {
         "queued": _queued,
         "assigned": _assigned,
         "claimed": _claimed,
@@ -93,6 +93,12 @@ def words(lease: LeaseView) -> LeaseWords:
         "failed": _failed,
         "cancelled": _cancelled,
     }[lease.status](lease)
+    silence = silence_words(lease)
+    if silence is None:
+        return told
+    if told.tone == "asking":
+        return replace(told, sentences=(*told.sentences, silence))
+    return replace(told, tone="waiting", lamp="Silent", sentences=(silence, *told.sentences))
 
 
 def _queued(lease: LeaseView) -> LeaseWords:

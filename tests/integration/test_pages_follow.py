@@ -53,6 +53,20 @@ async def test_an_open_page_follows_the_lease_to_its_end(database: Database, cli
         assert (await stream.rest())[-1] == "over"
 
 
+async def test_the_page_says_that_nothing_is_heard_of_the_machine(
+    database: Database, client: httpx.AsyncClient
+) -> None:
+    vm = await database.vm("vm-1")
+    lease = await ask(client)
+    assert "Nothing is heard" not in (await client.get(lease)).text
+
+    await database.age(vm, 26)
+
+    page = (await client.get(lease)).text
+    assert "Nothing is heard of vm-1 at the moment." in page
+    assert "Heard last" in page
+
+
 async def test_a_place_in_line_moves_up_on_the_open_page(service: RunningService, client: httpx.AsyncClient) -> None:
     async with service.client() as earlier:
         first = await ask(earlier, email="first@example.org")

@@ -3,7 +3,7 @@
 import asyncpg
 import pytest
 
-from tests.sql.steps import LONG_AGO, ask, lease_of, machine, machines, row_of
+from tests.sql.steps import BOB, LONG_AGO, ask, lease_of, lent, machine, machines, row_of
 from tests.support.database import Database
 
 
@@ -13,6 +13,24 @@ async def lose(service: asyncpg.Connection, contact: float = LONG_AGO) -> int:
 
 async def statuses(owner: asyncpg.Connection) -> list[str]:
     return [row["status"] for row in await owner.fetch("SELECT status FROM vms ORDER BY id")]
+
+
+async def test_a_lease_says_since_when_nothing_is_heard_of_its_machine_before_that_is_lost(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    vm, lease = await lent(database, service)
+    await ask(service, BOB)
+    silent = "SELECT id FROM lease_views WHERE silent_since = (SELECT seen_at FROM vm_heartbeats)"
+    assert await owner.fetch(silent) == []
+
+    await database.age(vm.vm, 26)
+    assert [row["id"] for row in await owner.fetch(silent)] == [lease]
+    await vm.hello()
+    assert await owner.fetch(silent) == []
+
+    await database.age(vm.vm, 26)
+    await service.execute("SELECT end_lease($1)", lease)
+    assert await owner.fetch(silent) == []
 
 
 @pytest.mark.usefixtures("server_since_long")

@@ -15,7 +15,7 @@ VERBS = {"hello", "claim", "report", "cleaned", "unhealthy", "well", "wants_new_
 FOR_THE_HUB = {"transport", "keep_hub_token"}
 OF_THE_VERSION_BEFORE = {"ensure_pool", "ensure_transport", "check_version"}
 """What only allocators of the version before call, which go on while they are replaced one by one."""
-OF_VIEWS_FOR_ALL = {"fair_queue", "costs", "month_of", "month_after"}
+OF_VIEWS_FOR_ALL = {"fresh_for", "hello_period", "fair_queue", "costs", "month_of", "month_after"}
 OF_A_VIEW = OF_VIEWS_FOR_ALL | {"extensible_until", "seconds_left", "reached", "passed_after", "forecast_moments"}
 """What a view calls as whoever reads it."""
 
@@ -250,7 +250,7 @@ async def test_readers_can_run_what_their_views_need_and_ask_for_the_head_of_the
     database: Database, catalogue: asyncpg.Connection
 ) -> None:
     reader = await database.connect("lablink_reader")
-    theirs = {"clock", "fresh_for", "hello_period", "history_head"} | OF_VIEWS_FOR_ALL
+    theirs = {"clock", "history_head"} | OF_VIEWS_FOR_ALL
 
     for function in await catalogue.fetch(FUNCTIONS):
         if function["name"] in theirs:

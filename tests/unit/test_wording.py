@@ -53,6 +53,7 @@ QUEUED = LeaseView(
     because=None,
     idle_until=None,
     unused_since=None,
+    silent_since=None,
     passed_over=False,
     left_idle=False,
     now=NOW,
@@ -282,3 +283,14 @@ def test_who_is_passed_over_reads_how_to_go_on() -> None:
     assert away.is_asked and told.headline == "Your place is kept"
     assert "went to whoever was next" in " ".join(told.sentences) and "fresh line" in " ".join(told.sentences)
     assert not replace(away, passed_over=False, position=3).is_asked
+
+
+def test_whose_machine_is_silent_reads_so_first_and_what_is_asked_of_them_before_that() -> None:
+    heard = NOW - timedelta(seconds=40)
+    silent = replace(ACTIVE, silent_since=heard)
+    told, asked = words(silent), words(replace(silent, idle_until=NOW, unused_since=NOW))
+
+    assert (told.lamp, told.tone) == ("Silent", "waiting")
+    assert told.sentences[0].startswith("Nothing is heard of vm-1 at the moment.")
+    assert (asked.lamp, asked.tone, asked.sentences[-1]) == ("Still there?", "asking", told.sentences[0])
+    assert silent.looks != ACTIVE.looks

@@ -21,7 +21,9 @@ SELECT l.id, l.email, l.status, l.pool, q.position::integer, CASE WHEN q.held_ba
        CASE WHEN l.status = 'active' THEN l.idle_until END AS idle_until,
        CASE WHEN l.status = 'active' AND l.idle_until IS NOT NULL THEN
            l.idle_until - make_interval(secs => (SELECT p.idle_seconds FROM pools p WHERE p.name = l.pool)) END AS unused_since,
-       l.passed_over, l.left_idle
+       l.passed_over, l.left_idle,
+       CASE WHEN l.status IN ('assigned', 'claimed', 'active') THEN (
+           SELECT h.seen_at FROM vm_heartbeats h WHERE h.vm_id = l.vm_id AND h.seen_at <= (SELECT clock() - fresh_for())) END AS silent_since
 FROM leases l LEFT JOIN (
     SELECT id, min(pool) AS pool, min(position) AS position, min(held_back) AS held_back FROM queue_places GROUP BY id
 ) AS q ON q.id = l.id AND l.status = 'queued' LEFT JOIN forecasts f ON f.pool = q.pool AND f.at > clock() - interval '1 minute';

@@ -30,9 +30,9 @@ GRANT EXECUTE ON FUNCTION keep_hub_token, hub_call, hub_hello(bytea[], bigint[],
 -- What happens because time passed, and by whose.
 GRANT EXECUTE ON FUNCTION sweep_lost, sweep_deadlines, sweep_queue, sweep_secrets, sweep_roles, sweep_seal, sweep_months, sweep_usage,
     sweep_forecasts, sweep_schedules, sweep_budgets, sweep_idle TO lablink_app;
-GRANT EXECUTE ON FUNCTION clock, check_version, history_head, stop_flood TO lablink_app;
+GRANT EXECUTE ON FUNCTION check_version, stop_flood TO lablink_app;
 -- A view runs what it calls as whoever reads it.
-GRANT EXECUTE ON FUNCTION clock, fresh_for, hello_period, history_head TO lablink_reader;
+GRANT EXECUTE ON FUNCTION clock, fresh_for, hello_period, history_head TO lablink_app, lablink_reader;
 GRANT EXECUTE ON FUNCTION fair_queue, costs, month_of, month_after TO lablink_app, lablink_reader;
 GRANT SELECT ON vms, vm_heartbeats, vm_views, pools, events, operations TO lablink_app, lablink_reader;
 -- What a command printed is its holder's: the service shows it to them, dashboards do not see it. Machines of the fleet it
