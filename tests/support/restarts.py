@@ -12,6 +12,7 @@ from allocator.local import UpFailed
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import find_binaries
 from tests.support.server import TestServer
+from tests.support.up import free_port
 
 CRASH_SAFE = {"fsync": "off", "full_page_writes": "off"}
 """What survives a crash of PostgreSQL alone: every commit has reached the kernel."""
@@ -39,6 +40,10 @@ class Crashing:
 
     async def start(self) -> TestServer:
         """Start it; what was committed before is there."""
+        port = self.directory / "postgres.port"
+        if not port.exists():
+            self.directory.mkdir(exist_ok=True)
+            port.write_text(str(free_port()))
         starting = running_server(self.directory, version=self.version, settings=CRASH_SAFE)
         self.server = await self._running.enter_async_context(starting)
         return TestServer(self.server.dsn(), self.server.version)

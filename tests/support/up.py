@@ -10,8 +10,9 @@ import tempfile
 import threading
 import time
 from collections.abc import Callable, Iterator
-from contextlib import contextmanager
+from contextlib import contextmanager, suppress
 from dataclasses import dataclass, field
+from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
@@ -22,6 +23,11 @@ LABLINK = Path(sys.executable).with_name("lablink")
 LIMIT_SECONDS = 60.0
 LOOK_EVERY = 0.02
 
+PORTS = range(20_000, 32_000)
+"""Below those that Linux gives whoever asks for any: such a one may be another's before it is used, or used again."""
+_tries = count(211 * os.getpid())
+"""Who tests at the same time begins elsewhere."""
+
 T = TypeVar("T")
 
 
@@ -31,10 +37,13 @@ def run_lablink(*arguments: str, **environment: str) -> subprocess.CompletedProc
 
 
 def free_port() -> int:
-    """A port that nobody listens on at this moment."""
-    with socket.socket() as probe:
-        probe.bind(("127.0.0.1", 0))
-        return int(probe.getsockname()[1])
+    """A port that nobody listens on, and that nobody is given who does not ask for that one."""
+    for port in (PORTS[next(_tries) % len(PORTS)] for _ in PORTS):
+        with socket.socket() as probe, suppress(OSError):
+            probe.setsockopt(socket.SOL_SOCKET, socket.SO_REUSEADDR, 1)
+            probe.bind(("127.0.0.1", port))
+            return port
+    raise AssertionError(f"somebody listens on each of {PORTS}")
 
 
 def until(found: Callable[[], T | None], what: str, seconds: float = LIMIT_SECONDS, every: float = LOOK_EVERY) -> T:
