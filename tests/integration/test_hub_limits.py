@@ -89,7 +89,7 @@ async def ended(reader: asyncio.StreamReader) -> bool:
 async def test_a_link_that_brings_nothing_any_more_not_even_a_ping_is_given_up(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 1.5)
     async with bare(service) as (reader, writer):
         writer.write(handshake(machine.address.password))
         assert b"101 Switching Protocols" in await reader.readuntil(b"\r\n\r\n")
@@ -118,7 +118,7 @@ async def test_a_link_that_pings_is_kept(
 async def test_who_does_not_read_is_not_read_from_and_so_falls_silent(
     service: RunningService, machine: Machine, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 0.5)
+    monkeypatch.setattr("allocator.sockets.SILENCE_SECONDS", 1.5)
     monkeypatch.setattr("allocator.sockets.FRAMES", 10_000_000)
 
     async def ping_on(writer: asyncio.StreamWriter) -> None:
