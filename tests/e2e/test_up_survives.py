@@ -25,7 +25,7 @@ def the_main_job_works(up: RunningUp) -> bool:
     """Whether a request is served to its end."""
     address, key = ask(up, "echo works")
     becomes(address, key, status="active", exit_code=0)
-    return httpx.delete(address, headers=key, timeout=10).is_success
+    return httpx.delete(address, headers=key, timeout=60).is_success
 
 
 def is_ready(up: RunningUp) -> bool:
@@ -52,7 +52,7 @@ def test_a_killed_part_is_started_again_and_said_so(victim: str, said: str) -> N
 async def test_killed_connections_come_back(up: RunningUp) -> None:
     owner = await asyncpg.connect(up.dsn())
     await owner.execute(
-        "SELECT pg_terminate_backend(pid) FROM pg_stat_activity "
+        "SELECT pg_terminate_backend(pid, 20000) FROM pg_stat_activity "
         "WHERE datname = current_database() AND pid <> pg_backend_pid()"
     )
     await owner.close()
@@ -119,7 +119,7 @@ def test_nothing_outlives_a_killed_up_and_the_next_one_finds_its_data() -> None:
             lease = becomes(address, key, status="active")
             below = up.children()
             up.stop(signal.SIGKILL)
-            until(lambda: not alive(below), "its children to die", 30)
+            until(lambda: not alive(below), "its children to die")
 
         with running_up(directory, "--vms=2") as again:
             assert again.json("leases", "show", lease["id"])["crd_command"] == "sleep 1000"
@@ -158,7 +158,7 @@ def test_a_job_can_read_its_own_machines_files_and_no_others(up: RunningUp, file
 
     said = up.json("leases", "show", lease["id"])["output"].split()
 
-    assert httpx.delete(address, headers=key, timeout=10).is_success
+    assert httpx.delete(address, headers=key, timeout=60).is_success
     assert [hostname for hostname, may in zip(("vm-1", "vm-2", "vm-3"), said, strict=True) if may == "True"] == [
         lease["hostname"]
     ]
@@ -198,7 +198,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_running_and_the_next_one_is_
         up.stop(sign)
         up.close()
 
-        until(lambda: not alive(below), "its children to end", 30)
+        until(lambda: not alive(below), "its children to end")
         assert "Traceback" not in up.output
         with running_up(directory, "--vms=1") as again:
             assert the_main_job_works(again)

@@ -12,6 +12,7 @@ import pytest
 
 from tests.support.admin import answer, ask, lablink
 from tests.support.database import Database
+from tests.support.machine import reached
 from tests.support.under_way import started
 from tests.support.up import LABLINK, run_lablink
 
@@ -91,7 +92,7 @@ async def test_a_credential_is_rotated_and_revoked_and_an_invitation_is_what_com
 
     assert "vm-1 makes itself a new password" in rotated.stdout
     assert wanted
-    assert session.is_closed()
+    await reached(session.is_closed)
     assert "lablink vms invite vm-1" in revoked.stdout
     assert returned.returncode == 1
     assert "lablink vms invite vm-1" in returned.stderr

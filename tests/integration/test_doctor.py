@@ -20,7 +20,7 @@ from tests.support.database import PASSWORDS, Database
 from tests.support.doors import server_with, version_with_tls
 from tests.support.pooler import pooler_before
 from tests.support.server import UNSAFE_AND_FAST, TestServer
-from tests.support.service import running_service, settings_for
+from tests.support.service import ready, running_service, settings_for
 from tests.support.up import free_port, run_lablink
 
 HBA = "host all all all scram-sha-256"
@@ -50,6 +50,7 @@ async def test_all_is_well_where_only_the_test_servers_own_settings_are_not(data
     client = await (await database.vm("vm-1")).connect()
     await client.execute("LISTEN vm_updates")
     async with running_service(settings_for(database, tmp_path)) as service:
+        await ready(service.service)
         lines = await answer(database, "doctor", f"--set=server.public_url={service.url}", code=1)
     bad = {line["subject"] for line in lines if line["well"] is False}
     assert bad == {"settings"}, lines

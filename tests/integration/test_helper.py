@@ -19,7 +19,7 @@ from client.session import WipeFailed
 from tests.support.commands import DAEMON, URL, ended
 from tests.support.database import Database
 from tests.support.helper import UID, Helped, helped_machine
-from tests.support.machine import AS_ROOT, Machine, Pool, reached
+from tests.support.machine import AS_ROOT, Machine, Pool, reached, reached_by
 
 
 @pytest.fixture
@@ -88,7 +88,7 @@ async def test_a_command_ends_with_its_lease(machine: Helped) -> None:
 async def test_whether_anything_of_the_session_runs_is_told(machine: Helped) -> None:
     assert not await machine.executor.runs()
     started = await machine.executor.start(JobCommand(("sleep", "60")), name="vm-1", limit_seconds=20)
-    assert await machine.executor.runs()
+    await reached_by(machine.executor.runs)
     await started.end()
 
 

@@ -23,6 +23,16 @@ async def rows(database: Database) -> list[asyncpg.Record]:
     return await owner.fetch("SELECT * FROM operations WHERE kind <> 'migrate' ORDER BY id")
 
 
+async def cut_off(database: Database, operation: Operation) -> None:
+    """Its connections are lost, and the server knows it."""
+    watching, lost = await database.connect("postgres"), (operation.lock, operation.rows)
+    sessions = [connection.get_server_pid() for connection in lost]
+    for connection in lost:
+        connection.terminate()
+    while await watching.fetchval("SELECT EXISTS (SELECT FROM pg_stat_activity WHERE pid = ANY ($1))", sessions):
+        pass
+
+
 async def test_a_run_is_a_row_with_progress_and_a_result(database: Database) -> None:
     async with begin(database) as operation:
         await operation.progress(3, 7, "public.vms")
@@ -92,8 +102,7 @@ async def test_who_is_refused_reads_how_far_the_other_is(database: Database) -> 
 
 async def test_what_a_killed_process_left_running_is_closed_by_the_next_run(database: Database) -> None:
     async with begin(database) as killed:
-        for connection in (killed.lock, killed.rows):
-            connection.terminate()
+        await cut_off(database, killed)
         async with begin(database, "rehearse"):
             statuses = [(row["kind"], row["status"], row["error"]) for row in await rows(database)]
 
@@ -132,8 +141,7 @@ async def test_who_is_cut_off_while_it_waits_is_closed_by_the_next_run_unless_it
 ) -> None:
     async with begin(database, "fleet shrink") as waits:
         await waits.step_aside()
-        for connection in (waits.lock, waits.rows):
-            connection.terminate()
+        await cut_off(database, waits)
         async with begin(database):
             assert [row["error"] for row in await rows(database)] == ["interrupted", None]
         if goes_on:
