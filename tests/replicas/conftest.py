@@ -66,11 +66,14 @@ class Replicas:
 
 @pytest_asyncio.fixture
 async def replicas(database: Database, tmp_path: Path) -> AsyncIterator[Replicas]:
-    """Three that are ready, and six machines that are connected to them and free."""
+    """Three that are ready, and six machines that are connected to them and free.
+
+    Who is told to stop lingers for longer than a busy computer takes to notice it; at the end all do so together.
+    """
     allocators = [Allocator.somewhere() for _ in range(REPLICAS)]
     machines = [await hub_machine(database, tmp_path / f"vm-{n}", f"vm-{n}") for n in range(MACHINES)]
     async with AsyncExitStack() as opened:
-        starts = [opened.enter_async_context(each.serving(database, "server.linger_seconds=1")) for each in allocators]
+        starts = [opened.enter_async_context(each.serving(database, "server.linger_seconds=5")) for each in allocators]
         await asyncio.gather(*starts)
         balancer = await opened.enter_async_context(balancing(*allocators))
         for machine in machines:
@@ -78,6 +81,8 @@ async def replicas(database: Database, tmp_path: Path) -> AsyncIterator[Replicas
         own = Replicas(balancer, allocators, machines, await Pool.of(database))
         await own.all_connected(allocators)
         yield own
+        for each in allocators:
+            each.tell_to_stop()
 
 
 @pytest_asyncio.fixture

@@ -55,10 +55,15 @@ class Allocator:
     async def stop(self) -> int:
         """Tell it to stop, unless it has ended, and wait. Returns its exit code, less than 0 when it was killed."""
         assert self.process
-        with suppress(ProcessLookupError):
-            self.process.terminate()
+        self.tell_to_stop()
         async with asyncio.timeout(LIMIT_SECONDS):
             return await self.process.wait()
+
+    def tell_to_stop(self) -> None:
+        """Tell it to stop, unless it has ended."""
+        assert self.process
+        with suppress(ProcessLookupError):
+            self.process.terminate()
 
     async def kill(self) -> None:
         """Kill it with -9."""
@@ -73,8 +78,8 @@ class Allocator:
                 await asyncio.sleep(LOOK_EVERY)
 
     async def readiness(self) -> int:
-        """The status of its /readyz; 0 when nobody answers within a second."""
-        async with httpx.AsyncClient(timeout=1, verify=NO_TLS) as client:
+        """The status of its /readyz; 0 when nobody answers."""
+        async with httpx.AsyncClient(timeout=LIMIT_SECONDS, verify=NO_TLS) as client:
             with suppress(httpx.TransportError):
                 return (await client.get(f"{self.url}/readyz")).status_code
         return 0

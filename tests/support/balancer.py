@@ -43,7 +43,7 @@ class Balancer(Front):
         """Ask each allocator how it is, for ever."""
         while True:
             for allocator in list(self.allocators):
-                if await allocator.readiness() != 200:
+                if await allocator.readiness() != 200 and await allocator.readiness() != 200:  # not just slow
                     self.up = [each for each in self.up if each is not allocator]
                 elif allocator in self.allocators and allocator not in self.up:  # not taken out meanwhile
                     self._is_up(allocator)
