@@ -30,6 +30,7 @@ async def running(service: RunningService, database: Database, tab: Tab) -> Play
     """The machine on which the participant's command runs."""
     machine = await PlayedClient.of(await database.vm("vm-1"))
     await tab.ask(service.url, "echo hi")
+    await tab.shows("vm-1 is yours")
     await machine.claim()
     await machine.report("started")
     await tab.shows("Your command is running")
@@ -154,6 +155,7 @@ async def test_whoever_is_moved_sees_it_by_itself_and_goes_on_with_a_fresh_line(
 ) -> None:
     machine = await PlayedClient.of(await database.vm("vm-1"))
     await tab.ask(service.url, DESKTOP_LINE)
+    await tab.shows("vm-1 is yours")
     await machine.claim()
     await machine.report("exited", 0, "Host started successfully.\n")
     await tab.shows("Your machine is ready")
@@ -169,6 +171,7 @@ async def test_whoever_is_moved_sees_it_by_itself_and_goes_on_with_a_fresh_line(
     await tab.check()
     await tab.page.get_by_label("Fresh line").fill(DESKTOP_LINE)
     await tab.page.get_by_role("button", name="Go on").click()
+    await tab.shows("vm-2 is yours")
     await spare.claim()
     await spare.report("exited", 0, "Host started successfully.\n")
     await tab.shows("Your machine is ready")
