@@ -144,7 +144,9 @@ async def test_a_hundred_connections_of_a_hostile_machine_are_three_and_others_a
             return True
         return False
 
-    assert sum(await asyncio.gather(*(connect() for _ in range(100)))) == 3
+    let_in = [sum(await asyncio.gather(*(connect() for _ in range(10)))) for _ in range(10)]
+
+    assert sum(let_in) == 3
 
     await scene.database.connect("lablink_app")
     await scene.other.connect()
