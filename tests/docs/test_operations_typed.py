@@ -44,7 +44,7 @@ def machines_anew(here: Installation) -> None:
 def an_old_month(here: Installation) -> None:
     """The first event is of a quarter of a year ago, sealed and in a partition of its own."""
     then = datetime.now(UTC) - timedelta(days=92)
-    here.ask(f"INSERT INTO events (actor, kind, at) VALUES ('test', 'test.happened', '{then:%F}')")
+    here.ask(f"INSERT INTO events (actor, kind, at) VALUES ('test', 'test.happened', '{then:%F} 12:00Z')")
     month = f"events_{then:%Y_%m}"
     until(lambda: here.ask(f"SELECT to_regclass('{month}')") == month, month)
     until(lambda: here.ask(f"SELECT settled >= (SELECT max(id) FROM {month}) FROM event_sealing") == "t", "its seal")
