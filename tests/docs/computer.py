@@ -13,7 +13,7 @@ from tests.docs.markdown import PATH, ROOT, Step
 from tests.docs.systemctl import stop_everything
 
 LIMIT_SECONDS = 90.0
-FOLLOWS_SECONDS = 15.0
+FOLLOWS_SECONDS = 60.0
 PLACES = re.compile(r"(?<![\w./-])/(etc|srv|var/lib)/")
 """Directories of the computer's own, which lie below its root."""
 

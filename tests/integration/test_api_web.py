@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.support.database import Database
-from tests.support.service import RunningService, ready, running_service, settings_for, streaming
+from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for, streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 
@@ -186,7 +186,7 @@ async def test_a_huge_body_that_is_announced_is_not_even_read(api_service: Runni
     announced = f"POST {LEASES} HTTP/1.1\r\nHost: {host}\r\nContent-Length: 99999999999\r\n\r\n"
     writer.write(announced.encode())
 
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         status = await reader.readline()
 
     assert b" 413 " in status

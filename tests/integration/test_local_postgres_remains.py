@@ -19,6 +19,7 @@ from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import find_binaries
 from allocator.local.postgres_process import postmaster
 from tests.support.local_postgres import FAST, ask
+from tests.support.machine import LIMIT_SECONDS
 from tests.support.processes import descendants
 
 
@@ -36,7 +37,7 @@ def open_directory() -> Iterator[Path]:
 
 
 async def _ready(data: Path, pid: int) -> None:
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while postmaster(data) != (pid, "ready"):  # noqa: ASYNC110 (a file tells no event)
             await asyncio.sleep(0.01)
 
@@ -80,7 +81,7 @@ async def test_a_killed_server_starts_again(directory: Path) -> None:
 
 async def _running(server: Server, query: str) -> None:
     question = f"SELECT EXISTS (SELECT FROM pg_stat_activity WHERE query LIKE '%{query}%' AND pid <> pg_backend_pid())"
-    async with asyncio.timeout(5):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not await ask(server, question):
             pass
 

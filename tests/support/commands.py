@@ -12,6 +12,7 @@ from client.runner import Finished, Programs, start
 from client.session import Session
 
 URL = "https://remotedesktop.google.com/_/oauthredirect"
+LIMIT_SECONDS = 20.0
 PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); open('ready', 'w').close(); time.sleep(600)"
 DAEMON = """
@@ -60,13 +61,13 @@ async def run_desktop(session: Session, programs: Programs, command: DesktopComm
 
 
 def ended(pid: int) -> bool:
-    """Whether the process ends within five seconds."""
+    """Whether the process ends."""
     try:
         descriptor = os.pidfd_open(pid)
     except ProcessLookupError:
         return True
     try:
-        return bool(select.select([descriptor], [], [], 5)[0])
+        return bool(select.select([descriptor], [], [], LIMIT_SECONDS)[0])
     finally:
         os.close(descriptor)
 

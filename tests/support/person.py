@@ -17,7 +17,7 @@ class Person:
 
     def __init__(self, url: str, email: str) -> None:
         self.email = email
-        self._browser = httpx.Client(base_url=url, verify=NO_TLS, follow_redirects=True, timeout=10)
+        self._browser = httpx.Client(base_url=url, verify=NO_TLS, follow_redirects=True, timeout=60)
         self._page = "/"
 
     def asks(self, line: str) -> None:
