@@ -212,9 +212,10 @@ class Feed:
             self._wake.set()
 
     def _tell(self, topic: Topic, news: News, *, at_once: bool) -> None:
+        pages = self._subscriptions.get(topic, ())  # none, where the last was closed while this was read
         if isinstance(news, LeaseView):
-            (self._queued.add if news.status == "queued" else self._queued.discard)(news.id)
-        for subscription in self._subscriptions.get(topic, ()):
+            (self._queued.add if pages and news.status == "queued" else self._queued.discard)(news.id)
+        for subscription in pages:
             if at_once:
                 self._rounds.forget(subscription)
                 subscription.tell(news)

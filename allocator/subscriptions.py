@@ -47,12 +47,9 @@ class Subscription:
 
     def tell_new(self, news: News | Place) -> None:
         """As `tell`, unless a person would see no difference. A place is news to who waits."""
-        if isinstance(news, Place):
-            if not isinstance(self._news, LeaseView) or self._news.status != "queued":
-                return
-            news = self._news.at(news)
-        if _looks(news) != _looks(self._news):
-            self.tell(news)
+        latest = _after(self._news, news)
+        if _looks(latest) != _looks(self._news):
+            self.tell(latest)
 
     def end(self) -> None:
         """There will be no more: the service stops."""
@@ -79,7 +76,8 @@ class Rounds:
 
     def tell(self, subscription: Subscription, news: News | Place) -> None:
         """There is news that many hear."""
-        self._untold[subscription] = news
+        untold = self._untold.get(subscription)
+        self._untold[subscription] = _after(untold, news) if isinstance(untold, LeaseView) else news
         if self._next is None:
             self._next = asyncio.get_running_loop().call_later(0, self._tell_some)
 
@@ -92,6 +90,13 @@ class Rounds:
             subscription.tell_new(self._untold.pop(subscription))
         loop = asyncio.get_running_loop()
         self._next = loop.call_later(A_FEW * PAGE_SECONDS, self._tell_some) if self._untold else None
+
+
+def _after(before: News, news: News | Place) -> News:
+    """What is known when that came, too: a place says something only of a lease that waits."""
+    if not isinstance(news, Place):
+        return news
+    return before.at(news) if isinstance(before, LeaseView) and before.status == "queued" else before
 
 
 def _looks(news: News) -> object:

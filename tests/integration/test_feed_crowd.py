@@ -12,10 +12,12 @@ import pytest_asyncio
 
 from allocator.connection import connector
 from allocator.feed import Feed
+from allocator.standing import PLACES
 from allocator.tasks import alongside
 from allocator.views import LeaseView
 from tests.support.database import Database
 from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.wire import Wire
 
 BURST = 100
 UNHEARD = "UPDATE leases SET output = 'unheard', version = version + 1 WHERE id = $1"
@@ -109,6 +111,47 @@ async def test_places_are_told_now_and_then_when_many_wait_and_what_happens_to_o
         assert (await told(news)).position == 2
         await say(owner, mine, "heard")
         assert (await until_said(news, "heard")).position == 1
+
+
+async def test_whose_page_was_closed_while_it_was_read_is_not_looked_for_in_the_queue_for_ever(
+    database: Database,
+    wire: Wire,
+    over: str,
+    owner: asyncpg.Connection,
+    tmp_path: Path,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    monkeypatch.setattr("allocator.connection.LIMITS", {"lock_timeout": "0", "statement_timeout": "0"})
+    monkeypatch.setattr("allocator.connection.COMMAND_SECONDS", LIMIT_SECONDS)
+    feed = Feed(connector(settings_for(database, tmp_path, wire=wire).database, "web"), "default", check_seconds=3600)
+    waits, locker = await queue(owner, "waits"), await database.connect()
+    held_up = (
+        "SELECT EXISTS (SELECT FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND datname = current_database())"
+    )
+    async with alongside(feed.run()), asyncio.timeout(LIMIT_SECONDS):
+        await feed.listening.wait()
+        with feed.subscribe(UUID(over)) as subscription:
+            news = aiter(subscription)
+            await told(news)
+            async with locker.transaction():
+                await locker.execute("LOCK TABLE leases")
+                with feed.subscribe(UUID(waits)):
+                    while not await owner.fetchval(held_up):
+                        pass
+            await hint_at(owner, over)
+            await told(news)
+
+            look = wire.lose("request", PLACES)
+            for _ in range(2):  # the places are looked at with the first, or before the second
+                await hint_at(owner, over)
+                await told(news)
+
+    assert not look.happened.is_set()
+
+
+async def hint_at(owner: asyncpg.Connection, lease: str) -> None:
+    """Something may have happened to this lease."""
+    await owner.execute("SELECT pg_notify('lease_updates', format('[{\"id\": \"%s\"}]', $1::text))", lease)
 
 
 async def say(owner: asyncpg.Connection, lease: str, word: str) -> None:

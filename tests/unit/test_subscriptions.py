@@ -81,3 +81,32 @@ async def test_who_has_heard_later_news_is_not_told_the_earlier_ones() -> None:
         await told.heard.wait()
 
     assert (forgotten.told, told.told) == ([], [Counts(2, 0, 0, 0)])
+
+
+async def test_a_lease_that_was_not_told_yet_is_told_with_the_place_that_came_after_it() -> None:
+    lease = _waiting()
+    rounds, lost_sight, moved = Rounds(), Noted(None), Noted(replace(lease, status="assigned", version=0))
+    for page in (lost_sight, moved):
+        rounds.tell(page, lease)
+        rounds.tell(page, Place(6, 95, None, None, None, False, NOW))
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await lost_sight.heard.wait()
+        await moved.heard.wait()
+
+    assert [news.position for page in (lost_sight, moved) for news in page.told if isinstance(news, LeaseView)] == [
+        6,
+        6,
+    ]
+
+
+async def test_a_place_that_comes_after_a_lease_found_its_machine_takes_nothing_from_that() -> None:
+    lease = _waiting()
+    rounds, page = Rounds(), Noted(lease)
+    rounds.tell(page, replace(lease, status="assigned", version=2))
+    rounds.tell(page, Place(6, 95, None, None, None, False, NOW))
+
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await page.heard.wait()
+
+    assert [news.status for news in page.told if isinstance(news, LeaseView)] == ["assigned"]
