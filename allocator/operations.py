@@ -5,7 +5,7 @@ import json
 import socket
 import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Coroutine
-from contextlib import asynccontextmanager, suppress
+from contextlib import ExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -26,8 +26,11 @@ LOOK_SECONDS = 0.5
 LIMIT_SECONDS = 10.0
 """How long a look may take: then the connection is dead, and did not say so."""
 
-AWAY = (OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError)
-"""What is raised while the database is away."""
+AWAY = (
+    *(OSError, asyncpg.InterfaceError, asyncpg.PostgresConnectionError, asyncpg.OperatorInterventionError),
+    asyncpg.TooManyConnectionsError,
+)
+"""What is raised while the database is away, or has no connection left."""
 
 LOCK = "BEGIN; SET LOCAL lock_timeout = '1s'; SELECT FROM alembic_version FOR UPDATE NOWAIT"
 """Only the owner can take it, every version has it, and a migration waits for it."""
@@ -171,10 +174,7 @@ async def running(
     Raises OperationRefused while another one runs, and when the query `wanted` says that there is no need for it any
     more. A block that called `leave` and succeeded is not written down. `pool` is the one whose machines it is about.
     """
-    lock, rows = await _alone(connect, wanted)
-    begun = await rows.fetchrow(BEGIN, kind, started_by, total)
-    assert begun is not None
-    operation = Operation(begun["id"], connect, lock, rows, tell, begun["steps"])
+    operation = await _begun(connect, wanted, tell, kind, started_by, total)
     try:
         await operation.about(pool)
         yield operation
@@ -182,25 +182,40 @@ async def running(
         interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
         why = INTERRUPTED if interrupted else operation.problem or sentence(error)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # what happened first is what is told
-            await asyncio.shield(operation._end(why))
+            await _to_its_end(operation._end(why))
         raise
     if not operation.left:
-        await operation._end(operation.problem)
+        await _to_its_end(operation._end(operation.problem))
 
 
-async def _alone(connect: Connect, wanted: str) -> tuple[Connection, Connection]:
-    """A connection that holds the lock and one for the rows, of which none is left running."""
-    lock, rows = await connect(), await connect()
+async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
+    """Do it; who is cancelled meanwhile is when it is done."""
+    task = asyncio.create_task(work)
     try:
+        await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
+
+
+async def _begun(connect: Connect, wanted: str, tell: Tell | None, *about: object) -> Operation:
+    """A run that holds the lock, the only one whose row says running. One that cannot begin leaves no connection."""
+    with ExitStack() as opened:
+        lock, rows = await _opened(connect, opened), await _opened(connect, opened)
         await _take(lock, rows)
         await rows.execute(CLOSE_LEFTOVERS, INTERRUPTED)
         if not await rows.fetchval(wanted):
             raise OperationRefused(NOT_WANTED)
-    except BaseException:
-        for connection in (lock, rows):
-            connection.terminate()
-        raise
-    return lock, rows
+        begun = await rows.fetchrow(BEGIN, *about)
+        assert begun is not None
+        opened.pop_all()
+    return Operation(begun["id"], connect, lock, rows, tell, begun["steps"])
+
+
+async def _opened(connect: Connect, until: ExitStack) -> Connection:
+    connection = await connect()
+    until.callback(connection.terminate)
+    return connection
 
 
 async def _take(lock: Connection, rows: Connection) -> None:
