@@ -10,7 +10,7 @@ import asyncpg
 
 from allocator.connection import PROBES
 from allocator.operations import Connect
-from client.network import Connection
+from client.network import Connection, KeptAlive
 
 CONNECT_SECONDS = 10.0
 
@@ -42,7 +42,7 @@ class Held:
 def owners(dsn: str, actor: str) -> Connect:
     """How to connect as the owner, for work that the history ascribes to `actor`."""
     settings = {"application_name": "lablink fleet", "lablink.actor": actor, "statement_timeout": "60s", **PROBES}
-    return lambda: asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings)
+    return lambda: asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=settings, connection_class=KeptAlive)
 
 
 @asynccontextmanager

@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from allocator.connection import PROBES
-from client.network import Connection
+from client.network import Connection, KeptAlive
 
 CONNECT_SECONDS = 10.0
 
@@ -22,7 +22,7 @@ UNLIMITED = {
 
 async def connect(dsn: str) -> Connection:
     """A new connection. Raises what asyncpg does, and OSError."""
-    return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=UNLIMITED)
+    return await asyncpg.connect(dsn, timeout=CONNECT_SECONDS, server_settings=UNLIMITED, connection_class=KeptAlive)
 
 
 @asynccontextmanager

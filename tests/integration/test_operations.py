@@ -2,12 +2,14 @@
 
 import asyncio
 import json
+import socket
 from contextlib import AbstractAsyncContextManager
 
 import asyncpg
 import pytest
 
 from allocator import migrate
+from allocator.fleet import record
 from allocator.operations import Operation, OperationRefused, running
 from allocator.upkeep.reach import connect
 from tests.support.database import Database
@@ -61,6 +63,15 @@ async def test_what_a_run_has_locked_is_free_soon_after_its_machine_has_lost_pow
         ]
 
     assert probes == ["10", "5", "3"]
+
+
+async def test_who_waits_for_hours_notices_that_nobody_is_at_the_other_end_any_more(database: Database) -> None:
+    dsn = database.dsn("lablink")
+    for connection in (await connect(dsn), await record.owners(dsn, "cli")()):
+        end = connection._transport.get_extra_info("socket")  # type: ignore[attr-defined]
+        assert end.getsockopt(socket.SOL_SOCKET, socket.SO_KEEPALIVE)
+        assert end.getsockopt(socket.IPPROTO_TCP, socket.TCP_USER_TIMEOUT) > 0
+        await connection.close()
 
 
 async def test_a_run_that_is_cancelled_was_interrupted(database: Database) -> None:
