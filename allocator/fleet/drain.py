@@ -12,6 +12,8 @@ from client.protocol import CHANNEL
 
 LOOK_SECONDS = 5.0
 """A notification may be lost; whoever waits looks now and then."""
+AWAY_SECONDS = 300.0
+"""How long a database may be away before machines that should be lent again are left to an admin."""
 WAITING = "waiting for the database"
 
 
@@ -24,9 +26,10 @@ async def drained(connect: Connect, hostnames: Sequence[str], tell: Tell) -> Asy
     if not hostnames:
         yield
         return
-    async with opened(connect) as connection:
-        begun = await connection.fetchval("SELECT drain_vms($1)", list(hostnames))
+    begun: list[str] = []
     try:
+        async with opened(connect) as connection, connection.transaction():  # whose names are known before it is so
+            begun += await connection.fetchval("SELECT drain_vms($1)", list(hostnames))
         await _free(connect, hostnames, tell)
         yield
     finally:
@@ -55,5 +58,15 @@ async def _free_as_seen_by(connection: Connection, hostnames: Sequence[str], tel
 
 
 async def _undo(connect: Connect, hostnames: Sequence[str]) -> None:
-    async with opened(connect) as connection:
-        await connection.execute("SELECT undrain_vms($1)", list(hostnames))
+    """Have these lent again. A database that is away is waited for, for a while."""
+    now = asyncio.get_running_loop().time
+    until = now() + AWAY_SECONDS
+    while hostnames:
+        try:
+            async with opened(connect) as connection:
+                await connection.execute("SELECT undrain_vms($1)", list(hostnames))
+            return
+        except AWAY:
+            if now() > until:
+                raise
+            await asyncio.sleep(LOOK_SECONDS)

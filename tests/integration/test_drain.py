@@ -1,13 +1,16 @@
 """Machines that are to go from a fleet wait until nobody is on them."""
 
 import asyncio
+from urllib.parse import urlsplit, urlunsplit
 
 import asyncpg
 import pytest
 
 from allocator.fleet import drain, record
+from allocator.operations import AWAY, Connect
 from tests.sql.steps import ADA, lent, row_of
 from tests.support.database import Database
+from tests.support.wire import Wire
 
 
 @pytest.fixture
@@ -67,3 +70,59 @@ async def test_a_wait_for_people_outlives_a_database_that_goes_away(
             pass
         await service.execute("SELECT end_lease($1)", lease)
         await waiting
+
+
+@pytest.mark.parametrize("verb", ["drain_vms", "COMMIT"])
+async def test_machines_are_lent_again_though_nobody_heard_that_they_were_taken_out(
+    database: Database, wire: Wire, owner: asyncpg.Connection, verb: str
+) -> None:
+    await database.vm()
+    loss = wire.lose("answer", verb)
+    with pytest.raises(AWAY):
+        async with drain.drained(through(database, wire), ["vm-1"], told_to_nobody):
+            pytest.fail("nobody knew that they were taken out")
+
+    assert loss.happened.is_set()
+    assert (await row_of(owner))["draining"] is False
+
+
+async def test_machines_are_lent_again_once_the_database_is_there_again(
+    database: Database,
+    wire: Wire,
+    owner: asyncpg.Connection,
+    service: asyncpg.Connection,
+    monkeypatch: pytest.MonkeyPatch,
+) -> None:
+    await lent(database, service)
+    monkeypatch.setattr(drain, "LOOK_SECONDS", 0.05)
+    waits = asyncio.Event()
+
+    async def tell(_done: int, _total: int | None, _what: str) -> None:
+        waits.set()
+
+    async def wait() -> None:
+        async with drain.drained(through(database, wire), ["vm-1"], tell):
+            pytest.fail("somebody is on it")
+
+    given_up = asyncio.create_task(wait())
+    async with asyncio.timeout(20):
+        await waits.wait()
+        with wire.down():
+            given_up.cancel()
+            tried = wire.accepted
+            while wire.accepted == tried:
+                await asyncio.wait([given_up], timeout=0.01)
+        await asyncio.wait([given_up])
+
+    assert (await row_of(owner))["draining"] is False
+
+
+def through(database: Database, wire: Wire) -> Connect:
+    """How the owner connects over the wire."""
+    here = urlsplit(database.dsn("lablink"))
+    there = here._replace(netloc=here.netloc.replace(f":{here.port}", f":{wire.port}"))
+    return record.owners(urlunsplit(there), "cli")
+
+
+async def told_to_nobody(_done: int, _total: int | None, _what: str) -> None:
+    pass

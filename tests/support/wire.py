@@ -10,7 +10,7 @@ from urllib.parse import urlsplit
 from tests.support.server import TestServer
 
 _NOTIFICATION, _READY = b"A", b"Z"
-_PARSE, _BIND = b"P", b"B"
+_PARSE, _BIND, _QUERY = b"P", b"B", b"Q"
 
 
 @dataclass(slots=True)
@@ -139,6 +139,8 @@ class _Link:
         elif kind == _BIND:
             _, name, _ = body.split(b"\0", 2)
             self.loss = self.loss or self.wire.take_loss(self.statements.get(name, ""))
+        elif kind == _QUERY:
+            self.loss = self.loss or self.wire.take_loss(body.decode())
 
     async def _downwards(self, server: asyncio.StreamReader) -> None:
         while True:
