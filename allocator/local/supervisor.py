@@ -134,11 +134,13 @@ class Crew:
 
     async def stop(self, names: Iterable[str]) -> None:
         """Return when none of these runs any more; they are stopped side by side."""
-        leaving = [self._tasks.pop(name) for name in names if name in self._tasks]
-        for _, task in leaving:
+        leaving = {name: self._tasks[name] for name in names if name in self._tasks}
+        for _, task in leaving.values():
             task.cancel()
-        await asyncio.gather(*(task for _, task in leaving), return_exceptions=True)
-        await asyncio.gather(*(child.stop(self._hurry, self._grace_seconds) for child, _ in leaving))
+        await asyncio.gather(*(task for _, task in leaving.values()), return_exceptions=True)
+        await asyncio.gather(*(child.stop(self._hurry, self._grace_seconds) for child, _ in leaving.values()))
+        for name in leaving:  # not before: whoever is cancelled here leaves them to the end of the block
+            del self._tasks[name]
 
 
 @asynccontextmanager
@@ -172,7 +174,8 @@ def environment(**more: str) -> dict[str, str]:
 def how_it_ended(code: int) -> str:
     """An exit code in words."""
     if code < 0:
-        return f"was killed ({signal.Signals(-code).name})"
+        named = {each.value: each.name for each in signal.Signals}  # most real-time signals have no name
+        return f"was killed ({named.get(-code, f'signal {-code}')})"
     return f"ended with exit code {code}"
 
 

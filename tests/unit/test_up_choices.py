@@ -50,6 +50,7 @@ def test_a_child_that_dies_early_is_waited_for_longer_each_time_up_to_a_limit() 
 
 def test_an_end_is_told_in_words() -> None:
     assert how_it_ended(-9) == "was killed (SIGKILL)"
+    assert how_it_ended(-40) == "was killed (signal 40)"
     assert how_it_ended(3) == "ended with exit code 3"
 
 
