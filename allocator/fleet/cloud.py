@@ -3,6 +3,7 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
+from concurrent.futures import ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
@@ -60,7 +61,7 @@ class Cloud:
     def __init__(self, region: str, patience: Patience = LONG) -> None:
         self._region = region
         self._patience = patience
-        self._turns = asyncio.Semaphore(AT_ONCE)
+        self._threads = ThreadPoolExecutor(AT_ONCE)  # of its own: where AWS hangs, nobody else has to wait
         self._clients: dict[str, Any] = {}
         self._making = threading.Lock()
 
@@ -163,8 +164,10 @@ class Cloud:
         from botocore.exceptions import BotoCoreError, ClientError
 
         try:
-            async with asyncio.timeout(self._patience.in_all), self._turns:
-                return await asyncio.to_thread(lambda: question(self._client(service)))
+            async with asyncio.timeout(self._patience.in_all):
+                return await asyncio.get_running_loop().run_in_executor(
+                    self._threads, lambda: question(self._client(service))
+                )
         except ClientError as error:
             raise CloudRefused(str(error), error.response["Error"]["Code"]) from error
         except BotoCoreError as error:

@@ -3,6 +3,7 @@
 import asyncio
 import socket
 from collections.abc import Iterator
+from concurrent.futures import ThreadPoolExecutor
 
 import pytest
 
@@ -14,21 +15,45 @@ HASTY = Patience(attempts=1, each=0.5, in_all=0.1)
 
 
 @pytest.fixture
-def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[None]:
+def silent(monkeypatch: pytest.MonkeyPatch) -> Iterator[socket.socket]:
     """AWS takes every connection and answers none."""
     with socket.create_server(("127.0.0.1", 0)) as server:
         for name, value in (KEYS | {"AWS_ENDPOINT_URL": f"http://127.0.0.1:{server.getsockname()[1]}"}).items():
             monkeypatch.setenv(name, value)
-        yield
+        yield server
 
 
-async def test_an_answer_that_does_not_come_is_waited_for_as_long_as_was_said(silent: None) -> None:
+async def test_an_answer_that_does_not_come_is_waited_for_as_long_as_was_said(silent: socket.socket) -> None:
     with pytest.raises(CloudRefused, match=r"no answer within 0\.1 s") as refused:
         await Cloud(REGION, HASTY).instance("i-0123456789abcdef0")
     assert refused.value.code == "Timeout"
 
 
-async def test_whoever_waits_for_a_turn_waits_no_longer_than_that_either(silent: None) -> None:
+async def test_whoever_waits_for_a_turn_waits_no_longer_than_that_either(silent: socket.socket) -> None:
     cloud = Cloud(REGION, HASTY)
     answers = await asyncio.gather(*(cloud.role(f"vm-{n}") for n in range(40)), return_exceptions=True)
     assert {type(answer) for answer in answers} == {CloudRefused}
+
+
+async def test_nobody_else_waits_while_aws_does_not_answer(silent: socket.socket) -> None:
+    asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
+    async with asyncio.timeout(20):
+        asking = asyncio.create_task(Cloud(REGION, Patience(attempts=1, each=60, in_all=60)).role("vm-patient"))
+        with await asked_for(b"vm-patient", silent):
+            assert await asyncio.to_thread(lambda: "answered") == "answered"
+        with pytest.raises(CloudRefused):
+            await asking
+
+
+async def asked_for(what: bytes, server: socket.socket) -> socket.socket:
+    """The connection over which somebody asks for that; what threads of earlier tests ask is passed over."""
+    server.setblocking(False)
+    loop = asyncio.get_running_loop()
+    while True:
+        connection, _ = await loop.sock_accept(server)
+        heard = piece = await loop.sock_recv(connection, 65_536)
+        while piece and what not in heard:
+            heard += (piece := await loop.sock_recv(connection, 65_536))
+        if piece:
+            return connection
+        connection.close()
