@@ -165,7 +165,12 @@ class Terraform:
             stdout=asyncio.subprocess.PIPE,
             stderr=asyncio.subprocess.PIPE,
         )
-        answer, said = await process.communicate()
+        try:
+            answer, said = await process.communicate()
+        finally:
+            if process.returncode is None:
+                process.kill()
+                await process.wait()
         if process.returncode:
             raise TerraformFailed(command, said.decode(errors="replace").strip())
         return answer

@@ -1,6 +1,7 @@
 """What the service and ops know of machines in the cloud without Terraform: EC2's answers, repairs, waits, limits."""
 
 import asyncio
+import os
 from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
@@ -251,3 +252,20 @@ def test_a_file_that_is_not_the_platforms_says_how_to_write_it(
 async def test_a_root_that_is_not_there_is_named_with_its_setting(tmp_path: Path) -> None:
     with pytest.raises(TerraformFailed, match=r"no-such-root; fleet\.root"):
         await Terraform(tmp_path / "no-such-root", tmp_path / "work").init({})
+
+
+async def test_a_terraform_that_is_only_asked_ends_with_whoever_asked(tmp_path: Path) -> None:
+    (tmp_path / "work" / "terraform" / "root").mkdir(parents=True)
+    for name in ("asked", "answers"):
+        os.mkfifo(tmp_path / name)
+    (tmp_path / "terraform").write_text(f"#!/bin/sh\necho $$ > {tmp_path}/asked\nexec cat {tmp_path}/answers\n")
+    (tmp_path / "terraform").chmod(0o755)
+    asking = asyncio.create_task(
+        Terraform(tmp_path / "root", tmp_path / "work", {"PATH": f"{tmp_path}:{os.environ['PATH']}"}).state()
+    )
+    number = int(await asyncio.to_thread((tmp_path / "asked").read_text))
+    asking.cancel()
+    await asyncio.wait([asking])
+
+    with pytest.raises(ProcessLookupError):
+        os.kill(number, 0)
