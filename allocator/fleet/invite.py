@@ -19,9 +19,13 @@ async def invite(fleet: Fleet, connection: Connection, pools: Mapping[str, str],
     Whoever is killed here invites again the next time: the token of before is then in no secret.
     """
     tokens = await invite_vms(connection, pools, TOKEN_SECONDS)
-    giving = [fleet.cloud.put_secret(fleet.secret_of(hostname), token) for hostname, token in tokens.items()]
-    for done, given in enumerate(asyncio.as_completed(giving), 1):
-        await given
-        await tell(done, len(pools), "inviting")
+    secrets = {fleet.secret_of(hostname): token for hostname, token in tokens.items()}
+    giving = [asyncio.create_task(fleet.cloud.put_secret(*each)) for each in secrets.items()]
+    try:
+        for done, given in enumerate(asyncio.as_completed(giving), 1):
+            await given
+            await tell(done, len(pools), "inviting")
+    finally:  # none comes after that of the next time
+        await asyncio.gather(*giving, return_exceptions=True)
     await record.invited(connection, pools)
     return list(pools)

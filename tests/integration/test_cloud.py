@@ -4,12 +4,16 @@ import asyncio
 import socket
 from collections.abc import Iterator
 from concurrent.futures import ThreadPoolExecutor
+from pathlib import Path
 
 import pytest
 
 from allocator.fleet.cloud import Cloud, Patience
+from allocator.fleet.description import Fleet
+from allocator.fleet.invite import invite
 from allocator.fleet.refusals import CloudRefused
 from tests.support.cloud import KEYS, REGION
+from tests.support.database import Database
 
 HASTY = Patience(attempts=1, each=0.5, in_all=0.1)
 
@@ -43,6 +47,28 @@ async def test_nobody_else_waits_while_aws_does_not_answer(silent: socket.socket
             assert await asyncio.to_thread(lambda: "answered") == "answered"
         with pytest.raises(CloudRefused):
             await asking
+
+
+async def test_an_invitation_that_is_given_up_ends_when_its_tokens_are_where_they_go(
+    silent: socket.socket, database: Database
+) -> None:
+    fleet = Fleet("lab", "t3.large", REGION, {}, {}, Path(), Path(), Cloud(REGION))
+    owner = await database.connect()
+    async with asyncio.timeout(20):
+        inviting = asyncio.create_task(invite(fleet, owner, {"vm-1": "default"}, told_to_nobody))
+        with await asked_for(b"lab/join/vm-1", silent) as connection:
+            inviting.cancel()
+            for _ in range(10):
+                await asyncio.sleep(0)
+            assert not inviting.done()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+            await asyncio.wait([inviting])
+
+    assert inviting.cancelled()
+
+
+async def told_to_nobody(_done: int, _total: int | None, _what: str) -> None:
+    pass
 
 
 async def asked_for(what: bytes, server: socket.socket) -> socket.socket:
