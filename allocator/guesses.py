@@ -22,27 +22,32 @@ class Guesses:
         self._right: set[bytes] = set()
         self._until = 0.0
 
-    def check(self, who: str, token: str) -> None:
-        """Raises TooManyTokens unless the token may be looked up."""
+    @contextmanager
+    def counted(self, who: str, token: str, wrong: type[Exception]) -> Iterator[None]:
+        """The block tries a token, and raises `wrong` if it is. Raises TooManyTokens unless it may be tried.
+
+        Until the block has ended it counts as wrong: those that are tried side by side are no fewer.
+        """
+        tried, known = self._tried_by(who), sha256(token)
+        is_new = known not in self._right | tried
+        if is_new and len(tried) >= WRONG_TOKENS:
+            raise TooManyTokens
+        tried |= {known} - self._right
+        try:
+            yield
+        except wrong:
+            self._wrong[who].add(known)  # whose window may be another by now
+            raise
+        except BaseException:
+            tried -= {known} if is_new else set()
+            raise
+        self._right.add(known)
+        tried.discard(known)
+
+    def _tried_by(self, who: str) -> set[bytes]:
+        """What they brought within the window and was not right."""
         now = asyncio.get_running_loop().time()
         if now >= self._until:
             self._wrong.clear()
             self._until = now + WINDOW_SECONDS
-        wrong = self._wrong.get(who, set())
-        if len(wrong) >= WRONG_TOKENS and sha256(token) not in self._right | wrong:
-            raise TooManyTokens
-
-    def note(self, who: str, token: str, *, right: bool) -> None:
-        """It was looked up."""
-        (self._right if right else self._wrong[who]).add(sha256(token))
-
-    @contextmanager
-    def counted(self, who: str, code: str, wrong: type[Exception]) -> Iterator[None]:
-        """The block tries a code, and raises `wrong` if it is. Raises TooManyTokens unless it may be tried."""
-        self.check(who, code)
-        try:
-            yield
-        except wrong:
-            self.note(who, code, right=False)
-            raise
-        self.note(who, code, right=True)
+        return self._wrong[who]

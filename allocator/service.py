@@ -76,11 +76,10 @@ class Service:
         token = next(iter(bearer_tokens(request)), None)
         if token is None:
             raise NotAdmin
-        self.tokens_tried.check(_address(request), token)
-        admin = await self.store.admin_of(token)
-        self.tokens_tried.note(_address(request), token, right=admin is not None)
-        if admin is None:
-            raise NotAdmin
+        with self.tokens_tried.counted(_address(request), token, NotAdmin):
+            admin = await self.store.admin_of(token)
+            if admin is None:
+                raise NotAdmin
         return admin
 
     async def open_lease(self, request: Request, asked: LeaseRequest) -> Opened:
