@@ -67,6 +67,8 @@ class Floods:
             hostname = await self._stop(pid)
         except ServiceError as error:  # who goes on is a suspect again
             log.warning("flood.not_stopped", process=pid, error=type(error).__name__)
+        except Exception:  # the outermost loop: the next one must be stopped
+            log.exception("flood.failed", process=pid)
         else:
             if hostname is None:
                 self._spared.add(pid)

@@ -24,3 +24,19 @@ async def test_a_busy_session_that_was_spared_is_not_asked_about_at_every_turn()
         floods.heard(2, "x" * FLOOD_BYTES)
         await spared[2].wait()
     assert asked == [1, 2]
+
+
+async def test_that_one_cannot_be_asked_about_keeps_no_other_from_it() -> None:
+    asked = asyncio.Event()
+
+    async def stop(pid: int) -> str | None:
+        if pid == 1:
+            raise RuntimeError("nobody expected that")
+        asked.set()
+        return None
+
+    floods = Floods(stop)
+    async with alongside(floods.run()), asyncio.timeout(5):
+        for pid in (1, 2):
+            floods.heard(pid, "x" * FLOOD_BYTES)
+        await asked.wait()
