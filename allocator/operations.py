@@ -90,6 +90,8 @@ class Operation:
     problem: str | None = None
     left: bool = False
     _told_at: float = 0.0
+    _turn: asyncio.Lock = field(default_factory=asyncio.Lock)
+    """Of whoever uses `rows`: what a transfer says of itself comes beside all else."""
 
     async def progress(self, done: int, total: int | None = None, what: str = "") -> None:
         """Say how far it is; written to the row twice a second at most, and when it is all done.
@@ -139,8 +141,9 @@ class Operation:
     async def leave(self) -> None:
         """Close its connections, because the database is about to be replaced by another that knows of the run."""
         self.left = True
-        for connection in (self.rows, self.lock):
-            await connection.close()
+        async with self._turn:
+            for connection in (self.rows, self.lock):
+                await connection.close()
 
     async def _end(self, error: str | None) -> None:
         """Write down how it ended; then let the next one begin."""
@@ -153,9 +156,10 @@ class Operation:
 
     async def _write(self, statement: str, *values: object) -> None:
         """Change the row, on a new connection if somebody cut the idle one."""
-        if self.rows.is_closed():
-            self.rows = await self.connect()
-        await self.rows.execute(statement, self.id, *values)
+        async with self._turn:
+            if self.rows.is_closed():
+                self.rows = await self.connect()
+            await self.rows.execute(statement, self.id, *values)
 
 
 @asynccontextmanager

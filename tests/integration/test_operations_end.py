@@ -89,6 +89,23 @@ async def test_that_a_run_is_unwanted_is_seen_once_there_are_connections_again(
         assert await unwanted == "bob"
 
 
+async def test_what_is_still_being_said_of_a_run_is_in_nobodys_way_at_its_end(
+    database: Database, owner: asyncpg.Connection, noted: Noted
+) -> None:
+    locker = await database.connect()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        async with running(noted, "backup", "ada") as operation:
+            await locker.execute("BEGIN; LOCK TABLE operations")
+            telling = asyncio.create_task(operation.progress(7, 7))
+            await waits_for_a_lock(owner, operation.rows)
+            releasing = asyncio.create_task(locker.execute("ROLLBACK"))
+        await asyncio.gather(telling, releasing)
+
+    row = await owner.fetchrow("SELECT status, done FROM operations WHERE kind = 'backup'")
+    assert row
+    assert dict(row) == {"status": "done", "done": 7}
+
+
 async def test_the_end_of_a_run_is_written_down_though_somebody_is_in_a_hurry(
     database: Database, owner: asyncpg.Connection, noted: Noted
 ) -> None:
