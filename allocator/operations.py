@@ -11,6 +11,7 @@ from typing import Any
 
 import asyncpg
 
+from allocator.tasks import to_its_end
 from client.network import Connection
 
 Connect = Callable[[], Awaitable[Connection]]
@@ -186,20 +187,10 @@ async def running(
         interrupted = isinstance(error, asyncio.CancelledError | KeyboardInterrupt)
         why = INTERRUPTED if interrupted else operation.problem or sentence(error)
         with suppress(OSError, asyncpg.PostgresError, asyncpg.InterfaceError):  # what happened first is what is told
-            await _to_its_end(operation._end(why))
+            await to_its_end(operation._end(why))
         raise
     if not operation.left:
-        await _to_its_end(operation._end(operation.problem))
-
-
-async def _to_its_end(work: Coroutine[Any, Any, None]) -> None:
-    """Do it; who is cancelled meanwhile is when it is done."""
-    task = asyncio.create_task(work)
-    try:
-        await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+        await to_its_end(operation._end(operation.problem))
 
 
 async def _begun(connect: Connect, wanted: str, tell: Tell | None, *about: object) -> Operation:

@@ -1,9 +1,11 @@
-"""Runs a loop beside a block of code, and ends it with the block; or something short, beside everything."""
+"""Runs a loop beside a block of code, and ends it with the block; something short, beside everything, or to its end."""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
 from contextlib import asynccontextmanager, suppress
-from typing import Any
+from typing import Any, TypeVar
+
+T = TypeVar("T")
 
 
 @asynccontextmanager
@@ -16,6 +18,16 @@ async def alongside(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
+    """What it gives. Whoever is cancelled meanwhile is when it has ended."""
+    task = asyncio.create_task(work)
+    try:
+        return await asyncio.shield(task)
+    except asyncio.CancelledError:
+        await asyncio.wait([task])
+        raise
 
 
 class Spawned:

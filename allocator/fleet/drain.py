@@ -12,7 +12,7 @@ from client.protocol import CHANNEL
 
 LOOK_SECONDS = 5.0
 """A notification may be lost; whoever waits looks now and then."""
-AWAY_SECONDS = 300.0
+AWAY_SECONDS = 180.0
 """How long a database may be away before machines that should be lent again are left to an admin."""
 WAITING = "waiting for the database"
 

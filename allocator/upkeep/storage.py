@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import TYPE_CHECKING, TypeVar
 
 from allocator.operations import Tell
+from allocator.tasks import to_its_end
 from allocator.upkeep import UpkeepFailed
 
 if TYPE_CHECKING:
@@ -66,7 +67,7 @@ class Directory:
     async def put(self, name: str, file: Path, tell: Tell) -> None:
         """Put a file of the workspace there; in the workspace it is gone then."""
         with self._explained():
-            await asyncio.to_thread(publish, file, self.path / name)
+            await to_its_end(asyncio.to_thread(publish, file, self.path / name))
 
     @asynccontextmanager
     async def fetched(self, name: str, tell: Tell) -> AsyncIterator[Path]:
@@ -155,7 +156,7 @@ class Bucket:
 
     async def _ask(self, question: Callable[[], T]) -> T:
         with self._explained():
-            return await asyncio.to_thread(question)
+            return await to_its_end(asyncio.to_thread(question))
 
     @contextmanager
     def _explained(self) -> Iterator[None]:
