@@ -1,11 +1,12 @@
 """What a killed terraform made and could not write down: the next plan takes it over, or it is removed."""
 
 import asyncio
-from collections.abc import Collection, Iterable, Mapping
+from collections.abc import Collection, Coroutine, Iterable, Mapping
 from typing import Any
 
 from allocator.fleet.cloud import Instance
 from allocator.fleet.description import Fleet
+from allocator.tasks import to_its_end
 
 INSTANCE, ROLE, PROFILE, SECRET = (
     'module.fleet.aws_instance.this["{}"]',
@@ -45,7 +46,14 @@ async def remove(fleet: Fleet, state: Mapping[str, Any], hostnames: Collection[s
     there = unwritten(await fleet.cloud.instances(fleet.name), state)
     await fleet.cloud.terminate(each.id for each in there if each.hostname in hostnames)
     unknown = [hostname for hostname in hostnames if ROLE.format(hostname) not in state]
-    await asyncio.gather(*(fleet.cloud.remove_identity(fleet.role_of(h), fleet.secret_of(h)) for h in unknown))
+    await to_its_end(_all(fleet.cloud.remove_identity(fleet.role_of(h), fleet.secret_of(h)) for h in unknown))
+
+
+async def _all(work: Iterable[Coroutine[Any, Any, None]]) -> None:
+    """Do it side by side. What goes wrong is raised when all has ended: the next run may make what has these names."""
+    for failure in await asyncio.gather(*work, return_exceptions=True):
+        if failure is not None:
+            raise failure
 
 
 async def _of(fleet: Fleet, state: Mapping[str, Any], hostname: str, orphans: Mapping[str, str]) -> dict[str, str]:

@@ -8,6 +8,7 @@ from pathlib import Path
 
 import pytest
 
+from allocator.fleet.adoption import remove
 from allocator.fleet.cloud import Cloud, Patience
 from allocator.fleet.description import Fleet
 from allocator.fleet.invite import invite
@@ -16,6 +17,15 @@ from tests.support.cloud import KEYS, REGION
 from tests.support.database import Database
 
 HASTY = Patience(attempts=1, each=0.5, in_all=0.1)
+
+
+NOBODY = b"<DescribeInstancesResponse><reservationSet/></DescribeInstancesResponse>"
+
+
+@pytest.fixture
+def fleet() -> Fleet:
+    once = Patience(attempts=1, each=60, in_all=60)
+    return Fleet("lab", "t3.large", REGION, {}, {}, Path(), Path(), Cloud(REGION, once))
 
 
 @pytest.fixture
@@ -50,9 +60,8 @@ async def test_nobody_else_waits_while_aws_does_not_answer(silent: socket.socket
 
 
 async def test_an_invitation_that_is_given_up_ends_when_its_tokens_are_where_they_go(
-    silent: socket.socket, database: Database
+    silent: socket.socket, fleet: Fleet, database: Database
 ) -> None:
-    fleet = Fleet("lab", "t3.large", REGION, {}, {}, Path(), Path(), Cloud(REGION))
     owner = await database.connect()
     async with asyncio.timeout(20):
         inviting = asyncio.create_task(invite(fleet, owner, {"vm-1": "default"}, told_to_nobody))
@@ -65,6 +74,23 @@ async def test_an_invitation_that_is_given_up_ends_when_its_tokens_are_where_the
             await asyncio.wait([inviting])
 
     assert inviting.cancelled()
+
+
+async def test_a_removal_that_is_given_up_takes_nothing_away_from_the_next_run(
+    silent: socket.socket, fleet: Fleet
+) -> None:
+    async with asyncio.timeout(20):
+        removing = asyncio.create_task(remove(fleet, {}, ["vm-1"]))
+        with await asked_for(b"DescribeInstances", silent) as connection:
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(NOBODY), NOBODY))
+            with await asked_for(b"lab-vm-vm-1", silent):
+                removing.cancel()
+                for _ in range(10):
+                    await asyncio.sleep(0)
+                assert not removing.done()
+            await asyncio.wait([removing])
+
+    assert removing.cancelled()
 
 
 async def told_to_nobody(_done: int, _total: int | None, _what: str) -> None:
