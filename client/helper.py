@@ -3,10 +3,12 @@
 systemd starts one for each connection to its socket, as standard input, and ends all that it left when it ends. Only
 the client's account is answered. Nothing is believed of what that says: the command is built anew from its fields by
 the grammar that the allocator read them with, and as whom, where and in what environment it runs is root's to say.
+One at a time changes the session: that of a client that died goes on, and knows nothing of the next lease.
 """
 
 import argparse
 import asyncio
+import fcntl
 import json
 import logging
 import os
@@ -15,7 +17,8 @@ import re
 import socket
 import struct
 import sys
-from collections.abc import Sequence
+from collections.abc import AsyncIterator, Sequence
+from contextlib import asynccontextmanager
 from dataclasses import asdict
 from pathlib import Path
 from typing import Any
@@ -34,6 +37,7 @@ REQUEST_BYTES = 6 * JOB_BYTES + 8192
 _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _LIMIT_SECONDS = 86_400.0
 _PATIENCE_SECONDS = 10.0
+_TURN_SECONDS = 0.05
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 
 log = logging.getLogger("lablink.helper")
@@ -120,9 +124,11 @@ class _Errand:
             case "check":
                 await self._executor.check(lent=request.get("lent") is True)
             case "kill":
-                await self._executor.kill()
+                async with self._alone():
+                    await self._executor.kill()
             case "wipe":
-                await self._executor.wipe()
+                async with self._alone():
+                    await self._executor.wipe()
             case "runs":
                 return {"runs": await self._executor.runs()}
             case "usage":
@@ -135,7 +141,8 @@ class _Errand:
     async def _start(self, request: dict[str, Any]) -> None:
         try:
             command, name, limit_seconds = _checked(request)
-            running = await self._executor.start(command, name=name, limit_seconds=limit_seconds)
+            async with self._alone():
+                running = await self._executor.start(command, name=name, limit_seconds=limit_seconds)
         except CommandRefused as refused:
             await self._say(_finished(Finished(None, str(refused), failure="refused")))
             return
@@ -149,6 +156,19 @@ class _Errand:
         finally:
             await running.end()
         await self._say({"done": True})
+
+    @asynccontextmanager
+    async def _alone(self) -> AsyncIterator[None]:
+        """While no other helper changes the session. Raises ConnectionError when the client has left before that."""
+        place = os.open(self._executor.session.directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
+        try:
+            while not (is_left := self._reader.at_eof()) and not _locked(place):  # noqa: ASYNC110  # nothing announces it
+                await asyncio.sleep(_TURN_SECONDS)
+            if is_left:
+                raise ConnectionAbortedError
+            yield
+        finally:
+            os.close(place)
 
     async def _tell_end(self, running: Running) -> None:
         """Say how the command ended, when it does; return once the client has left or says anything more."""
@@ -179,6 +199,15 @@ def _checked(request: dict[str, Any]) -> tuple[Command, str, float]:
     if not isinstance(limit, int | float) or not 0 < limit <= _LIMIT_SECONDS:
         raise CommandRefused("The time limit is not one.")
     return from_parts(str(request.get("kind")), public, secrets), name, float(limit)
+
+
+def _locked(place: int) -> bool:
+    """Whether the lock of an open directory is this process's now; the kernel lets go of it when that is closed."""
+    try:
+        fcntl.flock(place, fcntl.LOCK_EX | fcntl.LOCK_NB)
+    except BlockingIOError:
+        return False
+    return True
 
 
 def _finished(finished: Finished) -> dict[str, Any]:
