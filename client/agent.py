@@ -181,18 +181,22 @@ class Agent:
         self._checkpoint("rebuilt")
 
     async def _clean(self, orders: Orders) -> None:
-        """The fence comes before the first file goes: from then on nothing can make this machine resume the lease."""
-        await self._end()
-        self._checkpoint("stopped")
-        self._journal.fence_off(orders.epoch)
-        self._checkpoint("fenced")
-        await self._executor.wipe()
-        self._checkpoint("wiped")
+        if not self._health.is_clearing(orders.epoch):  # else it is wiped, and that would end what looks at it
+            await self._wipe(orders.epoch)
         if await self._health.clears(orders.epoch):
             await self._transport.cleaned(orders.epoch)
             self._checkpoint("cleaned")
         elif self._health.trouble:
             await self._give_up(orders, self._health.trouble)
+
+    async def _wipe(self, epoch: int) -> None:
+        """The fence comes before the first file goes: from then on nothing can make this machine resume the lease."""
+        await self._end()
+        self._checkpoint("stopped")
+        self._journal.fence_off(epoch)
+        self._checkpoint("fenced")
+        await self._executor.wipe()
+        self._checkpoint("wiped")
 
     async def _serve(self, orders: Orders, key: Key) -> None:
         known = self._journal.entry(key) is not None

@@ -3,7 +3,7 @@
 import asyncio
 import logging
 import os
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from pathlib import Path
 from typing import Protocol
 
@@ -51,16 +51,26 @@ class Executor(Protocol):
         """Kill all of the session's processes and remove all of its files, durably. Raises WipeFailed."""
 
 
-@dataclass(frozen=True, slots=True)
+@dataclass(slots=True)
 class OwnExecutor:
     """This process does it all: as root for the session's account, or as whoever it is."""
 
     session: Session
     programs: Programs
     checks: Checks | None = None
+    _kills: int = field(default=0, init=False)
+    _killing: asyncio.Lock = field(default_factory=asyncio.Lock, init=False)
 
     async def check(self, *, lent: bool = False) -> None:
-        if self.checks and (trouble := await asyncio.to_thread(self.checks.trouble, lent=lent)):
+        """A check that was killed with all else below this process says nothing of the machine: it is made again."""
+        trouble, kills = None, -1
+        while self.checks and kills != self._kills:
+            async with self._killing:
+                kills = self._kills
+            trouble = await asyncio.to_thread(self.checks.trouble, lent=lent)
+            if trouble is None:
+                return
+        if trouble:
             raise WipeFailed(trouble)
 
     async def usage(self) -> Usage | None:
@@ -74,16 +84,20 @@ class OwnExecutor:
         return bool(find_remains(self.session.belongings))
 
     async def kill(self) -> None:
-        await kill_remains(self.session.belongings)
+        async with self._killing:
+            self._kills += 1
+            await kill_remains(self.session.belongings)
 
     async def wipe(self) -> None:
-        await self.session.wipe()
+        async with self._killing:
+            self._kills += 1
+            await self.session.wipe()
 
     async def _open(self) -> None:
         try:
             self.session.open()
         except SessionNotClean:
-            await self.session.wipe()
+            await self.wipe()
             self.session.open()
         except OSError as error:
             raise WipeFailed(f"The session's directory cannot be made: {error.strerror}") from error

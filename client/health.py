@@ -26,7 +26,7 @@ class Health:
         self._wake = wake
         self._orders: Orders | None = None
         self._well_rounds = 0
-        self._clearing: tuple[int, asyncio.Task[None]] | None = None
+        self._clearing: tuple[int, asyncio.Task[str | None]] | None = None
         self.trouble: str | None = None
         """What is wrong with the machine, as it was looked at last."""
 
@@ -37,8 +37,7 @@ class Health:
                 await self.look()
                 await asyncio.sleep(min(ROUND_SECONDS, 6 * self._period))
         finally:
-            if self._clearing:
-                self._clearing[1].cancel()
+            self._end_clearing()
 
     def note(self, orders: Orders) -> None:
         """What the machine is there for now."""
@@ -53,20 +52,30 @@ class Health:
         if self.trouble:
             self._wake()
 
+    def is_clearing(self, epoch: int) -> bool:
+        """Whether `clears` was asked about this wipe, and has no answer yet."""
+        return self._clearing is not None and self._clearing[0] == epoch
+
     async def clears(self, epoch: int) -> bool:
         """Whether the machine, which was wiped at `epoch`, may be lent again; if not, `trouble` says why not.
 
         What takes long is not waited for, because hellos must go on: then ask again when woken.
         """
         if self._clearing is None or self._clearing[0] != epoch:
-            self._clearing = epoch, asyncio.create_task(self._clear())
+            self._end_clearing()
+            self._clearing = epoch, asyncio.create_task(self._trouble(lent=False))
         task = self._clearing[1]
         if not (await asyncio.wait({task}, timeout=_PATIENCE_SECONDS))[0]:
             task.add_done_callback(lambda _: self._wake())
             return False
         self._clearing = None
-        task.result()
+        self.trouble = task.result()
+        self._well_rounds = 0 if self.trouble else self._well_rounds
         return self.trouble is None
+
+    def _end_clearing(self) -> None:
+        if self._clearing:
+            self._clearing[1].cancel()
 
     def take_well(self) -> bool:
         """Whether the machine has been well for some time. Once it was said, that takes as long again."""
@@ -77,9 +86,6 @@ class Health:
     async def first_trouble(self) -> str | None:
         """What is wrong before anything is known of what the machine is there for."""
         return await self._trouble(lent=True)
-
-    async def _clear(self) -> None:
-        self.trouble = await self._trouble(lent=False)
 
     async def _trouble(self, *, lent: bool) -> str | None:
         if await self._found(lent=lent) is None:
