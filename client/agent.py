@@ -76,7 +76,7 @@ class Agent:
                     tell_systemd(ALIVE)
                     await self._transport.idle(period)
         finally:
-            if self._work is not None and not self._work.ending.done():
+            if self._work is not None and self._work.goes_on:
                 await self._stop()
 
     @asynccontextmanager

@@ -177,8 +177,13 @@ def _hub(url: str | None, passwords: Passwords, wake: asyncio.Event) -> Way:
 
 async def _until_stopped(agent: Agent) -> None:
     serving = asyncio.ensure_future(agent.run())
+
+    def stop() -> None:
+        if not serving.cancelling():  # what it ends meanwhile is not left half done
+            serving.cancel()
+
     for number in (signal.SIGTERM, signal.SIGINT):
-        asyncio.get_running_loop().add_signal_handler(number, serving.cancel)
+        asyncio.get_running_loop().add_signal_handler(number, stop)
     await asyncio.wait([serving])
     tell_systemd(STOPPING)
     if not serving.cancelled():

@@ -20,6 +20,11 @@ class Work:
     running: Started
     ending: asyncio.Task[None]
 
+    @property
+    def goes_on(self) -> bool:
+        """Whether it has not come to an end of its own: it runs, or `end` was begun and not finished."""
+        return not self.ending.done() or self.ending.cancelled()
+
     async def end(self) -> None:
         """End its process group; what the journal says of it stays as it is. Raises ProcessesRemain."""
         self.ending.cancel()
