@@ -73,10 +73,17 @@ def adopts_orphans() -> bool:
 
 
 def reap_adopted(own: int) -> None:
-    """Let go of adopted orphans that have ended; the exit code of the child `own` is left to whoever waits for it."""
+    """Let go of adopted orphans that have ended; the exit code of the child `own` is left to whoever waits for it.
+
+    As long as that one is there, dead, the kernel names no other: what its end made orphans of is gone through then.
+    """
     with suppress(ChildProcessError):
         while (dead := os.waitid(os.P_ALL, 0, os.WEXITED | os.WNOHANG | os.WNOWAIT)) and dead.si_pid != own:
             os.waitpid(dead.si_pid, os.WNOHANG)
+        for pid in children_of(os.getpid()) if dead else ():
+            if pid != own:
+                with suppress(ChildProcessError):
+                    os.waitpid(pid, os.WNOHANG)
 
 
 def signal_group(leader: int, number: signal.Signals) -> None:

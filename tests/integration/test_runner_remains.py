@@ -3,6 +3,7 @@
 import asyncio
 import os
 import signal
+import subprocess
 import sys
 from collections.abc import AsyncIterator
 from pathlib import Path
@@ -168,7 +169,7 @@ async def words(process: asyncio.subprocess.Process) -> list[int]:
 async def test_a_command_dies_with_its_client(place: str) -> None:
     process = await client(place, "at its end", "sleep", "600")
     (command,) = await words(process)
-    assert alive(command)
+    await reached(lambda: Path(f"/proc/{command}/comm").read_text() == "sleep\n")
     process.kill()
     await process.wait()
 
@@ -229,3 +230,26 @@ async def test_orphans_that_ended_before_anybody_looked_do_not_stay(place: str) 
     rest, _ = await process.communicate(b"\n")
 
     assert rest.split()[-2:] == [b"0", b"children:"]
+
+
+NEGLECTED = '''
+import os, subprocess, sys
+from client.processes import adopt_orphans, children_of, reap_adopted
+adopt_orphans()
+leaves = """import os
+for _ in range(3):
+    if (pid := os.fork()) == 0:
+        os._exit(0)
+    os.waitid(os.P_PID, pid, os.WEXITED | os.WNOWAIT)
+"""
+own = subprocess.Popen([sys.executable, "-c", leaves])
+os.waitid(os.P_PID, own.pid, os.WEXITED | os.WNOWAIT)
+print(len(children_of(os.getpid())))
+reap_adopted(own.pid)
+print(len(children_of(os.getpid())), own.wait())
+'''
+
+
+def test_orphans_that_ended_with_who_had_them_do_not_stay() -> None:
+    done = subprocess.run([sys.executable, "-c", NEGLECTED], capture_output=True, text=True, check=True)
+    assert done.stdout.split() == ["4", "1", "0"]
