@@ -240,8 +240,7 @@ class DirectTransport:
         """A new connection; if an admin wants it, with a new password, which is used at once."""
         connection = await self._let_in()
         if self._passwords is not None and await changed_password(connection, self._passwords):
-            connection.terminate()
-            connection = await self._let_in()
+            return await self._let_in()
         return connection
 
     async def _let_in(self) -> Connection:

@@ -59,8 +59,19 @@ class Passwords:
 async def changed_password(connection: Connection, passwords: Passwords) -> bool:
     """Change the password if an admin wants that. Returns whether the old one is worth nothing now.
 
-    A disk that takes no new one puts it off, and so does a database that is older than this client.
+    A disk that takes no new one puts it off, and so does a database that is older than this client. Where it was
+    changed, or that failed, the connection is closed.
     """
+    is_over = True
+    try:
+        is_over = await _changed(connection, passwords)
+    finally:
+        if is_over:
+            connection.terminate()
+    return is_over
+
+
+async def _changed(connection: Connection, passwords: Passwords) -> bool:
     try:
         wanted = await connection.fetchval("SELECT client_api.wants_new_password()")
     except asyncpg.UndefinedFunctionError:

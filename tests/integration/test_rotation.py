@@ -111,3 +111,18 @@ async def test_a_machine_whose_credential_was_revoked_learns_that_it_is_not_enro
     async with transport(machine) as other:
         with pytest.raises(UnknownVm):
             await other.hello(NOTHING)
+
+
+async def test_a_connection_over_which_no_password_could_be_changed_is_closed(
+    database: Database, tmp_path: Path
+) -> None:
+    pool = await Pool.of(database)
+    machine = Machine.of(await database.vm(), tmp_path / "vm")
+    await pool.owner.execute("SELECT rotate_vm('vm-1')")
+    await pool.owner.execute("ALTER FUNCTION client_api.change_password RENAME TO was_change_password")
+
+    async with transport(machine) as other:
+        with pytest.raises(Unreachable) as held:
+            await other.hello(NOTHING)
+        await pool.until("SELECT NOT EXISTS (SELECT FROM pg_stat_activity WHERE usename = $1)", machine.vm.role)
+    assert isinstance(held.value.__cause__, asyncpg.UndefinedFunctionError)
