@@ -118,6 +118,7 @@ class Switch:
                 idling.result()
         finally:
             idling.cancel()
+            await asyncio.wait([idling])  # it may be asking something, and the next verb asks over the same connection
 
     def _first(self, wish: TransportName) -> tuple[str, Way]:
         """The first way of a wish that this machine can take."""

@@ -18,7 +18,7 @@ from client.settings import load_credential
 from client.switch import Switch, Way
 from tests.support.database import Database
 from tests.support.front import Front
-from tests.support.hub import hub_machine
+from tests.support.hub import NOTHING, hub_machine
 from tests.support.machine import Machine, Pool, reached
 from tests.support.service import RunningService
 from tests.support.wire import wire_to
@@ -98,6 +98,34 @@ async def test_a_machine_hears_of_its_lease_while_a_hub_that_never_answers_is_tr
         await reached(lambda: front.accepted == 1)
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
         assert "transport stays" not in caplog.messages
+
+
+async def test_a_trial_that_fails_leaves_the_present_way_as_it_is(
+    database: Database, pool: Pool, front: Front, tmp_path: Path
+) -> None:
+    machine, front.stalls, wake = Machine.of(await database.vm(), tmp_path / "vm"), True, asyncio.Event()
+    await wish(pool, "hub")
+    ways: dict[str, Callable[[], Way]] = {
+        "direct": lambda: DirectTransport(machine.address, None, wake, check_seconds=0.0),
+        "hub": lambda: HubTransport(front.url, machine.passwords(), wake),
+    }
+    async with Switch("direct", ways, wake, try_seconds=0.0) as switch:
+        await switch.hello(NOTHING)
+        for _ in range(3):
+            wake.clear()
+            await switch.hello(NOTHING)
+            cut = asyncio.create_task(cut_while_asked(front, pool, machine))
+            await switch.idle(60)
+            await switch.hello(NOTHING)
+            await cut
+
+
+async def cut_while_asked(front: Front, pool: Pool, machine: Machine) -> None:
+    """Let go of whoever tries the hub, once the machine's connection to PostgreSQL is being looked after."""
+    await reached(lambda: bool(front.held))
+    asked = "SELECT query LIKE '%listening%' FROM pg_stat_activity WHERE usename = $1"
+    await pool.until(asked, machine.vm.role)
+    front.cut()
 
 
 @pytest.mark.parametrize("first", ["hub", "direct"])

@@ -23,6 +23,11 @@ class Front:
         """Its address."""
         return f"http://127.0.0.1:{self.port}"
 
+    @property
+    def held(self) -> int:
+        """How many ends of connections are open."""
+        return len(self._open)
+
     def lead_to(self, url: str) -> None:
         """Whoever connects from now on comes to this allocator."""
         self.leads_to = urlsplit(url).port or 0
