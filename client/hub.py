@@ -6,6 +6,7 @@ between, the allocator says when there may be something new, or what that is.
 
 import asyncio
 import json
+import math
 import random
 import ssl
 from contextlib import suppress
@@ -54,6 +55,7 @@ class HubTransport:
         self._backoff = Backoff()
         self._last: Orders | None = None
         self._due = 0.0
+        self._idle_until: float | None = None
         self._told: dict[str, Any] | None = None
         self._link: Link | None = None
         self._room_in: float | None = None
@@ -73,6 +75,7 @@ class HubTransport:
         return self._take_told(memory) or await self._say_hello(memory, idle_seconds)
 
     async def _say_hello(self, memory: Memory, idle_seconds: int | None = None) -> Orders:
+        self._idle_until = None
         said = {} if idle_seconds is None else {"idle_seconds": idle_seconds}
         try:
             answer = await self._ask("hello", epoch=memory.epoch, lease_id=_text(memory.lease_id), **said)
@@ -128,8 +131,9 @@ class HubTransport:
 
     async def idle(self, seconds: float) -> None:
         if self._is_open:
+            until = min(_now() + seconds, self._idle_until or math.inf)
             with suppress(TimeoutError):
-                async with asyncio.timeout(seconds):
+                async with asyncio.timeout_at(until):
                     await self.wake.wait()
         if not self._is_open:
             await asyncio.sleep(self._pause())
@@ -147,7 +151,8 @@ class HubTransport:
             return None
         if told["epoch"] <= max(memory.epoch, last.epoch):
             return None
-        return _orders(asdict(last) | told | {"period_seconds": max(0.0, self._due - _now())})
+        self._idle_until = self._due
+        return _orders(asdict(last) | told)
 
     @property
     def _is_open(self) -> bool:

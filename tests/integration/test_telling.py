@@ -3,7 +3,6 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
-from dataclasses import replace
 from uuid import UUID
 
 import pytest
@@ -97,10 +96,19 @@ async def test_orders_that_came_by_themselves_are_what_a_hello_would_have_been_a
         told = await transport.hello(NOTHING)
 
         assert seen == await pool.owner.fetchval("SELECT seen_at FROM vm_heartbeats")
-        asked = await transport.hello(NOTHING)
-        assert 0 < told.period_seconds <= asked.period_seconds
-        assert replace(told, period_seconds=asked.period_seconds) == asked
+        assert told == await transport.hello(NOTHING)
         assert (await transport.claim(told.epoch)).lease_id == lease
+
+
+async def test_orders_that_came_by_themselves_do_not_put_off_the_next_hello(
+    service: RunningService, pool: Pool, machine: Machine
+) -> None:
+    await pool.hello_every(0.05)
+    async with told_orders(service, machine) as (transport, _):
+        await transport.hello(NOTHING)
+        async with asyncio.timeout(LIMIT_SECONDS):
+            await transport.idle(3600)
+        assert not transport.wake.is_set()
 
 
 async def test_a_machine_that_remembers_those_orders_asks(
