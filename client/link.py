@@ -89,6 +89,8 @@ class Link:
         try:
             async for message in self._socket:
                 told = json.loads(message)
+                if not isinstance(told, dict):
+                    return
                 if "wake" in told or "orders" in told:
                     self._hear(told)
                 else:
@@ -96,6 +98,7 @@ class Link:
         except (ConnectionClosed, ValueError):
             pass
         finally:
+            self._socket.transport.abort()
             self._hear(None)
 
 
