@@ -18,14 +18,14 @@ from client.health import Health
 from client.idle import Idle
 from client.journal import Fenced, Journal, JournalError
 from client.processes import ProcessesRemain
-from client.protocol import CommandKind, Orders, Outcome, Report
+from client.protocol import CommandKind, Memory, Orders, Outcome, Report
 from client.reboot import Desktops
 from client.records import Entry, Key
 from client.runner import CannotStart, Finished
 from client.session import WipeFailed
 from client.systemd import ALIVE, READY, tell_systemd
 from client.transport import Refused, Transport, Unreachable
-from client.work import OUTCOME, Work, command_of, ending_of, has_arrived, key_of, report_of
+from client.work import OUTCOME, Work, command_of, ending_of, has_arrived, is_of_another, key_of, report_of
 
 _SOON_SECONDS = 1.0
 _PERIOD_SECONDS = 10.0
@@ -59,6 +59,7 @@ class Agent:
         self._idle = Idle(executor)
         self._beside: list[asyncio.Task[NoReturn]] = []
         self._work: Work | None = None
+        self._stopped: Memory | None = None
         self._told: tuple[Key, Outcome] | None = None
         self._heard: Orders | None = None
         self._unhealthy: tuple[int, str] | None = None
@@ -154,8 +155,8 @@ class Agent:
                 await self._rebuild(orders, key)
             if orders.status == "cleaning":
                 await self._clean(orders)
-            elif self._work is not None and self._work.key != key:
-                await self._stop()
+            elif is_of_another(self._journal.memory, key):
+                await self._stop_once()
             if key is not None:
                 await self._serve(orders, key)
             if orders.status == "failed" and self._health.take_well():
@@ -168,9 +169,9 @@ class Agent:
         if orders.status != "failed":
             self._note_unhealthy(orders.epoch, reason)
             await self._transport.unhealthy(orders.epoch, reason)
-        elif self._work is not None:
+        elif is_of_another(self._journal.memory, None):
             with suppress(ProcessesRemain):
-                await self._stop()
+                await self._stop_once()
 
     async def _rebuild(self, orders: Orders, key: Key | None) -> None:
         """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
@@ -263,6 +264,11 @@ class Agent:
             raise
         self._told = told
         self._checkpoint(f"reported {told[1]}")
+
+    async def _stop_once(self) -> None:
+        if self._stopped != self._journal.memory:
+            await self._stop()
+            self._stopped = self._journal.memory
 
     async def _stop(self) -> None:
         await self._end()

@@ -5,7 +5,7 @@ from dataclasses import dataclass
 
 from client.command import Command, parse
 from client.executor import Started
-from client.protocol import Assignment, CommandKind, Orders, Outcome, Report
+from client.protocol import Assignment, CommandKind, Memory, Orders, Outcome, Report
 from client.records import Entry, Key, State
 from client.runner import Finished
 
@@ -37,6 +37,11 @@ def key_of(orders: Orders) -> Key | None:
     if orders.status != "in-use" or orders.lease_id is None or orders.kind == "hold":
         return None
     return Key(orders.lease_id, orders.epoch)
+
+
+def is_of_another(memory: Memory, key: Key | None) -> bool:
+    """Whether what this machine started last, maybe by an earlier client, was not for `key`."""
+    return memory.lease_id is not None and Key(memory.lease_id, memory.epoch) != key
 
 
 def has_arrived(outcome: Outcome, orders: Orders) -> bool:

@@ -6,6 +6,7 @@ from uuid import UUID
 import pytest
 
 from client.processes import Belongings, find_remains
+from client.session import Session
 from tests.support.machine import Machine, Pool, reached
 
 KILLED = -9
@@ -146,3 +147,18 @@ async def test_a_desktop_that_is_ready_outlives_a_restart_of_the_client(pool: Po
     await pool.until("SELECT version > $2 FROM leases WHERE id = $1", lease, ready["version"])
     assert (await pool.lease(lease))["status"] == "active"
     assert machine.state.session.exists()
+
+
+async def test_a_desktop_that_outlived_its_client_ends_when_its_machine_is_failed(pool: Pool, machine: Machine) -> None:
+    machine.start_host("sleep 60 > /dev/null 2>&1 &")
+    lease = await pool.request_desktop()
+    client = await machine.start()
+    await pool.finished(lease)
+    client.process.terminate()
+    assert await client.ended() == 0
+    belongings = Session(machine.state.session).belongings
+    assert find_remains(belongings)
+
+    await pool.owner.execute("SELECT fail_vm('vm-1')")
+    await machine.start()
+    await reached(lambda: not find_remains(belongings))
