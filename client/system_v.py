@@ -25,7 +25,8 @@ def remove_made_by(uid: int) -> None:
             _remove(uid)
         finally:
             os._exit(0)
-    os.waitpid(remover, 0)
+    with suppress(ChildProcessError):  # the parent of adopted orphans may have let go of it by then
+        os.waitpid(remover, 0)
     if _any_made_by(uid):
         raise OSError("shared memory, semaphores or queues cannot be removed")
 

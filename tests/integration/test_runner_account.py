@@ -3,6 +3,7 @@
 import asyncio
 import os
 import shutil
+import signal
 import subprocess
 import tempfile
 from collections.abc import AsyncIterator, Iterator
@@ -15,6 +16,7 @@ import pytest
 from client.command import JobCommand
 from client.runner import Programs, Running, start
 from client.session import Account, Session, WipeFailed
+from client.system_v import remove_made_by
 from tests.support.commands import CHAIN, DAEMON, ended, is_closed, opened_fifo
 
 # Python 3.12 and later warn; what is forked to kill an account's processes asks the kernel for that and ends
@@ -95,6 +97,16 @@ async def test_shared_memory_semaphores_and_queues_go_with_the_session(unprivile
     assert len(system_v_of(UID)) == 3
     await unprivileged.wipe()
 
+    assert system_v_of(UID) == []
+
+
+async def test_what_removes_them_may_be_let_go_of_by_whoever_adopts_orphans(unprivileged: Session) -> None:
+    await run_as_account(unprivileged, SYSTEM_V)
+    before = signal.signal(signal.SIGCHLD, signal.SIG_IGN)  # the kernel lets go of it, before anybody can
+    try:
+        remove_made_by(UID)
+    finally:
+        signal.signal(signal.SIGCHLD, before)
     assert system_v_of(UID) == []
 
 
