@@ -64,6 +64,7 @@ class Agent:
         self._heard: Orders | None = None
         self._unhealthy: tuple[int, str] | None = None
         self._reachable = True
+        self._refused_seconds = 0.0
 
     async def run(self) -> NoReturn:
         """Serve until cancelled, or until UnknownVm is raised. Whatever still runs then is stopped.
@@ -91,7 +92,7 @@ class Agent:
             await asyncio.wait(self._beside)
 
     async def look(self) -> float:
-        """Say hello once and do what it answers. Returns how many seconds may pass before the next look."""
+        """Say hello once and do what it answers. Returns seconds to the next look: few after a refusal, then more."""
         self._transport.wake.clear()
         period = _PERIOD_SECONDS
         self._raise_what_went_wrong()
@@ -104,10 +105,14 @@ class Agent:
             self._note(orders)
             await (self._give_up(orders, trouble) if trouble else self._obey(orders))
         except Unreachable as error:
-            self._note_unreachable(error)
+            if self._reachable:
+                log.warning("unreachable", extra={"reason": str(error)})
+            self._reachable = False
         except (Refused, JournalError, Fenced) as error:
             log.warning("refused", extra={"reason": str(error)})
-            return _SOON_SECONDS
+            self._refused_seconds = min(period, max(_SOON_SECONDS, 2 * self._refused_seconds))
+            return self._refused_seconds
+        self._refused_seconds = 0.0
         return period
 
     async def _arrive(self) -> None:
@@ -156,7 +161,7 @@ class Agent:
             if orders.status == "cleaning":
                 await self._clean(orders)
             elif is_of_another(self._journal.memory, key):
-                await self._stop_once()
+                await self._stop()
             if key is not None:
                 await self._serve(orders, key)
             if orders.status == "failed" and self._health.take_well():
@@ -171,7 +176,7 @@ class Agent:
             await self._transport.unhealthy(orders.epoch, reason)
         elif is_of_another(self._journal.memory, None):
             with suppress(ProcessesRemain):
-                await self._stop_once()
+                await self._stop()
 
     async def _rebuild(self, orders: Orders, key: Key | None) -> None:
         """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
@@ -265,14 +270,12 @@ class Agent:
         self._told = told
         self._checkpoint(f"reported {told[1]}")
 
-    async def _stop_once(self) -> None:
-        if self._stopped != self._journal.memory:
-            await self._stop()
-            self._stopped = self._journal.memory
-
     async def _stop(self) -> None:
-        await self._end()
-        await self._executor.kill()
+        """End what was started last, and all that it started; once that was done, nothing of it is there again."""
+        if self._stopped != self._journal.memory:
+            await self._end()
+            await self._executor.kill()
+            self._stopped = self._journal.memory
 
     async def _end(self) -> None:
         """End the command, before a wipe or a search ends whatever else it started."""
@@ -293,8 +296,3 @@ class Agent:
         if self._unhealthy != (epoch, reason):
             log.error("unhealthy", extra={"reason": reason})
         self._unhealthy = epoch, reason
-
-    def _note_unreachable(self, error: Unreachable) -> None:
-        if self._reachable:
-            log.warning("unreachable", extra={"reason": str(error)})
-        self._reachable = False

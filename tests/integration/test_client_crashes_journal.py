@@ -8,7 +8,13 @@ from uuid import uuid4
 
 import pytest
 
+from client.agent import Agent
+from client.direct import DirectTransport
+from client.executor import OwnExecutor
+from client.journal import Journal
 from client.records import Key, decode
+from client.runner import Programs
+from client.session import Session
 from tests.support.database import Database
 from tests.support.journals import opened
 from tests.support.machine import Machine, Pool, reached
@@ -177,3 +183,11 @@ async def test_a_machine_whose_fsyncs_keep_failing_is_out_of_service(pool: Pool,
         "unhealthy: the journal cannot be written: Input/output error"
     )
     assert machine.count_starts() == 0
+
+
+async def test_a_machine_that_is_refused_asks_less_and_less_often(machine: Machine) -> None:
+    opened(machine.state.journal).fence_off(10**15)  # which no machine was ever at
+    async with DirectTransport(machine.address) as transport:
+        executor = OwnExecutor(Session(machine.state.session), Programs())
+        agent = Agent(transport, Journal(machine.state.journal), executor)
+        assert [await agent.look() for _ in range(6)] == [1, 2, 4, 8, 10, 10]
