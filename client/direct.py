@@ -147,6 +147,8 @@ class DirectTransport:
 
     async def idle(self, seconds: float) -> None:
         deadline = asyncio.get_running_loop().time() + seconds
+        if self._is_open:
+            self._backoff.reset()
         while self._is_open and not await self._woken(min(self._check_seconds, deadline - _now())):
             if _now() >= deadline:
                 return

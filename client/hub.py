@@ -131,6 +131,7 @@ class HubTransport:
 
     async def idle(self, seconds: float) -> None:
         if self._is_open:
+            self._backoff.reset()
             until = min(_now() + seconds, self._idle_until or math.inf)
             with suppress(TimeoutError):
                 async with asyncio.timeout_at(until):

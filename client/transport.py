@@ -102,7 +102,10 @@ class Patience:
 
 
 class Backoff:
-    """Full jitter: the n-th wait in a row is anything up to 0.5 s · 2ⁿ, never above `ceiling`."""
+    """Full jitter: the n-th wait in a row is anything up to 0.5 s · 2ⁿ, never above `ceiling`.
+
+    A hello that was answered ends no row: what comes after it may fail each time.
+    """
 
     def __init__(self, first: float = 0.5, ceiling: float = 30.0) -> None:
         self.first = first
@@ -110,12 +113,11 @@ class Backoff:
         self._tries = 0
 
     def reset(self) -> None:
-        """The last try worked: begin again with short waits."""
+        """All that there was to say was answered: begin again with short waits."""
         self._tries = 0
 
     def heard(self, period_seconds: float) -> None:
         """A hello was answered, and the next is due in that time: so long, from 30 s to 60 s, may waits become."""
-        self.reset()
         self.ceiling = min(60.0, max(30.0, period_seconds))
 
     def delay(self) -> float:
