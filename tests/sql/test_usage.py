@@ -107,12 +107,13 @@ async def test_a_lease_that_ends_days_later_is_counted_on_the_day_it_was_asked_f
 async def test_a_day_that_is_settled_is_not_counted_again(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection, reader: asyncpg.Connection
 ) -> None:
+    await database.stand_at("2027-01-15 12:00+00")
     lease = await over(database, service)
     await move_lease(database, lease, "2026-03-01 10:00+00", "2026-03-01 10:00+00", "2026-03-01 11:00+00")
     await count_all(service)
     before = await shown(reader)
     await owner.execute("DELETE FROM leases")
-    await database.let_pass(301)
+    await database.stand_at("2027-01-15 12:05:01+00")
 
     assert await service.fetchval("SELECT sweep_usage()") == 2, "yesterday and today"
     assert await shown(reader) == before
