@@ -84,13 +84,13 @@ async def test_nobody_is_lost_before_the_allocator_has_had_the_database_long_eno
 async def test_nobody_is_lost_before_postgresql_has_run_long_enough(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    up = await owner.fetchval("SELECT extract(epoch FROM now() - pg_postmaster_start_time())::float8")
+    after_its_start = "SELECT (pg_postmaster_start_time() + make_interval(secs => $1))::text"
     vm = await machine(database)
     await database.age(vm.vm, LONG_AGO)
 
-    await database.let_pass(40 - up)
+    await database.stand_at(await owner.fetchval(after_its_start, 44.0))
     assert await lose(service) == 0
-    await database.let_pass(60)
+    await database.stand_at(await owner.fetchval(after_its_start, 46.0))
     assert await lose(service) == 1
 
 
