@@ -54,13 +54,35 @@ def pytest_xdist_auto_num_workers() -> int:
     return 1 + (os.cpu_count() or 1)
 
 
-def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
+@pytest.hookimpl(wrapper=True)
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
     """Marks what needs a PostgreSQL: `-m postgresql` runs that on another version; and directories that are slow."""
     for item in items:
         if item.path.parent.name in SLOW:
             item.add_marker("slow")
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker("postgresql")
+    yield
+    if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
+        items[:] = _longest_first(items, workers, float(config.getini("timeout")))
+
+
+def _longest_first(items: list[pytest.Item], workers: int, usual: float) -> list[pytest.Item]:
+    """What may take far longer than others comes first in each worker's share: none is left alone at the end."""
+    long = sorted((item for item in items if _limit(item) > 2 * usual), key=_limit, reverse=True)
+    others = [item for item in items if _limit(item) <= 2 * usual]
+    share = -(-len(others) // workers)
+    return [
+        item
+        for worker in range(workers)
+        for item in (*long[worker::workers], *others[worker * share : (worker + 1) * share])
+    ]
+
+
+def _limit(item: pytest.Item) -> float:
+    """How many seconds a test may take where it says so; else 0."""
+    marker = item.get_closest_marker("timeout")
+    return float(marker.args[0]) if marker else 0.0
 
 
 @pytest.hookimpl(wrapper=True)
