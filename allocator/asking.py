@@ -1,6 +1,7 @@
 """How the service asks the database: over connections opened when they are needed; errors come in our own words."""
 
 import asyncio
+import random
 from collections.abc import AsyncIterator, Awaitable, Callable
 from contextlib import asynccontextmanager, suppress
 from typing import TYPE_CHECKING, TypeVar
@@ -20,8 +21,8 @@ else:
 WAIT_SECONDS = 2.0
 """How long a question may wait for a connection."""
 
-RETRIES = 3
-"""How often a statement is run again when PostgreSQL asks for that."""
+PAUSES_SECONDS = (0.05, 0.2, 0.8)
+"""After which a statement is run again when PostgreSQL asks for that: what it met may be in its way for a while."""
 
 Answer = TypeVar("Answer")
 
@@ -33,11 +34,16 @@ class Asking:
         self._pool = pool
 
     async def _ask(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        return await again(lambda: self._ask_once(query, *arguments))
+        return await self._with(lambda connection: connection.fetch(query, *arguments))
 
-    async def _ask_once(self, query: str, *arguments: object) -> list[asyncpg.Record]:
-        async with self._connection() as connection:
-            return await connection.fetch(query, *arguments)
+    async def _with(self, ask: Callable[[PooledConnection], Awaitable[Answer]]) -> Answer:
+        """What `ask` gives on a connection."""
+
+        async def once() -> Answer:
+            async with self._connection() as connection:
+                return await ask(connection)
+
+        return await again(once)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PooledConnection]:
@@ -85,9 +91,10 @@ async def connections(connect: Connect, most: int) -> AsyncIterator[Pool]:
 
 async def again(call: Callable[[], Awaitable[Answer]]) -> Answer:
     """What the call gives, which is made again when two changes met."""
-    for _ in range(RETRIES):
+    for pause in PAUSES_SECONDS:
         with suppress(errors.Conflict):
             return await call()
+        await asyncio.sleep(random.uniform(pause / 2, pause))
     return await call()
 
 

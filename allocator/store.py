@@ -153,8 +153,8 @@ class Store(Machines):
     ) -> None:
         """Tell the lease of each and what opened it; None where none of its tokens does."""
         shown = [(lease_id, hashed) for lease_id, hashes in looks for hashed in hashes]
-        async with self._connection() as connection:
-            opened = {(lease.id, key): (lease, key) for lease, key in await standing.read_opened(connection, shown)}
+        found = await self._with(lambda connection: standing.read_opened(connection, shown))
+        opened = {(lease.id, key): (lease, key) for lease, key in found}
         tell([next((opened[each, key] for key in keys if (each, key) in opened), None) for each, keys in looks])
 
     async def renew_line(self, lease_id: UUID, command: Command, shown: Command) -> None:
@@ -194,16 +194,14 @@ class Store(Machines):
 
     async def counts(self, pool: str) -> Counts:
         """The pool at a glance."""
-        async with self._connection() as connection:
-            return await standing.read_counts(connection, pool)
+        return await self._with(lambda connection: standing.read_counts(connection, pool))
 
     async def pool_status(self) -> list[PoolStatus]:
         """Every pool as everybody may see it: all who ask meanwhile have the same answer, for it is a dear one."""
         return await self._statuses.ask(None)
 
     async def _pool_status(self, asked: Sequence[None], tell: Callable[[Sequence[list[PoolStatus]]], None]) -> None:
-        async with self._connection() as connection:
-            now = await standing.read_pools(connection)
+        now = await self._with(standing.read_pools)
         tell([now] * len(asked))
 
     async def offered_pools(self, usual: str) -> list[PoolRules]:
