@@ -98,3 +98,27 @@ async def test_twenty_repeats_at_once_get_one_lease_and_one_token(client: httpx.
 
     assert {answer.status_code for answer in answers} == {201}
     assert len({(answer.json()["id"], answer.json()["token"]) for answer in answers}) == 1
+
+
+IN_THE_WAY = """
+    CREATE SEQUENCE looks;
+    CREATE FUNCTION met() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+    BEGIN
+        IF nextval('looks') <= 3 THEN RAISE deadlock_detected; END IF;
+        RETURN true;
+    END $$;
+    ALTER VIEW lease_views RENAME TO lease_views_in_peace;
+    CREATE VIEW lease_views AS SELECT * FROM lease_views_in_peace WHERE met();
+    GRANT SELECT ON lease_views TO lablink_app;
+    GRANT EXECUTE ON FUNCTION met TO lablink_app;
+"""
+"""Whoever looks at a lease first meets another change three times."""
+
+
+async def test_a_look_that_meets_another_change_is_made_again(database: Database, client: httpx.AsyncClient) -> None:
+    opened = await client.post(LEASES, json=WANTED)
+    await (await database.connect()).execute(IN_THE_WAY)
+
+    answer = await client.get(opened.headers["location"], headers=bearer(opened))
+
+    assert (answer.status_code, answer.json()["status"]) == (200, "queued")
