@@ -24,8 +24,8 @@ ALTER TABLE pools DROP COLUMN restart_on_move, DROP COLUMN keep_seconds, DROP CO
     DROP COLUMN warn_seconds;
 
 -- Forecasts, and why
-DROP VIEW forecast_calibration;
-DROP FUNCTION sweep_forecasts(), why_forecasts(text), forecast(text), chances(text), booted_in(text), coming_in_words(text),
+DROP VIEW forecast_calibration, invited_machines;
+DROP FUNCTION sweep_forecasts(), why_forecasts(text), forecast(text), chances(text), booted_in(text), booting_in(text), coming_in_words(text),
     comes_in_words(text, bigint), why_lease(uuid), why_pool(text), why_vm(text), machines_in_words(text), in_its_way(vms, timestamptz),
     is_free(vms, timestamptz, timestamptz), next_of(vms, timestamptz), next_of(leases), next_in(text, bigint), why_queued(leases), why_lent(leases), silence_in_words(leases), has_free(text),
     in_everybodys_way(text), until(timestamptz), since(timestamptz), span(double precision), lasted(text), forecast_moments(),

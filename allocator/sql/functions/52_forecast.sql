@@ -40,8 +40,37 @@ BEGIN ATOMIC
         WHERE b.pool = p_pool AND b.at > public.clock() - interval '30 days' ORDER BY b.at DESC LIMIT 200) AS those;
 END;
 
+-- The machines that were invited and have not come.
+CREATE OR REPLACE VIEW invited_machines AS
+SELECT DISTINCT i.pool, i.hostname FROM join_tokens i
+WHERE i.role IS NULL AND i.missed_at IS NULL AND i.expires_at > clock()
+  AND NOT EXISTS (SELECT FROM vms v WHERE v.hostname = i.hostname AND v.status <> 'retired');
+COMMENT ON VIEW invited_machines IS 'Machines whose join token is good and was not used yet.';
+
+-- The machines of the pool that boot, each with the seconds since it was started: instances of the fleet, also before anything is heard
+-- of them and while Terraform makes them, and whatever has enrolled and not said hello. Of other machines nobody knows before that whether
+-- anybody has started them. Whichever boots for ten minutes, and for longer than any has, is not counted on.
+CREATE OR REPLACE FUNCTION booting_in(p_pool text) RETURNS TABLE (hostname text, age double precision) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    WITH started AS (
+        SELECT v.hostname, coalesce((SELECT j.started_at FROM join_tokens j WHERE j.role = v.role), v.updated_at) AS at
+        FROM vms v WHERE v.pool = p_pool AND v.status = 'booting' AND NOT v.draining
+        UNION ALL
+        SELECT f.hostname, f.made_at FROM fleet_vms f JOIN invited_machines i ON i.hostname = f.hostname
+        WHERE f.pool = p_pool AND f.wanted AND f.made_at IS NOT NULL
+        UNION ALL
+        SELECT f.hostname, coalesce(f.made_at, clock()) FROM fleet_vms f
+        WHERE f.pool = p_pool AND f.wanted AND f.invited_at IS NULL
+          AND NOT EXISTS (SELECT FROM vms v WHERE v.hostname = f.hostname AND v.status <> 'retired') AND EXISTS (
+            SELECT FROM operations o WHERE o.status = 'running' AND o.kind IN ('fleet apply', 'fleet grow', 'fleet replace')
+            AND coalesce(o.pool, p_pool) = p_pool AND o.started_at > clock() - interval '20 minutes')
+    ), ages AS (SELECT s.hostname, extract(epoch FROM clock() - s.at)::double precision AS age FROM started s)
+    SELECT a.hostname::text, a.age FROM ages a, (SELECT max(seconds) AS longest FROM unnest(booted_in(p_pool)) AS seconds) AS known
+    WHERE a.age < greatest(600, known.longest)
+$$;
+
 -- For each machine of the pool that is not free how likely it is to be so within each moment. What has lasted as long as others did is
--- over as those were, few of which say little; a lease at the latest when its time is up, a boot after ten minutes. Then a machine is
+-- over as those were, few of which say little; a lease at the latest when its time is up, a boot when none took longer. Then a machine is
 -- cleaned. Of more than 500 machines as many stand for all: `weight`. `doubt` is how much surer it would be if more had been seen:
 -- what is wrong about few is wrong about all machines at once.
 CREATE OR REPLACE FUNCTION chances(p_pool text)
@@ -49,16 +78,18 @@ RETURNS TABLE (seconds integer, chance double precision, weight double precision
 SET search_path = pg_catalog, public, pg_temp SET plan_cache_mode = force_custom_plan AS $$
     WITH known AS MATERIALIZED (SELECT lasted(p_pool) AS leases, booted_in(p_pool) AS boots),
     busy AS (
-        SELECT v.id, v.status, extract(epoch FROM clock() - coalesce(l.assigned_at, v.updated_at))::double precision AS age,
-               coalesce(extract(epoch FROM l.expires_at - clock())::double precision + 10,
-                        600 - extract(epoch FROM clock() - v.updated_at)::double precision) AS sure, count(*) OVER () AS machines
-        FROM vms v LEFT JOIN leases l ON l.id = v.lease_id
-        WHERE v.pool = p_pool AND NOT v.draining AND v.status IN ('booting', 'cleaning', 'in-use')
-          AND l.kind IS DISTINCT FROM 'hold'
+        SELECT *, count(*) OVER () AS machines FROM (
+            SELECT v.hostname, v.status, extract(epoch FROM clock() - coalesce(l.assigned_at, v.updated_at))::double precision AS age,
+                   extract(epoch FROM l.expires_at - clock())::double precision + 10 AS sure
+            FROM vms v LEFT JOIN leases l ON l.id = v.lease_id
+            WHERE v.pool = p_pool AND NOT v.draining AND v.status IN ('cleaning', 'in-use') AND l.kind IS DISTINCT FROM 'hold'
+            UNION ALL
+            SELECT b.hostname, 'booting', b.age, greatest(600, k.boots[cardinality(k.boots)]) - b.age FROM known k, booting_in(p_pool) b
+        ) AS each
     ), those AS MATERIALIZED (
         SELECT s.*, width_bucket(s.age, o.others) AS shorter, cardinality(o.others)::double precision AS known,
                (s.machines / least(500.0, s.machines))::double precision AS weight
-        FROM (SELECT * FROM busy ORDER BY hashint4(id) LIMIT 500) AS s CROSS JOIN known k,
+        FROM (SELECT * FROM busy ORDER BY hashtext(hostname) LIMIT 500) AS s CROSS JOIN known k,
              LATERAL (SELECT CASE s.status WHEN 'booting' THEN k.boots ELSE k.leases END) AS o (others)
     ), sample AS MATERIALIZED (
         SELECT *, known - shorter + 1 AS longer,
@@ -131,8 +162,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
         (SELECT counted(count(*), 'machine') || CASE count(*) WHEN 1 THEN ' is booting' ELSE ' are booting' END
                 || coalesce(CASE count(*) WHEN 1 THEN ', ready ' ELSE ', the first ready ' END || CASE
                     WHEN min(usual - age) <= 0 THEN 'any moment' ELSE 'in about ' || span(min(usual - age)) END, '')
-         FROM (SELECT extract(epoch FROM clock() - v.updated_at)::double precision AS age FROM vms v
-               WHERE v.pool = p_pool AND v.status = 'booting' AND NOT v.draining) AS b,
+         FROM booting_in(p_pool) AS b,
               (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY s) AS usual FROM unnest(booted_in(p_pool)) AS s) AS u
          HAVING count(*) > 0),
         (SELECT counted(count(*), 'machine') || CASE count(*) WHEN 1 THEN ' is' ELSE ' are' END || ' being cleaned'

@@ -13,9 +13,12 @@ CREATE OR REPLACE FUNCTION machines_in_words(p_pool text) RETURNS text LANGUAGE 
 SET search_path = pg_catalog, public, pg_temp
 BEGIN ATOMIC
     SELECT coalesce(string_agg(format('%s %s', n, way), ', ' ORDER BY n DESC, way), 'none') FROM (
-        SELECT coalesce(public.in_its_way(v, h.seen_at), 'free') AS way, count(*) AS n
-        FROM public.vms v LEFT JOIN public.vm_heartbeats h ON h.vm_id = v.id
-        WHERE v.pool = p_pool AND v.status <> 'retired' GROUP BY 1) AS ways;
+        SELECT way, count(*) AS n FROM (
+            SELECT coalesce(public.in_its_way(v, h.seen_at), 'free') FROM public.vms v LEFT JOIN public.vm_heartbeats h ON h.vm_id = v.id
+            WHERE v.pool = p_pool AND v.status <> 'retired'
+            UNION ALL SELECT 'booting' FROM public.booting_in(p_pool) b
+            WHERE NOT EXISTS (SELECT FROM public.vms v WHERE v.hostname = b.hostname AND v.status <> 'retired')) AS machines (way)
+        GROUP BY way) AS ways;
 END;
 
 -- Whether a machine of the pool is free, whoever may have it.

@@ -18,13 +18,11 @@ END $$;
 CREATE OR REPLACE FUNCTION size_of(p_pool text) RETURNS pool_size LANGUAGE sql STABLE SET search_path = pg_catalog, public, pg_temp AS $$
     WITH machines AS (
         SELECT v.hostname, v.status, v.draining FROM vms v WHERE v.pool = p_pool AND v.status <> 'retired'
-        UNION ALL SELECT j.hostname, 'booting', false FROM (SELECT DISTINCT hostname FROM join_tokens i
-            WHERE i.pool = p_pool AND i.role IS NULL AND i.missed_at IS NULL AND i.expires_at > clock()) AS j
-        WHERE NOT EXISTS (SELECT FROM vms v WHERE v.hostname = j.hostname AND v.status <> 'retired')
+        UNION ALL SELECT i.hostname, 'booting', false FROM invited_machines i WHERE i.pool = p_pool
         UNION ALL SELECT f.hostname, 'absent', true FROM fleet_vms f
-        WHERE f.pool = p_pool AND f.invited_at IS NOT NULL AND NOT EXISTS (
-            SELECT FROM vms v WHERE v.hostname = f.hostname AND v.status <> 'retired') AND NOT EXISTS (
-            SELECT FROM join_tokens i WHERE i.hostname = f.hostname AND i.role IS NULL AND i.missed_at IS NULL AND i.expires_at > clock())
+        WHERE f.pool = p_pool AND f.invited_at IS NOT NULL
+          AND NOT EXISTS (SELECT FROM vms v WHERE v.hostname = f.hostname AND v.status <> 'retired')
+          AND NOT EXISTS (SELECT FROM invited_machines i WHERE i.hostname = f.hostname)
     )
     SELECT (count(*) FILTER (WHERE status = 'in-use' AND NOT draining))::integer,
            waiting_for_machines(p_pool),

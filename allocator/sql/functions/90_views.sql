@@ -50,7 +50,7 @@ AS $$
     SELECT count(*) FILTER (WHERE is_free(v, h.seen_at, (SELECT clock() - fresh_for()))
                                 AND NOT (SELECT p.paused FROM pools p WHERE p.name = p_pool)),
            count(*) FILTER (WHERE v.status = 'in-use'),
-           count(*) FILTER (WHERE v.status IN ('booting', 'cleaning') AND NOT v.draining),
+           count(*) FILTER (WHERE v.status = 'cleaning' AND NOT v.draining) + (SELECT count(*) FROM booting_in(p_pool)),
            (SELECT count(*) FROM leases l WHERE pool = p_pool AND status = 'queued' AND NOT l.passed_over)
     FROM vms v LEFT JOIN vm_heartbeats h ON h.vm_id = v.id WHERE v.pool = p_pool;
 $$;
@@ -143,7 +143,7 @@ BEGIN ATOMIC
     SELECT p.name, c.free, c.lent, c.coming, c.waiting,
            CASE WHEN c.waiting > 0 THEN public.seconds_left(f.at, f.likely, c.waiting + 1) END,
            CASE WHEN c.waiting > 0 THEN public.seconds_left(f.at, f.sure, c.waiting + 1) END,
-           (SELECT count(*) FROM public.vms v WHERE v.pool = p.name AND v.status = 'booting' AND NOT v.draining),
+           (SELECT count(*) FROM public.booting_in(p.name)),
            b.p50_seconds::double precision, b.p90_seconds::double precision, s.paused, s.wanted, s.missing, s.stopped IS NOT NULL, s.hours
     FROM public.pools p CROSS JOIN LATERAL public.pool_counts(p.name) c CROSS JOIN LATERAL public.size_status(p.name) s
     LEFT JOIN public.forecasts f ON f.pool = p.name AND f.at > public.clock() - interval '1 minute'
