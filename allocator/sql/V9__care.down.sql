@@ -30,7 +30,7 @@ DROP FUNCTION sweep_forecasts(), why_forecasts(text), forecast(text), chances(te
     is_free(vms, timestamptz, timestamptz), next_of(vms, timestamptz), next_of(leases), next_in(text, bigint), why_queued(leases), why_lent(leases), silence_in_words(leases), has_free(text),
     in_everybodys_way(text), until(timestamptz), since(timestamptz), span(double precision), lasted(text), forecast_moments(),
     seconds_left(timestamptz, double precision[], bigint), reached(double precision[], double precision),
-    passed_after(double precision[], integer, double precision);
+    passed_after(double precision[], integer, double precision), at_most(double precision[], integer);
 DROP TABLE forecasts, foretold;
 DROP INDEX leases_that_lasted;
 
@@ -45,7 +45,7 @@ DROP FUNCTION fair_queue(text, integer), next_in_queue(text, integer, text[]), g
     free_seat(text, text), group_of(text), refusal_by_limits(text, text, text, bigint, bigint), say_what_is_over(integer[]),
     why_held_back(leases, text), why_limits(text), quota_in_words(text, text);
 DROP FUNCTION month_of(pools), month_after(pools), costs(pools), lent_within(leases, timestamptz, timestamptz), budget_in_words(text), affordable(text), lock_budgets(text[], text[]), within_budget(text, uuid[]),
-    is_spent(text), refuse_beyond_budget(leases, timestamptz), sweep_budgets();
+    is_spent(text), affordable_queue(text, uuid), refuse_beyond_budget(leases, timestamptz), sweep_budgets();
 DROP FUNCTION opens_a_lease(text, text, bytea), lock_for_serving(text[]), serve_queues(text[]), places_to_serve(text, uuid), next_to_serve(text, integer), count_free(text, bigint),
     machine_at_once(text, text, text, jsonb, bytea), abounding(text[], integer), request_before(text, text, bytea, bytea), machines_at_once(text[], text[], text[], jsonb[], bytea[]), check_program(integer),
     open_requests(uuid[], integer[], text[], text[], text[], jsonb[], text[], bytea[], bytea[], bytea[], bytea[], text[]);

@@ -1,11 +1,13 @@
 """What a month of a pool may cost: leases are opened and made longer only where the budget has room for all of them."""
 
+from uuid import UUID
+
 import asyncpg
 import pytest
 
 from tests.sql.steps import ADA, BOB, CYD, ask, ask_together, asked, lent, machine, machines, noticed, refused
 from tests.sql.test_moves import renew
-from tests.sql.test_passed_over import with_nobody_there
+from tests.sql.test_passed_over import out_of_time, with_nobody_there
 from tests.support.database import Database
 
 SPENDING = "SELECT spent, promised, budget FROM pool_spending"
@@ -143,6 +145,54 @@ async def test_whoever_lost_a_machine_goes_on_with_what_was_promised(
     await machine(database, "vm-2")
     await owner.execute("UPDATE vms SET status = 'failed' WHERE hostname = 'vm-1'")
     assert await owner.fetchval("SELECT hostname FROM leases WHERE id = $1", lease) == "vm-2"
+
+
+async def told(service: asyncpg.Connection, lease: UUID) -> tuple[bool, bool]:
+    """Whether `why` says that the budget lets this lease have a machine, and whether a time is told."""
+    why = {row["what"]: row for row in await service.fetch("SELECT * FROM why_lease($1)", lease)}
+    has_time = await service.fetchval("SELECT eta_seconds IS NOT NULL FROM lease_views WHERE id = $1", lease)
+    assert has_time == ("in about" in why["next"]["detail"])
+    assert has_time != ("the budget allows it" in why["next"]["detail"])
+    return why["the budget of its pool allows it"]["holds"], has_time
+
+
+async def test_while_a_lease_that_moved_waits_those_behind_it_are_told_what_the_budget_does_of_each(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    _, moved = await lent(database, service)
+    waiting = [moved, *[(await ask(service, email))["lease_id"] for email in (BOB, CYD)]]
+    await owner.execute("UPDATE vms SET status = 'failed'")
+    coming = [await machine(database, name, "booting") for name in ("vm-2", "vm-3")]
+    for budget, served in ((14, [moved]), (24, waiting[:2]), (34, waiting)):
+        await owner.execute("UPDATE pools SET budget = $1", budget)
+        await service.execute("SELECT sweep_forecasts()")
+        assert [await told(service, lease) for lease in waiting] == [(lease in served,) * 2 for lease in waiting]
+        assert await owner.fetchval("SELECT waiting_for_machines('default')") == len(served)
+    await owner.execute("UPDATE pools SET budget = 14")
+    for vm in coming:
+        await vm.hello()
+    await service.execute("SELECT sweep_queue()")
+    assert [row["id"] for row in await owner.fetch("SELECT id FROM leases WHERE status = 'assigned'")] == [moved]
+
+
+async def test_a_lease_that_moved_and_is_passed_over_does_not_make_the_budget_seem_unspent(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await owner.execute("UPDATE pools SET budget = 40")
+    await lent(database, service)
+    await machine(database, "vm-2")
+    await owner.execute("UPDATE vms SET status = 'failed' WHERE hostname = 'vm-1'")
+    await ask(service, BOB)
+    await out_of_time(owner, service)
+    await ask(service, CYD)
+    await owner.execute("UPDATE pools SET budget = 1")
+    assert await owner.fetchval("SELECT max(moves) FROM leases WHERE passed_over") > 0
+    await machine(database, "vm-3")
+    await owner.execute("UPDATE vms SET updated_at = updated_at - interval '1 minute'")
+    assert (
+        await owner.fetchval("SELECT in_everybodys_way('default')") == "no machine is lent before the budget allows it"
+    )
+    assert await owner.fetch("SELECT * FROM broken_invariants()") == []
 
 
 async def test_what_is_lent_by_hand_counts_and_what_goes_beyond_the_budget_is_said(

@@ -98,8 +98,9 @@ CREATE OR REPLACE FUNCTION is_spent(p_pool text) RETURNS boolean LANGUAGE plpgsq
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     RETURN EXISTS (
-        SELECT FROM pools p, costs(p) AS c WHERE p.name = p_pool AND p.is_budgeted AND p.budget < c.spent + c.lent + least(c.waiting, c.one_lease)
-          AND NOT EXISTS (SELECT FROM leases l WHERE l.pool = p.name AND l.status = 'queued' AND l.moves > 0));
+        SELECT FROM pools p, costs(p) AS c WHERE p.name = p_pool AND p.is_budgeted AND p.budget < c.spent + c.lent + least(c.waiting, c.one_lease))
+      AND NOT EXISTS (
+        SELECT FROM queue_places q JOIN leases l ON l.id = q.id WHERE q.pool = p_pool AND q.held_back IS NULL AND l.moves > 0);
 END $$;
 
 -- Refuses to make a lease longer, to then, where the budget does not allow it. The pool is locked.

@@ -74,6 +74,6 @@ BEGIN
     RETURN QUERY SELECT 'its group may have another machine', p_held_back IS NULL, words
     FROM quota_in_words(lease.pool, lease.group_name) AS words WHERE words IS NOT NULL;
     IF EXISTS (SELECT FROM pools WHERE name = lease.pool AND is_budgeted) THEN
-        RETURN QUERY SELECT 'the budget of its pool allows it', NOT is_spent(lease.pool), budget_in_words(lease.pool);
+        RETURN QUERY SELECT 'the budget of its pool allows it', lease.id = ANY (affordable_queue(lease.pool, lease.id)), budget_in_words(lease.pool);
     END IF;
 END $$;

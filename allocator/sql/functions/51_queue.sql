@@ -50,6 +50,16 @@ SELECT p.name, f.id, f.position, f.held_back FROM (
 CROSS JOIN LATERAL fair_queue(p.name) AS f;
 COMMENT ON VIEW queue_places IS 'Who waits in each pool, at which position; held_back says what keeps somebody waiting though a machine may be free.';
 
+-- Those who wait in the pool and whom its budget would let have machines if there were enough, in their order, of those whom their group
+-- lets, and of p_lease; null where it has no budget.
+CREATE OR REPLACE FUNCTION affordable_queue(p_pool text, p_lease uuid DEFAULT NULL) RETURNS uuid[] LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    RETURN (SELECT within_budget(p.name, ARRAY(
+                SELECT q.id FROM queue_places q WHERE q.pool = p_pool AND (q.held_back IS NULL OR q.id = p_lease) ORDER BY q.position))
+            FROM pools p WHERE p.name = p_pool AND p.is_budgeted);
+END $$;
+
 -- Whether somebody of the group waits in the pool.
 CREATE OR REPLACE FUNCTION group_waits(p_pool text, p_group text) RETURNS boolean LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$

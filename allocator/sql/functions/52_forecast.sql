@@ -136,6 +136,10 @@ SET search_path = pg_catalog, public, pg_temp AS $$
         FROM spread_of_both WINDOW earlier AS (ORDER BY seconds)) AS curves
 $$;
 
+-- A curve that does not get beyond so many machines; as it is for null.
+CREATE OR REPLACE FUNCTION at_most(p_curve double precision[], p_machines integer) RETURNS double precision[] LANGUAGE sql IMMUTABLE
+RETURN ARRAY(SELECT least(each, p_machines) FROM unnest(p_curve) WITH ORDINALITY AS c (each, n) ORDER BY n);
+
 -- Where a curve passes so many machines, in seconds: between the n-th moment, at which there are fewer, and the next one.
 CREATE OR REPLACE FUNCTION passed_after(p_curve double precision[], n integer, p_machines double precision) RETURNS double precision
 LANGUAGE sql IMMUTABLE
@@ -175,7 +179,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 $$;
 
 -- Makes the forecast of each pool in which somebody waits, forgets those of others, and writes down what those are told who were
--- told nothing yet, whose pages look at once.
+-- told nothing yet, whose pages look at once. Whom the budget keeps waiting, no machine that comes free is for.
 -- Plans are made once in a session, maybe while the tables are empty: who was told is looked up one by one, whatever a planner thinks.
 CREATE OR REPLACE FUNCTION sweep_forecasts() RETURNS integer LANGUAGE plpgsql SECURITY DEFINER
 SET search_path = pg_catalog, public, pg_temp SET enable_seqscan = off AS $$
@@ -188,8 +192,10 @@ BEGIN
     END IF;
     WITH made AS (
         INSERT INTO forecasts (pool, likely, sure, because)
-        SELECT p.name, f.likely, f.sure, coming_in_words(p.name) FROM pools p, forecast(p.name) f
-        WHERE somebody_waits(p.name) AND NOT p.paused AND NOT is_spent(p.name) AND f.likely IS NOT NULL
+        SELECT p.name, at_most(f.likely, p.people), at_most(f.sure, p.people), coming_in_words(p.name)
+        FROM (SELECT name, cardinality(affordable_queue(name)) AS people FROM pools
+              WHERE somebody_waits(name) AND NOT paused) AS p, forecast(p.name) f
+        WHERE p.people IS DISTINCT FROM 0 AND f.likely IS NOT NULL
         ON CONFLICT (pool) DO UPDATE SET at = clock(), likely = excluded.likely, sure = excluded.sure, because = excluded.because
         RETURNING pool
     )

@@ -134,6 +134,7 @@ BEGIN
         ('nobody is before it', place.position = 1, CASE WHEN place.position > 1 THEN counted(place.position - 1, 'person') || ' before it' END);
     RETURN QUERY SELECT w.* FROM why_held_back(lease, place.held_back) AS w;
     RETURN QUERY SELECT 'next', NULL::boolean, coalesce(in_everybodys_way(lease.pool), 'it has a machine ' || CASE
+            WHEN lease.id <> ALL (affordable_queue(lease.pool, lease.id)) THEN 'when the budget allows it'
             WHEN place.held_back IS NOT NULL THEN 'when one of its group''s is given back'
             ELSE comes_in_words(lease.pool, place.position) || coalesce(' (' || coming_in_words(lease.pool) || ')', '') END)
         || CASE WHEN p.paused THEN '' ELSE '; without one it fails in ' || until(lease.deadline) END FROM pools p WHERE p.name = lease.pool;

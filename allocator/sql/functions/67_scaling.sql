@@ -5,8 +5,8 @@
 CREATE OR REPLACE FUNCTION waiting_for_machines(p_pool text) RETURNS integer LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
-    IF EXISTS (SELECT FROM pools p WHERE p.name = p_pool AND p.is_budgeted) AND is_spent(p_pool) THEN
-        RETURN 0;
+    IF EXISTS (SELECT FROM pools p WHERE p.name = p_pool AND p.is_budgeted) THEN
+        RETURN cardinality(affordable_queue(p_pool));
     ELSIF EXISTS (SELECT FROM leases l WHERE l.pool = p_pool AND l.status = 'queued' AND l.group_name IS NOT NULL) THEN
         RETURN (SELECT count(*) FROM fair_queue(p_pool) f WHERE f.held_back IS NULL);
     END IF;
