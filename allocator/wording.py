@@ -3,8 +3,9 @@
 from dataclasses import dataclass, replace
 from typing import Literal
 
+from allocator.ending_words import EndingWords, ending_words
 from allocator.failure_words import LOSSES, failure_words, silence_words, trouble_words
-from allocator.time_words import duration, wait_words
+from allocator.time_words import wait_words
 from allocator.views import EndedBy, LeaseView
 
 Tone = Literal["waiting", "asking", "working", "ready", "over", "failed"]
@@ -63,11 +64,21 @@ class LeaseWords:
     again: bool = False
     access: bool = False
     """Whether to tell how to get at the desktop."""
+    ending: EndingWords | None = None
+    """The end that its holder is warned of: title and announcement begin with it."""
+
+    @property
+    def title(self) -> str:
+        """What the page's tab is called."""
+        return f"{self.ending.title} · {self.headline}" if self.ending else self.headline
 
     @property
     def announcement(self) -> str:
-        """What a screen reader says when the page changes."""
-        return ". ".join([self.headline, *self.sentences[:1]])
+        """What a screen reader says when the page changes: nothing that changes each minute, where an end is near."""
+        if self.ending is None:
+            return ". ".join([self.headline, *self.sentences[:1]])
+        lasting = [each for each in self.sentences if each not in self.ending.before]
+        return ". ".join([self.ending.aloud, self.headline, *lasting[:1]])
 
     @property
     def steps(self) -> list[tuple[str, StepState]]:
@@ -201,36 +212,20 @@ def _claimed(lease: LeaseView) -> LeaseWords:
 
 def _active(lease: LeaseView) -> LeaseWords:
     headline, sentence = _active_words(lease)
+    ending = ending_words(lease)
+    before, after = (ending.before, ending.after) if ending else ((), ())
     went_wrong = lease.kind == "job" and bool(lease.exit_code)
     return LeaseWords(
         tone="asking" if lease.idle_until else "failed" if went_wrong else "asking" if lease.ends_soon else "ready",
         lamp="Still there?" if lease.idle_until else "Ends soon" if lease.ends_soon else "Yours",
         headline=headline,
-        sentences=(*_idle_words(lease), sentence, *_end_words(lease)),
+        sentences=(*before, sentence, *after),
         reached=4,
         went_wrong=2 if went_wrong else None,
         end_label="Give the machine back",
         access=lease.kind == "desktop",
+        ending=ending,
     )
-
-
-def _idle_words(lease: LeaseView) -> tuple[str, ...]:
-    """The warning that nobody uses the machine."""
-    if lease.idle_until is None or lease.unused_since is None:
-        return ()
-    unused = duration((lease.now - lease.unused_since).total_seconds())
-    left = duration((lease.idle_until - lease.now).total_seconds())
-    return (f"Nobody has used it for {unused}; it ends in {left}, and all that is yours on it is wiped.",)
-
-
-def _end_words(lease: LeaseView) -> tuple[str, ...]:
-    """The warning before the end, and what can be done about it."""
-    if not lease.ends_soon or lease.expires_at is None:
-        return ()
-    left = (
-        f"It ends in {duration((lease.expires_at - lease.now).total_seconds())}, and all that is yours on it is wiped."
-    )
-    return (left,) if lease.extensible_until else (left, "It cannot be made longer now: save what you need.")
 
 
 def _active_words(lease: LeaseView) -> tuple[str, str]:

@@ -1,5 +1,7 @@
 """What a participant sees in a real browser: joining, choosing, waiting, being served, moved, made longer."""
 
+import re
+
 import asyncpg
 import pytest_asyncio
 from playwright.async_api import Browser, expect
@@ -10,7 +12,8 @@ from tests.support.database import Database
 from tests.support.service import DESKTOP_LINE, PlayedClient, RunningService
 
 CODE = "K7MP-3XQ2-9RTW"
-EXTENSION = "UPDATE pools SET extend_seconds = 600, longest_seconds = 86400, warn_seconds = 86400"
+EXTENSION = "UPDATE pools SET extend_seconds = {}, longest_seconds = 86400, warn_seconds = {}"
+ENDS_SOON = re.compile(r"Ends in \d+ minutes · Your command is running · LabLink")
 
 
 @pytest_asyncio.fixture
@@ -182,7 +185,7 @@ async def test_a_lease_that_ends_soon_says_so_and_is_made_longer_in_one_click(
 ) -> None:
     await running(service, database, tab)
     before = await owner.fetchval("SELECT expires_at FROM leases")
-    await owner.execute(EXTENSION)
+    await owner.execute(EXTENSION.format(600, 86_400))
     await database.let_pass(60)
     await owner.execute("SELECT pg_notify('lease_updates', '')")  # else it looks within ten seconds
     await expect(tab.page.locator(".lamp")).to_have_text("Ends soon")
@@ -194,6 +197,24 @@ async def test_a_lease_that_ends_soon_says_so_and_is_made_longer_in_one_click(
     assert (await owner.fetchval("SELECT expires_at FROM leases") - before).total_seconds() == 600
 
 
+async def test_the_tab_and_what_is_read_aloud_begin_with_the_end_until_it_is_put_off(
+    service: RunningService, database: Database, owner: asyncpg.Connection, tab: Tab
+) -> None:
+    await running(service, database, tab)
+    aloud = tab.page.locator("[sse-swap=announcement]")
+    await expect(tab.page).to_have_title("Your command is running · LabLink")
+    await expect(aloud).to_contain_text("Your command is running")
+    await owner.execute(EXTENSION.format(3600, 900))
+    await owner.execute("UPDATE leases SET expires_at = clock() + interval '10 minutes'")
+
+    await expect(tab.page).to_have_title(ENDS_SOON)
+    await expect(aloud).to_contain_text("Ends within 10 minutes, unless you keep it longer. Your command is running.")
+    await tab.page.get_by_role("button", name="Keep it until").press("Enter")
+
+    await expect(tab.page).to_have_title("Your command is running · LabLink")
+    await expect(aloud).to_contain_text("Your command is running. It runs on vm-1.")
+
+
 async def test_whoever_left_a_machine_unused_is_asked_and_keeps_it_in_one_click(
     service: RunningService, database: Database, owner: asyncpg.Connection, tab: Tab
 ) -> None:
@@ -203,6 +224,8 @@ async def test_whoever_left_a_machine_unused_is_asked_and_keeps_it_in_one_click(
     await machine.connection.execute("SELECT client_api.hello(0, NULL, 3001)")
     here = tab.page.get_by_role("button", name="I am still here")
     await expect(here).to_be_visible()
+    await expect(tab.page).to_have_title(ENDS_SOON)
+    await expect(tab.page.locator("[sse-swap=announcement]")).to_contain_text("unless you say that you are still here")
     await tab.check()
 
     await here.press("Enter")
