@@ -97,6 +97,13 @@ async def test_machines_that_terraform_makes_at_this_moment_are_counted_on_until
     assert await status(owner) == (0, 0)
 
 
+async def test_where_no_boot_is_known_no_time_is_told_of_it(
+    owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await made(owner, "vm-1", age=60)
+    assert (await said(service))[2] == "1 machine is booting"
+
+
 async def test_an_instance_that_boots_for_longer_than_any_did_is_not_counted_on(
     owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:

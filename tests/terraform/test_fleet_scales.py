@@ -15,6 +15,7 @@ from tests.support.service import settings_for
 from tests.terraform.machines import arrives, lend
 
 pytestmark = pytest.mark.timeout(900)
+BECAUSE = "SELECT because FROM lease_views WHERE id = $1"
 OPERATIONS = "SELECT kind, status, result FROM operations WHERE kind LIKE 'fleet %' ORDER BY id"
 
 
@@ -53,6 +54,11 @@ async def test_machines_are_made_as_people_come_and_idle_ones_removed(
     waiting = [(await ask(service, person))["lease_id"] for person in (BOB, CYD)]
     await scaler.run_once()
     assert set(aws.instances()) == {"vm-1", "vm-2", "vm-3"}
+    await service.execute("SELECT sweep_forecasts()")
+    assert (
+        await service.fetchval(BECAUSE, waiting[0])
+        == "2 machines are booting; the next lease ends in 8 h at the latest"
+    )
     for hostname in ("vm-2", "vm-3"):
         await arrives(database, aws, hostname)
     assert [(await lease_of(owner, lease))["status"] for lease in waiting] == ["assigned", "assigned"]

@@ -165,7 +165,7 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT nullif(concat_ws('; ',
         (SELECT counted(count(*), 'machine') || CASE count(*) WHEN 1 THEN ' is booting' ELSE ' are booting' END
                 || coalesce(CASE count(*) WHEN 1 THEN ', ready ' ELSE ', the first ready ' END || CASE
-                    WHEN min(usual - age) <= 0 THEN 'any moment' ELSE 'in about ' || span(min(usual - age)) END, '')
+                    WHEN min(usual - age) <= 0 THEN 'any moment' WHEN min(usual - age) > 0 THEN 'in about ' || span(min(usual - age)) END, '')
          FROM booting_in(p_pool) AS b,
               (SELECT percentile_cont(0.5) WITHIN GROUP (ORDER BY s) AS usual FROM unnest(booted_in(p_pool)) AS s) AS u
          HAVING count(*) > 0),
