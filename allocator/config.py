@@ -209,7 +209,7 @@ class Fleet(Section):
     """Whether it reboots machines that failed by themselves, and replaces those for which that was no help."""
     cool_down_seconds: Annotated[float, Field(ge=60, le=DAY)]
     """How long a machine that failed, or was rebooted, is left alone."""
-    prices: dict[str, Annotated[float, Field(ge=0)]]
+    prices: dict[str, Annotated[float, Field(ge=0, le=10**9)]]
     """What an hour of each instance type costs here."""
     currency: str
 

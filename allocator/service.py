@@ -17,6 +17,7 @@ from allocator.connection import connector, pooled_connector
 from allocator.cookies import Cookie, bearer_tokens
 from allocator.errors import JoinCodeRefused, NotAdmin, NoToken
 from allocator.feed import Feed
+from allocator.fleet.cost import priced
 from allocator.fleet.desk import Desk
 from allocator.fleet.identity import Clouds, clouds_of
 from allocator.fleet.scale import FleetActuator
@@ -111,7 +112,7 @@ async def opened(
     metrics, clouds = Metrics(), clouds_of(settings.identity)
     sweeper = Sweeper(
         connector(settings.database, "sweep"),
-        settings.pool,
+        priced(settings.pool, settings.fleet),
         settings.transport,
         settings.sweeps.period_seconds,
         metrics,

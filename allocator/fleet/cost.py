@@ -3,7 +3,12 @@
 from collections import Counter
 from collections.abc import Iterable, Mapping
 from dataclasses import dataclass
+from decimal import Decimal
 from typing import Any
+
+from allocator import config
+from allocator.fleet.description import Fleet
+from allocator.fleet.refusals import NoFleet
 
 HOURS_A_MONTH = 730
 
@@ -17,6 +22,17 @@ class Cost:
     vms: int
     hour: float | None
     month: float | None
+
+
+def priced(pool: config.Pool, fleet: config.Fleet) -> config.Pool:
+    """The configured pool with the price of the fleet's default type; as it is if it has a price, or none is known."""
+    if pool.price_per_hour is not None or pool.currency != fleet.currency or not fleet.prices:
+        return pool
+    try:
+        price = fleet.prices.get(Fleet.of(fleet).default_type)
+    except NoFleet:
+        return pool
+    return pool if price is None else pool.model_copy(update={"price_per_hour": Decimal(str(price))})
 
 
 def costs(rows: Iterable[Mapping[str, Any]], default_type: str, prices: Mapping[str, float]) -> list[Cost]:

@@ -63,6 +63,11 @@ async def ended(client: httpx.AsyncClient, number: int) -> dict[str, object]:
         return found
 
 
+@pytest.mark.usefixtures("with_fleet")
+async def test_the_price_of_the_fleets_default_type_is_that_of_the_pool(owner: asyncpg.Connection) -> None:
+    assert str(await owner.fetchval("SELECT price_per_hour FROM pools")) == "0.1"
+
+
 async def test_without_a_token_nothing_is_told_but_how_to_get_one(client: httpx.AsyncClient) -> None:
     for path in (OPERATIONS, f"{OPERATIONS}/1", f"{OPERATIONS}/1/events", "/api/v1/fleet", "/api/v1/fleet/cost"):
         answer = await client.get(path)

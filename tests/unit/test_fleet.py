@@ -3,12 +3,15 @@
 import subprocess
 import sys
 from datetime import UTC, datetime
+from pathlib import Path
 
 import pytest
 
-from allocator.fleet.cost import costs, total
+from allocator.config import load_settings
+from allocator.fleet.cost import costs, priced, total
 from allocator.fleet.limits import quota_of
 from allocator.fleet.refusals import StateLocked
+from tests.support.fleet import fleet_without_cloud
 
 LOCK = """Error acquiring the state lock Error message: operation error S3: PutObject
 Lock Info:
@@ -35,6 +38,26 @@ def test_machines_cost_what_their_types_cost_by_pool_and_only_those_that_are_the
         ("gpu", 1, None, None),
     ]
     assert (total(found).vms, total(found).hour, total(found).month) == (3, 0.2, 146.0)
+
+
+@pytest.mark.parametrize(
+    ("overrides", "price"),
+    [
+        ([], "0.1"),
+        (["pool.price_per_hour=0.5"], "0.5"),
+        (["pool.price_per_hour=0"], "0"),
+        (["pool.currency=EUR"], "None"),
+        (["fleet.currency=EUR", "pool.currency=EUR"], "0.1"),
+        (["fleet.prices={g5.xlarge: 1.006}"], "None"),
+        (["fleet.settings=null"], "None"),
+    ],
+)
+def test_a_pool_without_a_price_has_that_of_the_fleets_default_type(
+    tmp_path: Path, overrides: list[str], price: str
+) -> None:
+    settings = load_settings([*fleet_without_cloud(tmp_path), *overrides])
+
+    assert str(priced(settings.pool, settings.fleet).price_per_hour) == price
 
 
 @pytest.mark.parametrize(
