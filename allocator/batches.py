@@ -1,6 +1,7 @@
 """Who waits together is served together: who comes while all calls are under way goes with the next one."""
 
 import asyncio
+import time
 from collections.abc import AsyncIterator, Awaitable, Callable, Sequence
 from contextlib import AsyncExitStack, asynccontextmanager
 from functools import partial
@@ -65,6 +66,28 @@ class Batches(Generic[Asked, Answer]):
         finally:
             for _, future in together:
                 future.cancel()
+
+
+class Shared(Batches[None, Answer]):
+    """One answer for all who ask: what `read` says, read anew only when that is `seconds` old."""
+
+    def __init__(
+        self,
+        read: Callable[[], Awaitable[Answer]],
+        most: int,
+        seconds: float = 0,
+        now: Callable[[], float] = time.monotonic,
+    ) -> None:
+        super().__init__(self._share, most)
+        self._read = read
+        self._seconds = seconds
+        self._now = now
+        self._kept: tuple[float, Answer] | None = None
+
+    async def _share(self, asked: Sequence[None], tell: Callable[[Sequence[Answer]], None]) -> None:
+        if self._kept is None or self._now() - self._kept[0] >= self._seconds:
+            self._kept = self._now(), await self._read()
+        tell([self._kept[1]] * len(asked))
 
 
 class Gathering:

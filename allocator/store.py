@@ -3,7 +3,7 @@
 import asyncio
 import json
 from collections.abc import AsyncIterator, Callable, Collection, Iterable, Mapping, Sequence
-from contextlib import asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import fields
 from operator import itemgetter
 from typing import Self
@@ -14,7 +14,7 @@ import asyncpg
 
 from allocator import errors, requesting, standing
 from allocator.asking import Pool, again, connections
-from allocator.batches import Batches
+from allocator.batches import Batches, Shared
 from allocator.connection import Connect
 from allocator.machines import Machines
 from allocator.pool_views import Counts, PoolRules, PoolStatus
@@ -37,6 +37,9 @@ OFFERED = """
 
 ACCEPTED = itemgetter(*(each.name for each in fields(Accepted)))
 
+REASONS_SECONDS = 5.0
+"""For how long everybody is told the same reasons: they are dear to know, and nobody's own."""
+
 Outcome = Accepted | errors.ServiceError
 """What became of a request."""
 
@@ -58,7 +61,8 @@ class Store(Machines):
         self._people: WeakValueDictionary[str, asyncio.Lock] = WeakValueDictionary()
         self._looks = Batches(self._opened_leases, requesting.MOST)
         self._pools = Batches(self._pool_rules, requesting.MOST)
-        self._statuses = Batches(self._pool_status, requesting.MOST)
+        self._statuses = Shared(lambda: self._with(standing.read_pools), requesting.MOST)
+        self._why_pools = Shared(self._read_why_pools, requesting.MOST, REASONS_SECONDS)
         self._rules: dict[str, PoolRules] = {}
 
     @classmethod
@@ -69,7 +73,9 @@ class Store(Machines):
         """A store with at most that many connections."""
         async with connections(connect, most) as pool:
             own = cls(pool, lending)
-            async with own._requests.served(), own._looks.served(), own._pools.served(), own._statuses.served():
+            async with AsyncExitStack() as served:
+                for batches in (own._requests, own._looks, own._pools, own._statuses, own._why_pools):
+                    await served.enter_async_context(batches.served())
                 yield own
 
     async def pool_rules(self, name: str) -> PoolRules:
@@ -200,9 +206,15 @@ class Store(Machines):
         """Every pool as everybody may see it: all who ask meanwhile have the same answer, for it is a dear one."""
         return await self._statuses.ask(None)
 
-    async def _pool_status(self, asked: Sequence[None], tell: Callable[[Sequence[list[PoolStatus]]], None]) -> None:
-        now = await self._with(standing.read_pools)
-        tell([now] * len(asked))
+    async def why_pools(self) -> Mapping[str, tuple[Condition, ...]]:
+        """As `why_pool`, of every pool by its name, and what everybody may read; REASONS_SECONDS old at most."""
+        return await self._why_pools.ask(None)
+
+    async def _read_why_pools(self) -> Mapping[str, tuple[Condition, ...]]:
+        told: dict[str, list[Condition]] = {}
+        for pool, *condition in await self._ask("SELECT * FROM why_pools()"):
+            told.setdefault(pool, []).append(Condition(*condition))
+        return {pool: tuple(conditions) for pool, conditions in told.items()}
 
     async def offered_pools(self, usual: str) -> list[PoolRules]:
         """The pools that somebody may choose from, the usual one first. Raises NoSuchPool."""

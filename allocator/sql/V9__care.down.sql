@@ -26,7 +26,7 @@ ALTER TABLE pools DROP COLUMN restart_on_move, DROP COLUMN keep_seconds, DROP CO
 -- Forecasts, and why
 DROP VIEW forecast_calibration, invited_machines;
 DROP FUNCTION sweep_forecasts(), why_forecasts(text), forecast(text), chances(text), booted_in(text), booting_in(text), coming_in_words(text),
-    comes_in_words(text, bigint), why_lease(uuid), why_pool(text), why_vm(text), machines_in_words(text), in_its_way(vms, timestamptz),
+    comes_in_words(text, bigint), why_lease(uuid), why_pool(text), why_pools(), why_lending(text), waits_held(integer, numeric, numeric), why_vm(text), machines_in_words(text), in_its_way(vms, timestamptz),
     is_free(vms, timestamptz, timestamptz), next_of(vms, timestamptz), next_of(leases), next_in(text, bigint), why_queued(leases), why_lent(leases), silence_in_words(leases), has_free(text),
     in_everybodys_way(text), until(timestamptz), since(timestamptz), span(double precision), lasted(text), forecast_moments(),
     seconds_left(timestamptz, double precision[], bigint), reached(double precision[], double precision),
@@ -43,7 +43,7 @@ DROP TRIGGER pool_odd_time_zone_trigger ON pools;
 DROP VIEW queue_places, pool_spending;
 DROP FUNCTION fair_queue(text, integer), next_in_queue(text, integer, text[]), group_waits(text, text), room_of(text, text), has_quota(text, text), machines_of(text, text),
     free_seat(text, text), group_of(text), refusal_by_limits(text, text, text, bigint, bigint), say_what_is_over(integer[]),
-    why_held_back(leases, text), why_limits(text), quota_in_words(text, text);
+    why_held_back(leases, text), why_limits(text), open_limits(text), quota_in_words(text, text);
 DROP FUNCTION month_of(pools), month_after(pools), costs(pools), lent_within(leases, timestamptz, timestamptz), budget_in_words(text), affordable(text), lock_budgets(text[], text[]), within_budget(text, uuid[]),
     is_spent(text), affordable_queue(text, uuid), refuse_beyond_budget(leases, timestamptz), sweep_budgets();
 DROP FUNCTION opens_a_lease(text, text, bytea), lock_for_serving(text[]), serve_queues(text[]), places_to_serve(text, uuid), next_to_serve(text, integer), count_free(text, bigint),

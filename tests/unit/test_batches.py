@@ -7,7 +7,7 @@ from dataclasses import dataclass, field
 
 import pytest
 
-from allocator.batches import Batches, Gathering
+from allocator.batches import Batches, Gathering, Shared
 
 LIMIT_SECONDS = 10
 
@@ -189,3 +189,40 @@ async def test_who_has_time_goes_on_with_all_who_came_meanwhile() -> None:
     async with asyncio.timeout(LIMIT_SECONDS):
         await come("later")
     assert gone_on == ["first", "third", "later"]
+
+
+@dataclass
+class Well:
+    """What is dear to know: how often it was read."""
+
+    now: float = 0.0
+    reads: int = 0
+    dry: bool = False
+
+    async def read(self) -> int:
+        await asyncio.sleep(0)
+        self.reads += 1
+        if self.dry:
+            raise WentWrong
+        return self.reads
+
+
+async def test_what_is_shared_is_read_once_for_all_who_ask_and_anew_when_it_is_too_old() -> None:
+    well = Well()
+    shared = Shared(well.read, most=100, seconds=10, now=lambda: well.now)
+    async with asyncio.timeout(LIMIT_SECONDS), shared.served():
+        assert set(await asyncio.gather(*(shared.ask(None) for _ in range(300)))) == {1}
+        well.now = 9.9
+        assert await shared.ask(None) == 1
+        well.now = 10
+        assert set(await asyncio.gather(*(shared.ask(None) for _ in range(300)))) == {2}
+
+
+async def test_what_could_not_be_read_is_read_by_whoever_asks_next() -> None:
+    well = Well(dry=True)
+    shared = Shared(well.read, most=100, seconds=10, now=lambda: well.now)
+    async with asyncio.timeout(LIMIT_SECONDS), shared.served():
+        with pytest.raises(WentWrong):
+            await shared.ask(None)
+        well.dry = False
+        assert await shared.ask(None) == 2

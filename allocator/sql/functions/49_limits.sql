@@ -67,6 +67,15 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     FROM pools p CROSS JOIN LATERAL costs(p) AS c WHERE p.name = p_pool AND p.is_budgeted
 $$;
 
+-- What of that everybody may read: neither the groups nor amounts, and of a budget only that it is used up.
+CREATE OR REPLACE FUNCTION open_limits(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT 'everybody may ask', false, 'who is of a group that has a share in it may' FROM pools WHERE name = p_pool AND access = 'members'
+    UNION ALL
+    SELECT 'its budget allows another lease', false, 'this month''s is spent or promised; the next month begins in ' || until(month_after(p))
+    FROM pools p CROSS JOIN LATERAL costs(p) AS c WHERE p.name = p_pool AND p.is_budgeted AND c.committed + c.one_lease > p.budget
+$$;
+
 -- Whether quota and budget let a lease that waits have a machine; nothing where there are none.
 CREATE OR REPLACE FUNCTION why_held_back(lease leases, p_held_back text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$

@@ -225,11 +225,18 @@ GROUP BY l.pool;
 COMMENT ON VIEW forecast_calibration IS 'How often the even odds and the nine of ten held, of the waits foretold in the last thirty days.';
 
 -- The same in words, once so many waited that it says something.
-CREATE OR REPLACE FUNCTION why_forecasts(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE sql STABLE
+CREATE OR REPLACE FUNCTION waits_held(p_told integer, p_likely_held numeric, p_sure_held numeric)
+RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE sql IMMUTABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
-    SELECT 'the times told of waits hold', c.sure_held >= 0.8, format(
+    SELECT 'the times told of waits hold', p_sure_held >= 0.8, format(
         'of %s who waited in the last thirty days %s %% did so no longer than they were told for nine of ten cases, '
         '%s %% no longer than for even odds',
-        c.told, round(100 * c.sure_held), round(100 * c.likely_held))
-    FROM forecast_calibration c WHERE c.pool = p_pool AND c.told >= 20
+        p_told, round(100 * p_sure_held), round(100 * p_likely_held))
+    WHERE p_told >= 20
+$$;
+
+-- Of one pool.
+CREATE OR REPLACE FUNCTION why_forecasts(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    SELECT w.* FROM forecast_calibration c CROSS JOIN LATERAL waits_held(c.told, c.likely_held, c.sure_held) AS w WHERE c.pool = p_pool
 $$;

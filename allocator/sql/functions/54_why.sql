@@ -95,24 +95,51 @@ SET search_path = pg_catalog, public, pg_temp AS $$
         WHEN p_waiting > 0 THEN 'the first in line has a machine ' || comes_in_words(p_pool, 1)
             || coalesce(' (' || coming_in_words(p_pool) || ')', '')
             || CASE WHEN p_waiting > 1 THEN '; the last ' || comes_in_words(p_pool, p_waiting) ELSE '' END
+        WHEN affordable(p_pool) <= 0 THEN 'whoever asks is refused until the budget allows another lease'
         WHEN has_free(p_pool) THEN 'whoever may ask has a machine at once'
         ELSE 'whoever asks is the first in line' END)
 $$;
 
--- Why somebody waits in a pool, or nobody has to.
-CREATE OR REPLACE FUNCTION why_pool(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE plpgsql STABLE
-SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+-- Whether a machine of a pool is free, whether somebody waits there, and what happens next.
+CREATE OR REPLACE FUNCTION why_lending(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE plpgsql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
 DECLARE
-    waiting bigint := (SELECT c.waiting FROM pool_counts((SELECT n.name FROM pool_named(p_pool) n)) c);
+    waiting bigint := (SELECT c.waiting FROM pool_counts(p_pool) c);
 BEGIN
-    RETURN QUERY SELECT * FROM why_failing(p_pool);
-    RETURN QUERY SELECT * FROM why_size(p_pool, true);
-    RETURN QUERY SELECT * FROM why_forecasts(p_pool);
-    RETURN QUERY SELECT * FROM why_limits(p_pool);
     RETURN QUERY VALUES
         ('a machine is free', has_free(p_pool), machines_in_words(p_pool)),
         ('nobody waits', waiting = 0, CASE WHEN waiting > 0 THEN counted(waiting, 'person') || ' in line' END),
         ('next', NULL, next_in(p_pool, waiting));
+END $$;
+
+-- Why somebody waits in a pool, or nobody has to.
+CREATE OR REPLACE FUNCTION why_pool(p_pool text) RETURNS TABLE (what text, holds boolean, detail text) LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM pool_named(p_pool);
+    RETURN QUERY SELECT * FROM why_failing(p_pool);
+    RETURN QUERY SELECT * FROM why_size(p_pool, true);
+    RETURN QUERY SELECT * FROM why_forecasts(p_pool);
+    RETURN QUERY SELECT * FROM why_limits(p_pool);
+    RETURN QUERY SELECT * FROM why_lending(p_pool);
+END $$;
+
+-- The same of every pool for everybody: no names, no amounts, nothing that is for admins. How forecasts held is read once for all pools.
+CREATE OR REPLACE FUNCTION why_pools() RETURNS TABLE (pool text, what text, holds boolean, detail text) LANGUAGE plpgsql STABLE
+SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    this record;
+BEGIN
+    FOR this IN
+        SELECT p.name, c.told, c.likely_held, c.sure_held FROM pools p LEFT JOIN forecast_calibration c ON c.pool = p.name
+        ORDER BY p.name <> 'default', p.name
+    LOOP
+        RETURN QUERY SELECT this.name, w.* FROM why_failing(this.name) w;
+        RETURN QUERY SELECT this.name, w.* FROM why_size(this.name, false) w;
+        RETURN QUERY SELECT this.name, w.* FROM waits_held(this.told, this.likely_held, this.sure_held) w;
+        RETURN QUERY SELECT this.name, w.* FROM open_limits(this.name) w;
+        RETURN QUERY SELECT this.name, w.* FROM why_lending(this.name) w;
+    END LOOP;
 END $$;
 
 -- Why a lease waits, and until when.

@@ -19,7 +19,7 @@ GRANT USAGE ON SCHEMA public TO lablink_app, lablink_reader;
 -- People: requests and leases, groups, what each is told.
 GRANT EXECUTE ON FUNCTION request_vm, request_vms, opened_leases, join_group TO lablink_app;
 GRANT EXECUTE ON FUNCTION renew_line, extend_lease, extensible_until, still_here, end_lease TO lablink_app;
-GRANT EXECUTE ON FUNCTION seconds_left, reached, passed_after, forecast_moments, why_lease, why_vm, why_pool TO lablink_app;
+GRANT EXECUTE ON FUNCTION seconds_left, reached, passed_after, forecast_moments, why_lease, why_vm, why_pool, why_pools TO lablink_app;
 -- Pools: what they are set to, how they are.
 GRANT EXECUTE ON FUNCTION ensure_pool, ensure_settings, ensure_transport, pause_pool, check_program TO lablink_app;
 GRANT EXECUTE ON FUNCTION unassigned_vms_count, pool_counts, pool_status, budget_in_words TO lablink_app;
