@@ -16,7 +16,7 @@ from allocator.leasing import LeaseRequest, Opened, extend, give_back, own_pin, 
 from allocator.problems import responses
 from allocator.service import Here, Service
 from allocator.views import EndedBy, HeldLease, LeaseStatus
-from allocator.wording import NOTHING_NEW
+from allocator.wording import nothing_new
 from client.command import JOB_BYTES
 from client.protocol import Kind
 
@@ -219,7 +219,8 @@ async def end_lease(lease_id: UUID, request: Request, service: Here) -> Lease:
 async def answer(service: Service, opened: Opened) -> Response:
     """The lease as the answer to a request. One that was there before says that nothing new was started."""
     held, was_there = await service.store.held_lease(opened.lease_id, [opened.token]), opened.outcome == "live"
-    extra = {"token": held.token, "notice": NOTHING_NEW if was_there else None}
+    notice = nothing_new((await service.store.pool_rules(held.lease.pool)).per_person) if was_there else None
+    extra = {"token": held.token, "notice": notice}
     body = LeaseWithToken.model_validate(_lease(held) | extra).model_dump_json()
     return Response(body, 200 if was_there else 201, {"Location": f"/api/v1/leases/{held.lease.id}"}, JSON)
 

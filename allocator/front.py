@@ -17,7 +17,7 @@ from allocator.errors import KeyReused, NoSuchLease, Refusal, TooManyTokens
 from allocator.leasing import LeaseRequest, Opened
 from allocator.pages import SAID_NOTHING_NEW, SEE_OTHER
 from allocator.pool_views import Counts, PoolRules
-from allocator.pool_wording import choice_words, pool_words, terms_words
+from allocator.pool_wording import choice_words, limits_words, pool_words, terms_words
 from allocator.problems import responses, wants_json
 from allocator.service import Here, Service
 from allocator.streams import EventStream, changes
@@ -142,6 +142,7 @@ async def _form(service: Service, form: LeaseForm, status: int = 200, **values: 
         "key": new_key(),
         "domains": service.settings.access.domains,
         "accepts": _all_that(offered),
+        "limits": limits_words(offered),
         "longest": max(pool.lease_seconds for pool in offered),
         "wants_code": any(pool.members_only for pool in offered),
         "chosen": next((pool.name for pool in offered if pool.name == form.pool), usual),

@@ -15,7 +15,7 @@ from allocator.leasing import extend, give_back, own_pin, renew_line
 from allocator.service import Here, Service
 from allocator.streams import EventStream, changes, event
 from allocator.views import HeldLease, LeaseView
-from allocator.wording import NOTHING_NEW, words
+from allocator.wording import nothing_new, words
 
 SEE_OTHER = 303
 SAID_NOTHING_NEW = "nothing-new"
@@ -39,7 +39,10 @@ async def lease_page(lease_id: UUID, request: Request, service: Here, said: str 
         held = await service.lease_of(request, lease_id)
     except (NoToken, NoSuchLease):
         return service.templates.page("not_yours.html", 404)
-    return _page(request, service, held, notice=NOTHING_NEW if held.lease.live and said == SAID_NOTHING_NEW else None)
+    notice = None
+    if held.lease.live and said == SAID_NOTHING_NEW:
+        notice = nothing_new((await service.store.pool_rules(held.lease.pool)).per_person)
+    return _page(request, service, held, notice=notice)
 
 
 @pages.get("/leases/{lease_id:uuid}/stream")

@@ -16,12 +16,14 @@ class PoolRules:
     lease_seconds: int
     members_only: bool
     """Whether only members of a group that has a share in it may ask."""
+    per_person: int
+    """How many live leases a person may have in it; of all pools where that is 1, one."""
 
     @classmethod
     def of(cls, row: Mapping[str, Any]) -> Self:
         """The rules as a row of pools tells them."""
         accepts = Accepts(row["accepts_desktop"], tuple(row["programs"]))
-        return cls(row["name"], accepts, row["lease_seconds"], row["access"] == "members")
+        return cls(row["name"], accepts, row["lease_seconds"], row["access"] == "members", row["per_person"])
 
 
 @dataclass(frozen=True, slots=True)

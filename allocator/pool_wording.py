@@ -1,5 +1,7 @@
 """What the pages say of pools: how many machines there are to be had, who waits and how long."""
 
+from collections.abc import Sequence
+
 from allocator.pool_views import Counts, PoolRules, PoolStatus
 from allocator.time_words import duration, wait_words
 
@@ -55,3 +57,16 @@ def terms_words(rules: PoolRules) -> str:
     kinds = (["Desktops"] if rules.accepts.desktop else []) + list(rules.accepts.programs)
     who = " For members of a group." if rules.members_only else ""
     return f"{', '.join(kinds)}; for up to {duration(rules.lease_seconds)}.{who}"
+
+
+def limits_words(offered: Sequence[PoolRules]) -> str:
+    """How many machines one person may have at a time of these pools; of all that allow one, it is one."""
+    several = [pool for pool in offered if pool.per_person > 1]
+    those = " and ".join(f"{pool.per_person} of {pool.name}" for pool in several)
+    if not several:
+        return "One machine a person at a time."
+    if len(several) < len(offered):
+        return f"One machine a person at a time, and besides up to {those}."
+    if len(offered) == 1:
+        return f"Up to {several[0].per_person} machines a person at a time."
+    return f"A person may have up to {those} at a time."

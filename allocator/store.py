@@ -27,9 +27,9 @@ VERSION = 9
 """The version of the database that this program was made for, the newest in allocator/sql."""
 
 REQUEST = "SELECT * FROM request_vms($1, $2, $3, $4, $5, $6, $7, $8, $9, $10, $11, $12)"
-RULES = "SELECT name, accepts_desktop, programs, lease_seconds, access FROM pools WHERE name = ANY ($1)"
+RULES = "SELECT name, accepts_desktop, programs, lease_seconds, access, per_person FROM pools WHERE name = ANY ($1)"
 OFFERED = """
-    SELECT name, accepts_desktop, programs, lease_seconds, access FROM pools p
+    SELECT name, accepts_desktop, programs, lease_seconds, access, per_person FROM pools p
     WHERE name = $1 OR name <> 'default' OR EXISTS (SELECT FROM vms WHERE pool = p.name AND status <> 'retired')
     ORDER BY name <> $1, name
 """

@@ -39,12 +39,6 @@ CANCELLATIONS: dict[EndedBy | None, str] = {
     None: "It was cancelled before it was ready.",
 }
 
-NOTHING_NEW = (
-    "This lease was yours already, and one person has one at a time: what you sent just now was not started. "
-    "To start it, end this one first and ask again."
-)
-"""What somebody is told whose request finds their live lease."""
-
 STEPS = ("Request", "Machine", "Command", "Yours")
 
 
@@ -280,6 +274,16 @@ def _failed(lease: LeaseView) -> LeaseWords:
         reached=reached,
         went_wrong=reached,
         again=True,
+    )
+
+
+def nothing_new(per_person: int) -> str:
+    """What somebody is told whose request finds their live lease, the newest of so many that they may have there."""
+    most = "one person has one" if per_person == 1 else f"one person has at most {per_person} in this pool"
+    this = "this one" if per_person == 1 else "one of them"
+    return (
+        f"This lease was yours already, and {most} at a time: what you sent just now was not started. "
+        f"To start it, end {this} first and ask again."
     )
 
 

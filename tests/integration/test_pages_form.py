@@ -165,3 +165,22 @@ async def test_a_code_that_cannot_be_one_is_refused_before_anybody_looks_for_it(
 
     assert (halves.status_code, long.status_code) == (422, 422)
     assert "not valid Unicode" in halves.text
+
+
+async def test_the_form_and_the_notice_say_how_many_machines_a_person_may_have(
+    client: httpx.AsyncClient, owner: asyncpg.Connection
+) -> None:
+    assert "One machine a person at a time." in (await client.get("/")).text
+    await owner.execute("UPDATE pools SET per_person = 2")
+    assert "Up to 2 machines a person at a time." in (await client.get("/")).text
+    await ask(client)
+    newest = await ask(client)
+    again = await client.post("/api/request_vm", data=FORM)
+    answer = await client.post("/api/request_vm", data=FORM, headers={"Accept": "application/json"})
+
+    said = "one person has at most 2 in this pool at a time: what you sent just now was not started."
+    assert again.headers["location"].startswith(newest)
+    assert said in (await client.get(again.headers["location"])).text
+    assert said in answer.json()["notice"] and "end one of them first" in answer.json()["notice"]
+    await owner.execute("INSERT INTO pools (name) VALUES ('gpu')")
+    assert "One machine a person at a time, and besides up to 2 of default." in (await client.get("/")).text

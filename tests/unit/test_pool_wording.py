@@ -2,8 +2,11 @@
 
 from dataclasses import replace
 
-from allocator.pool_views import PoolStatus
-from allocator.pool_wording import choice_words, status_words
+import pytest
+
+from allocator.pool_views import PoolRules, PoolStatus
+from allocator.pool_wording import choice_words, limits_words, status_words
+from client.command import Accepts
 
 POOL = PoolStatus(
     name="default",
@@ -44,3 +47,24 @@ def test_a_pool_that_is_paused_says_so_first_and_no_wait() -> None:
 
 def test_its_hours_are_told() -> None:
     assert status_words(replace(POOL, hours="25 machines for workshop")) == ("Planned: 25 machines for workshop.",)
+
+
+@pytest.mark.parametrize(
+    ("each", "told"),
+    [
+        ({"default": 1}, "One machine a person at a time."),
+        ({"default": 3}, "Up to 3 machines a person at a time."),
+        ({"default": 1, "gpu": 1}, "One machine a person at a time."),
+        ({"default": 1, "cpu": 3}, "One machine a person at a time, and besides up to 3 of cpu."),
+        (
+            {"gpu": 2, "default": 1, "cpu": 3},
+            "One machine a person at a time, and besides up to 2 of gpu and 3 of cpu.",
+        ),
+        ({"default": 2, "cpu": 3}, "A person may have up to 2 of default and 3 of cpu at a time."),
+    ],
+)
+def test_how_many_machines_a_person_may_have_is_true_of_every_pool_that_is_offered(
+    each: dict[str, int], told: str
+) -> None:
+    offered = [PoolRules(name, Accepts(True, ()), 3600, False, limit) for name, limit in each.items()]
+    assert limits_words(offered) == told
