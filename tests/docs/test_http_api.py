@@ -14,6 +14,7 @@ from allocator.api_pools import PoolNow
 from allocator.app import create_app, status_of
 from allocator.config import load_settings
 from allocator.errors import Refusal, ServiceError, Unavailable
+from allocator.migrations import function_files
 from allocator.problems import type_of
 from client.protocol import Enrolment
 from tests.docs.markdown import ROOT, table, tables
@@ -71,6 +72,22 @@ def test_the_page_names_every_field(column: str, models: list[type]) -> None:
     assert [sorted(fields) for fields in listed(column)] == [
         sorted(_fields(TypeAdapter(model).json_schema())) for model in models
     ]
+
+
+def test_the_page_names_every_verb_of_the_hub_with_what_the_database_reads_of_it() -> None:
+    [body] = [file.read_text() for file in function_files() if file.name == "82_hub.sql"]
+    hub_call = body[
+        body.index("FUNCTION hub_call(") : body.index("ELSE\n            RAISE EXCEPTION 'there is no such verb'")
+    ]
+    read = {
+        verb: set(re.findall(r"said ->>? '(\w+)'", words)) | ({"epoch"} if "spoken" in words else set())
+        for verb, words in re.findall(r"WHEN '(\w+)' THEN(.*?)(?=WHEN '|$)", hub_call, re.DOTALL)
+    }
+
+    written = {row["verb"]: row["arguments"] for row in table(PAGE, "verb", "arguments", "answer")}
+    assert read.keys() == written.keys()
+    for verb, arguments in read.items():
+        assert {each for each in arguments if not re.search(rf"\b{each}\b", written[verb])} == set()
 
 
 def _fields(schema: dict[str, Any]) -> set[str]:
