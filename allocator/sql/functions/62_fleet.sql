@@ -171,8 +171,8 @@ BEGIN
     WHERE f.wanted AND f.instance_id IS NOT NULL AND f.invited_at IS NULL ORDER BY f.hostname;
 END $$;
 
--- These instances are there no more: their machines are retired, whoever had one is told that it was removed, and the next
--- apply makes others in their place. Returns the machines.
+-- These instances are there no more: their machines are retired, which moves the leases that were on them, and the next apply makes
+-- others in their place. Returns the machines.
 CREATE OR REPLACE FUNCTION lose_instances(p_instances text[]) RETURNS text[] LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp SET lock_timeout = '10s' AS $$
 DECLARE
