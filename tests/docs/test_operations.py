@@ -1,5 +1,6 @@
 """What the documents beside docs/operations.md tell an admin to type does it, and what all of them name is there."""
 
+import json
 import re
 
 import asyncpg
@@ -8,6 +9,7 @@ from typer.main import get_command
 
 from allocator.cli import failures
 from allocator.cli.commands import app
+from allocator.config import load_settings
 from allocator.migrations import function_files
 from tests.docs.markdown import ROOT, table
 from tests.support.database import Database
@@ -64,6 +66,21 @@ async def test_every_kind_of_event_is_explained(database: Database) -> None:
     explained = {row["kind"] for row in table(TYPED, "kind", "what happened")}
 
     assert explained == {*statuses, *named}
+
+
+async def test_every_setting_of_a_pool_is_explained_with_what_it_is_without(database: Database) -> None:
+    owner = await database.connect()
+    rules = table(TYPED, "setting of a pool", "what it says", "without")
+    sizes = table(TYPED, "setting", "what it says")
+    not_set = {"name", "paused", "paused_at", "rests_until", "budget_told", "is_budgeted", "transport"}
+    usual = load_settings([]).pool.model_dump(mode="json", by_alias=True) | {"claim_seconds": 60}
+    made = json.loads(await owner.fetchval("INSERT INTO pools (name) VALUES ('made') RETURNING to_jsonb(pools)"))
+
+    assert {row["setting of a pool"] for row in rules} | {row["setting"] for row in sizes} == made.keys() - not_set
+    assert made.keys() - not_set == usual.keys() - {"name"}
+    for name, without in ((row["setting of a pool"], row["without"].partition(";")[0]) for row in rules):
+        assert without == json.dumps(usual[name]).strip('"') or ("none" in without and not usual[name])
+    assert {name for name in made.keys() - not_set if made[name] != usual[name]} == {"extend_seconds"}
 
 
 def test_every_exit_code_of_a_failure_is_explained() -> None:
