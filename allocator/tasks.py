@@ -21,13 +21,18 @@ async def alongside(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:
-    """What it gives. Whoever is cancelled meanwhile is when it has ended."""
-    task = asyncio.create_task(work)
-    try:
-        return await asyncio.shield(task)
-    except asyncio.CancelledError:
-        await asyncio.wait([task])
-        raise
+    """What it gives. Whoever is cancelled meanwhile, however often, is when it has ended, however it did."""
+    task, cancelled = asyncio.create_task(work), None
+    while not task.done():
+        try:
+            await asyncio.wait([task])
+        except asyncio.CancelledError as error:
+            cancelled = error
+    if cancelled is None:
+        return task.result()
+    if not task.cancelled():
+        task.exception()  # or asyncio says, with all of it, that nobody asked
+    raise cancelled
 
 
 class Spawned:

@@ -7,6 +7,7 @@ from contextlib import asynccontextmanager, suppress
 from allocator.fleet import record
 from allocator.fleet.record import opened
 from allocator.operations import AWAY, Connect, Tell
+from allocator.tasks import to_its_end
 from client.network import Connection
 from client.protocol import CHANNEL
 
@@ -33,7 +34,7 @@ async def drained(connect: Connect, hostnames: Sequence[str], tell: Tell) -> Asy
         await _free(connect, hostnames, tell)
         yield
     finally:
-        await asyncio.shield(_undo(connect, begun))
+        await to_its_end(_undo(connect, begun))
 
 
 async def _free(connect: Connect, hostnames: Sequence[str], tell: Tell) -> None:

@@ -13,6 +13,7 @@ from typing import Any
 import asyncpg
 
 from allocator.operations import Tell
+from allocator.tasks import to_its_end
 from allocator.upkeep import UpkeepFailed, programs
 from allocator.upkeep.reach import connected
 from allocator.upkeep.storage import PARTIAL, Storage, sha256_of
@@ -213,7 +214,7 @@ async def _publish(storage: Storage, backup: Backup, file: Path, tell: Tell) -> 
         await storage.write(backup.name + MANIFEST, backup.manifest())
         await storage.put(backup.name + DUMP, file, tell)
     except BaseException:
-        await asyncio.shield(_remove(storage, backup.name))
+        await to_its_end(_remove(storage, backup.name))
         raise
 
 

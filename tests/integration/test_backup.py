@@ -13,6 +13,7 @@ from pathlib import Path
 import boto3
 import pytest
 
+from allocator.operations import Tell
 from allocator.upkeep import UpkeepFailed, programs
 from allocator.upkeep.backup import Backup, back_up, backups, named, remove_old
 from allocator.upkeep.rehearse import verify
@@ -128,6 +129,38 @@ async def test_a_backup_that_is_interrupted_leaves_nothing(database: Database, s
 
     assert await storage.names() == []
     assert isinstance(storage, Bucket) or list(storage.path.iterdir()) == []
+
+
+class Slow(Directory):
+    """A directory to which no dump comes, and from which nothing goes before it may."""
+
+    def __init__(self, path: Path) -> None:
+        super().__init__(path)
+        self.sends, self.removes, self.may_remove = asyncio.Event(), asyncio.Event(), asyncio.Event()
+
+    async def put(self, name: str, file: Path, tell: Tell) -> None:
+        self.sends.set()
+        await asyncio.Event().wait()
+
+    async def delete(self, name: str) -> None:
+        self.removes.set()
+        await self.may_remove.wait()
+        await super().delete(name)
+
+
+async def test_a_backup_that_is_interrupted_twice_leaves_nothing_either(database: Database, tmp_path: Path) -> None:
+    storage, owner = Slow(tmp_path), await database.connect()
+    task = asyncio.create_task(back_up(database.dsn("lablink"), storage, ignore))
+    for at in (storage.sends, storage.removes):
+        await at.wait()
+        task.cancel()
+    for _ in range(100):  # in which its connection would have been closed
+        await owner.execute("SELECT")
+    assert not task.done()
+
+    storage.may_remove.set()
+    await asyncio.wait([task])
+    assert await storage.names() == []
 
 
 @pytest.mark.parametrize("storage", ["s3"], indirect=True)
