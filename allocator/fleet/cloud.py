@@ -3,11 +3,12 @@
 import asyncio
 import threading
 from collections.abc import Callable, Iterable, Mapping
-from concurrent.futures import ThreadPoolExecutor
+from concurrent.futures import Future, ThreadPoolExecutor
 from dataclasses import dataclass
 from typing import Any, TypeVar
 
 from allocator.fleet.refusals import CloudRefused
+from allocator.tasks import to_its_end
 
 T = TypeVar("T")
 
@@ -86,7 +87,9 @@ class Cloud:
 
     async def put_secret(self, name: str, value: str) -> None:
         """Make that the content of a secret that is there."""
-        await self._ask("secretsmanager", lambda manager: manager.put_secret_value(SecretId=name, SecretString=value))
+        await self._ask(
+            "secretsmanager", lambda manager: manager.put_secret_value(SecretId=name, SecretString=value), changes=True
+        )
 
     async def reboot(self, instance: str) -> None:
         """Reboot it; after four minutes EC2 does it the hard way."""
@@ -137,9 +140,11 @@ class Cloud:
             lambda iam: iam.delete_role(RoleName=role),
         )
         for step in steps:
-            await self._found("iam", step)
+            await self._found("iam", step, changes=True)
         await self._found(
-            "secretsmanager", lambda manager: manager.delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True)
+            "secretsmanager",
+            lambda manager: manager.delete_secret(SecretId=secret, ForceDeleteWithoutRecovery=True),
+            changes=True,
         )
 
     async def _instances(self, filtered_by: str, values: Iterable[str]) -> list[Mapping[str, Any]]:
@@ -151,29 +156,32 @@ class Cloud:
 
         return await self._ask("ec2", listed)
 
-    async def _found(self, service: str, question: Callable[[Any], T]) -> T | None:
+    async def _found(self, service: str, question: Callable[[Any], T], *, changes: bool = False) -> T | None:
         """The answer, or None where what is asked for is not there."""
         try:
-            return await self._ask(service, question)
+            return await self._ask(service, question, changes=changes)
         except CloudRefused as refused:
             if refused.code in NOT_THERE:
                 return None
             raise
 
-    async def _ask(self, service: str, question: Callable[[Any], T]) -> T:
+    async def _ask(self, service: str, question: Callable[[Any], T], *, changes: bool = False) -> T:
+        """The answer. What `changes` something and is given up has ended, or never begins: it does not come later."""
         from botocore.exceptions import BotoCoreError, ClientError
 
+        asked = self._threads.submit(lambda: question(self._client(service)))
         try:
             async with asyncio.timeout(self._patience.in_all):
-                return await asyncio.get_running_loop().run_in_executor(
-                    self._threads, lambda: question(self._client(service))
-                )
+                return await asyncio.wrap_future(asked)
         except ClientError as error:
             raise CloudRefused(str(error), error.response["Error"]["Code"]) from error
         except BotoCoreError as error:
             raise CloudRefused(str(error), type(error).__name__) from error
         except TimeoutError as error:
             raise CloudRefused(f"no answer within {self._patience.in_all:g} s", "Timeout") from error
+        finally:
+            if changes and not (asked.done() or asked.cancel()):
+                await to_its_end(_over(asked))
 
     def _client(self, service: str) -> Any:
         """A client of one service. It is made once, and by one thread; then threads may share it."""
@@ -195,6 +203,10 @@ class Cloud:
             max_pool_connections=AT_ONCE,
         )
         return boto3.Session().client(service, config=limits)  # type: ignore[call-overload]
+
+
+async def _over(asked: Future[Any]) -> None:
+    await asyncio.gather(asyncio.wrap_future(asked), return_exceptions=True)
 
 
 def _instance(told: Mapping[str, Any]) -> Instance:

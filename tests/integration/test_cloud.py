@@ -93,6 +93,19 @@ async def test_a_removal_that_is_given_up_takes_nothing_away_from_the_next_run(
     assert removing.cancelled()
 
 
+async def test_a_change_that_is_given_up_does_not_come_later(silent: socket.socket) -> None:
+    cloud = Cloud(REGION, Patience(attempts=1, each=60, in_all=0.1))
+    async with asyncio.timeout(20):
+        putting = asyncio.create_task(cloud.put_secret("lab/join/late", "token"))
+        with await asked_for(b"lab/join/late", silent) as connection:
+            with pytest.raises(CloudRefused, match="no answer within"):
+                await cloud.role("vm-1")  # whose limit is over after that of the secret
+            assert not putting.done()
+            connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\n{}")
+        with pytest.raises(CloudRefused, match="no answer within"):
+            await putting
+
+
 async def told_to_nobody(_done: int, _total: int | None, _what: str) -> None:
     pass
 
