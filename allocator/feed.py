@@ -16,7 +16,7 @@ import structlog
 
 from allocator import standing
 from allocator.connection import Connect
-from allocator.errors import ServiceError
+from allocator.errors import Conflict, ServiceError
 from allocator.sqlstates import translated
 from allocator.standing import AT_ONCE, LEASE_CHANNEL
 from allocator.subscriptions import PAGE_SECONDS, POOL, POOLS, News, Rounds, Subscription, Topic
@@ -157,6 +157,16 @@ class Feed:
         self._wake.clear()
         self._heard = 0
         named, unsure = (_taken(topics, AT_ONCE) & self._subscriptions.keys() for topics in (self._stale, self._unsure))
+        try:
+            with translated():
+                await self._read(connection, named, unsure)
+        except Conflict:  # a migration waits beside it, say: no reason to let go of the connection
+            self._stale, self._unsure, self._places_changed = self._stale | named, self._unsure | unsure, True
+        if self._stale or self._unsure or self._places_changed:
+            self._wake.set()
+
+    async def _read(self, connection: Connection, named: set[Topic], unsure: set[Topic]) -> None:
+        """Tell how these are, and the places of all who wait, where some may have changed."""
         if ids := {topic for topic in named | unsure if isinstance(topic, UUID)}:
             for lease in await standing.read_leases(connection, ids):
                 self._tell(lease.id, lease, at_once=lease.id in named)
@@ -166,8 +176,6 @@ class Feed:
             self._tell(POOLS, tuple(await standing.read_pools(connection)), at_once=POOLS in named)
         if self._places_changed:
             await self._tell_places(connection)
-        if self._stale or self._unsure:
-            self._wake.set()
 
     async def _tell_places(self, connection: Connection) -> None:
         """Read where all are who wait here, in one look at the queue."""

@@ -21,6 +21,23 @@ from tests.support.wire import Wire
 
 BURST = 100
 UNHEARD = "UPDATE leases SET output = 'unheard', version = version + 1 WHERE id = $1"
+IN_THE_WAY = """
+    CREATE FUNCTION met() RETURNS boolean LANGUAGE plpgsql SECURITY DEFINER SET search_path = pg_catalog AS $$
+    DECLARE
+        times integer := (SELECT count(*) FROM pg_locks WHERE locktype = 'advisory' AND pid = pg_backend_pid());
+    BEGIN
+        IF times < 3 THEN
+            PERFORM pg_advisory_lock(times);
+            RAISE deadlock_detected;
+        END IF;
+        RETURN true;
+    END $$;
+    ALTER VIEW lease_views RENAME TO lease_views_in_peace;
+    CREATE VIEW lease_views AS SELECT * FROM lease_views_in_peace WHERE met();
+    GRANT SELECT ON lease_views TO lablink_app;
+    GRANT EXECUTE ON FUNCTION met TO lablink_app;
+"""
+"""Whoever looks at leases meets another change three times over each connection, also where nothing may be written."""
 
 
 async def queue(owner: asyncpg.Connection, name: str) -> str:
@@ -164,3 +181,23 @@ async def until_said(news: AsyncIterator[object], word: str) -> LeaseView:
     while (lease := await told(news)).output != word:
         pass
     return lease
+
+
+async def test_a_page_is_not_told_that_the_database_is_away_when_a_look_meets_another_change(
+    feed: Feed, owner: asyncpg.Connection
+) -> None:
+    lease = await queue(owner, "ada")
+    await owner.execute(IN_THE_WAY)
+    with feed.subscribe(UUID(lease)) as subscription:
+        assert (await told(aiter(subscription))).position == 1
+
+
+async def test_nor_is_one_that_waits_when_a_look_at_the_queue_does(feed: Feed, owner: asyncpg.Connection) -> None:
+    first, second = await queue(owner, "first"), await queue(owner, "second")
+    with feed.subscribe(UUID(second)) as subscription:
+        news = aiter(subscription)
+        assert (await told(news)).position == 2
+        await owner.execute(IN_THE_WAY)
+        await owner.execute("SELECT end_lease($1)", first)
+        while (await told(news)).position == 2:
+            pass
