@@ -37,13 +37,12 @@ class Asking:
         return await self._with(lambda connection: connection.fetch(query, *arguments))
 
     async def _with(self, ask: Callable[[PooledConnection], Awaitable[Answer]]) -> Answer:
-        """What `ask` gives on a connection."""
+        """What `ask` gives on a connection; it is asked again when two changes met."""
+        return await again(lambda: self._once(ask))
 
-        async def once() -> Answer:
-            async with self._connection() as connection:
-                return await ask(connection)
-
-        return await again(once)
+    async def _once(self, ask: Callable[[PooledConnection], Awaitable[Answer]]) -> Answer:
+        async with self._connection() as connection:
+            return await ask(connection)
 
     @asynccontextmanager
     async def _connection(self) -> AsyncIterator[PooledConnection]:

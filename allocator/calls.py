@@ -80,8 +80,9 @@ class Calls(Asking):
         async def answer(calls: Sequence[Call], tell: Callable[[Sequence[str | None]], None]) -> None:
             columns = [list(column) for column in zip(*calls, strict=True)]
             places = ", ".join(f"${number}" for number in range(1, len(columns) + 1))
+            together = f"SELECT place, answer FROM hub_{verb}({places})"
             try:
-                rows = await self._ask(f"SELECT place, answer FROM hub_{verb}({places})", *columns)
+                rows = await self._once(lambda connection: connection.fetch(together, *columns))
             except (errors.Busy, errors.DatabaseFailed, errors.Refusal):  # one of them is in the others' way
                 tell([None] * len(calls))
                 return

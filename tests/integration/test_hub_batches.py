@@ -23,6 +23,19 @@ HEARTBEATS = "SELECT count(DISTINCT xmin::text) = 1 AND count(*) = $1 FROM vm_he
 LEASES = "SELECT count(DISTINCT xmin::text) = 1 AND count(*) = $1 FROM leases WHERE status = $2"
 MACHINES = "SELECT count(DISTINCT xmin::text) = 1 AND count(*) = $1 FROM vms WHERE status = 'available'"
 
+IN_THE_WAY = """
+    CREATE SEQUENCE batches;
+    ALTER FUNCTION hub_hello(bytea[], bigint[], uuid[], integer[]) RENAME TO hub_hello_in_peace;
+    CREATE FUNCTION hub_hello(bytea[], bigint[], uuid[], integer[]) RETURNS TABLE (place bigint, answer jsonb)
+    LANGUAGE plpgsql SECURITY DEFINER SET search_path = public AS $$
+    BEGIN
+        PERFORM nextval('batches');
+        RAISE deadlock_detected;
+    END $$;
+    GRANT EXECUTE ON FUNCTION hub_hello(bytea[], bigint[], uuid[], integer[]) TO lablink_app;
+"""
+"""All hellos that come together meet another change."""
+
 
 @pytest_asyncio.fixture
 async def calls(database: Database, tmp_path: Path) -> AsyncIterator[Calls]:
@@ -67,3 +80,14 @@ async def test_of_each_verb_those_who_come_together_are_one_transaction(
         await pool.end(lease)
     await say(calls, machines, lambda _: {"verb": "cleaned", "epoch": 2})
     assert await pool.owner.fetchval(MACHINES, MANY)
+
+
+async def test_those_who_together_meet_another_change_are_answered_one_by_one_at_once(
+    calls: Calls, machines: list[Machine], pool: Pool
+) -> None:
+    await pool.owner.execute(IN_THE_WAY)
+
+    orders = await say(calls, machines, lambda _: {"verb": "hello", "epoch": 0})
+
+    assert [each["hostname"] for each in orders] == [machine.vm.hostname for machine in machines]
+    assert await pool.owner.fetchval("SELECT last_value FROM batches") == 1
