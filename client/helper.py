@@ -38,6 +38,12 @@ _NAME = re.compile(r"[A-Za-z0-9._-]{1,255}")
 _LIMIT_SECONDS = 86_400.0
 _PATIENCE_SECONDS = 10.0
 _TURN_SECONDS = 0.05
+_TURN_LIMIT_SECONDS = 120.0
+"""Longer than a wipe takes that gets on. A client that waits says no hello; what hangs is to be an admin's."""
+_STILL_AT_IT = (
+    "An earlier helper is still at work on the session, maybe on a file system that hangs. "
+    "See what it does: systemctl status 'lablink-helper@*'"
+)
 _CREDENTIALS = struct.Struct("3i")  # struct ucred: process, user, group
 
 log = logging.getLogger("lablink.helper")
@@ -127,7 +133,7 @@ class _Errand:
                 async with self._alone():
                     await self._executor.kill()
             case "wipe":
-                async with self._alone():
+                async with self._alone(however_long=True):  # as a wipe may take
                     await self._executor.wipe()
             case "runs":
                 return {"runs": await self._executor.runs()}
@@ -158,17 +164,27 @@ class _Errand:
         await self._say({"done": True})
 
     @asynccontextmanager
-    async def _alone(self) -> AsyncIterator[None]:
-        """While no other helper changes the session. Raises ConnectionError when the client has left before that."""
+    async def _alone(self, *, however_long: bool = False) -> AsyncIterator[None]:
+        """While no other helper changes the session. Raises WipeFailed where another does for too long.
+
+        Raises ConnectionError when the client has left before that.
+        """
         place = os.open(self._executor.session.directory.parent, os.O_RDONLY | os.O_DIRECTORY | os.O_CLOEXEC)
         try:
-            while not (is_left := self._reader.at_eof()) and not _locked(place):  # noqa: ASYNC110  # nothing announces it
-                await asyncio.sleep(_TURN_SECONDS)
-            if is_left:
-                raise ConnectionAbortedError
+            await self._turn(place, None if however_long else _TURN_LIMIT_SECONDS)
             yield
         finally:
             os.close(place)
+
+    async def _turn(self, place: int, limit_seconds: float | None) -> None:
+        try:
+            async with asyncio.timeout(limit_seconds):
+                while not (is_left := self._reader.at_eof()) and not _locked(place):  # noqa: ASYNC110  # nothing announces it
+                    await asyncio.sleep(_TURN_SECONDS)
+        except TimeoutError:
+            raise WipeFailed(_STILL_AT_IT) from None
+        if is_left:
+            raise ConnectionAbortedError
 
     async def _tell_end(self, running: Running) -> None:
         """Say how the command ended, when it does; return once the client has left or says anything more."""

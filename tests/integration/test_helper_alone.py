@@ -15,6 +15,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from client import helper
 from client.executor import OwnExecutor
 from client.helper import attend
 from client.runner import Programs
@@ -62,11 +63,11 @@ class Place:
 
     def ask(self, what: str, session: Session | None = None) -> Asked:
         """Begin an errand."""
-        client, helper = socket.socketpair()
+        client, theirs = socket.socketpair()
         self.open.enter_context(client)
         client.sendall(json.dumps(JOB | {"do": what}).encode() + b"\n")
         executor = OwnExecutor(session or self.session, Programs())
-        return Asked(client, asyncio.create_task(attend(helper, os.geteuid(), executor)))
+        return Asked(client, asyncio.create_task(attend(theirs, os.geteuid(), executor)))
 
     def looks(self) -> int:
         """How many have the directory open in which the session is."""
@@ -84,7 +85,10 @@ async def place() -> AsyncIterator[Place]:
     shutil.rmtree(root)
 
 
-async def test_a_wipe_waits_for_one_that_a_dead_client_had_begun(place: Place) -> None:
+async def test_a_wipe_waits_for_one_that_a_dead_client_had_begun_however_long_that_takes(
+    place: Place, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(helper, "_TURN_LIMIT_SECONDS", 0)
     if place.session.account is None:
         pytest.skip("needs root: only an account's directories are looked through")
     pipe = place.session.directory.parent / "pipe"
@@ -98,6 +102,19 @@ async def test_a_wipe_waits_for_one_that_a_dead_client_had_begun(place: Place) -
 
     assert await wipe.answer() == {"done": True}
     await orphan.helper
+
+
+@pytest.mark.parametrize("what", ["kill", "start"])
+async def test_a_client_hears_of_a_helper_that_goes_on_and_on(
+    place: Place, monkeypatch: pytest.MonkeyPatch, what: str
+) -> None:
+    monkeypatch.setattr(helper, "_TURN_LIMIT_SECONDS", 0)
+    directory = os.open(place.session.directory.parent, os.O_RDONLY)
+    try:
+        fcntl.flock(directory, fcntl.LOCK_EX)
+        assert "An earlier helper is still at work" in str((await place.ask(what).answer())["trouble"])
+    finally:
+        os.close(directory)
 
 
 @pytest.mark.parametrize("what", ["wipe", "kill", "start"])
