@@ -1,4 +1,4 @@
-"""Slows down who tries tokens or codes: who brings wrong ones has to wait; with a right one they have not."""
+"""Slows down who tries tokens or codes: who brings wrong ones has to wait, but not with one that was right before."""
 
 import asyncio
 from collections import defaultdict
