@@ -62,7 +62,6 @@ class Agent:
         self._stopped: Memory | None = None
         self._told: tuple[Key, Outcome] | None = None
         self._heard: Orders | None = None
-        self._unhealthy: tuple[int, str] | None = None
         self._reachable = True
         self._refused_seconds = 0.0
 
@@ -103,7 +102,8 @@ class Agent:
             if self._heard is None:
                 await self._arrive()
             self._note(orders)
-            await (self._give_up(orders, trouble) if trouble else self._obey(orders))
+            if trouble is None or await self._give_up(orders, trouble):
+                await self._obey(orders)
         except Unreachable as error:
             if self._reachable:
                 log.warning("unreachable", extra={"reason": str(error)})
@@ -164,19 +164,21 @@ class Agent:
                 await self._stop()
             if key is not None:
                 await self._serve(orders, key)
-            if orders.status == "failed" and self._health.take_well():
-                await self._transport.well(orders.epoch)
+            await self._health.tell_well(self._transport.well, orders)
         except (WipeFailed, ProcessesRemain) as error:
             await self._give_up(orders, str(error))
 
-    async def _give_up(self, orders: Orders, reason: str) -> None:
-        """Take no work, and say so; once that was heard, nothing of the last lease goes on here either."""
+    async def _give_up(self, orders: Orders, reason: str) -> bool:
+        """Take no work, and say so; once that was heard, nothing of the last lease goes on here either.
+
+        Returns whether it goes on all the same, because the machine stays with whoever has it.
+        """
         if orders.status != "failed":
-            self._note_unhealthy(orders.epoch, reason)
-            await self._transport.unhealthy(orders.epoch, reason)
-        elif is_of_another(self._journal.memory, None):
+            return await self._health.tell(self._transport.unhealthy, orders, reason)
+        if is_of_another(self._journal.memory, None):
             with suppress(ProcessesRemain):
                 await self._stop()
+        return False
 
     async def _rebuild(self, orders: Orders, key: Key | None) -> None:
         """The journal is damaged: nothing here can be trusted, up to the epoch that the database is at."""
@@ -290,9 +292,3 @@ class Agent:
         self._heard, self._reachable = orders, True
         self._health.note(orders)
         self._idle.note(orders)
-
-    def _note_unhealthy(self, epoch: int, reason: str) -> None:
-        """Say it once: the machine of an admin's is ill for as long as they want it so."""
-        if self._unhealthy != (epoch, reason):
-            log.error("unhealthy", extra={"reason": reason})
-        self._unhealthy = epoch, reason

@@ -136,8 +136,8 @@ class DirectTransport:
     async def cleaned(self, epoch: int) -> None:
         await self._ask("SELECT client_api.cleaned($1)", epoch)
 
-    async def unhealthy(self, epoch: int, reason: str) -> None:
-        await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, storable(reason))
+    async def unhealthy(self, epoch: int, reason: str) -> str:
+        return str((await self._ask("SELECT client_api.unhealthy($1, $2)", epoch, storable(reason)))["unhealthy"])
 
     async def well(self, epoch: int) -> None:
         await self._ask("SELECT client_api.well($1)", epoch)

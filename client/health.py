@@ -1,7 +1,8 @@
 """Whether the machine is well: looked at beside the agent's loop, and before somebody else gets it."""
 
 import asyncio
-from collections.abc import Callable
+import logging
+from collections.abc import Awaitable, Callable
 from typing import NoReturn
 
 from client.executor import Executor
@@ -17,6 +18,8 @@ WELL_ROUNDS = 3
 
 _PATIENCE_SECONDS = 5.0
 
+log = logging.getLogger("lablink.client")
+
 
 class Health:
     """The health of one machine. `wake` is called when the agent should look."""
@@ -25,7 +28,11 @@ class Health:
         self._executor = executor
         self._wake = wake
         self._orders: Orders | None = None
+        self._rounds = 0
         self._well_rounds = 0
+        self._said: tuple[int, str] | None = None
+        self._stays: tuple[int, str, int] | None = None
+        self._is_noted = True  # by an earlier client, maybe
         self._clearing: tuple[int, asyncio.Task[str | None]] | None = None
         self.trouble: str | None = None
         """What is wrong with the machine, as it was looked at last."""
@@ -48,6 +55,7 @@ class Health:
         if self._orders is None:
             return
         self.trouble = await self._trouble(lent=self._orders.status == "in-use")
+        self._rounds += 1
         self._well_rounds = 0 if self.trouble else self._well_rounds + 1
         if self.trouble:
             self._wake()
@@ -76,6 +84,26 @@ class Health:
     def _end_clearing(self) -> None:
         if self._clearing:
             self._clearing[1].cancel()
+
+    async def tell(self, say: Callable[[int, str], Awaitable[str]], orders: Orders, reason: str) -> bool:
+        """Say what is wrong: again and again, but once a round where the machine stays with whoever has it.
+
+        Returns whether it does.
+        """
+        words = orders.epoch, reason
+        if self._said != words:
+            log.error("unhealthy", extra={"reason": reason})
+        this = (*words, self._rounds)
+        self._said, self._stays = words, self._stays if self._stays == this else None
+        if self._stays is None and await say(*words) == orders.status == "in-use":
+            self._stays, self._is_noted = this, True
+        return self._stays is not None
+
+    async def tell_well(self, say: Callable[[int], Awaitable[None]], orders: Orders) -> None:
+        """Say that what was wrong has passed: of a machine that is failed, or stayed with whoever has it."""
+        if (orders.status == "failed" or (orders.status == "in-use" and self._is_noted)) and self.take_well():
+            await say(orders.epoch)
+            self._is_noted = False
 
     def take_well(self) -> bool:
         """Whether the machine has been well for some time. Once it was said, that takes as long again."""

@@ -120,8 +120,8 @@ class HubTransport:
     async def cleaned(self, epoch: int) -> None:
         await self._ask("cleaned", epoch=epoch)
 
-    async def unhealthy(self, epoch: int, reason: str) -> None:
-        await self._ask("unhealthy", epoch=epoch, reason=storable(reason))
+    async def unhealthy(self, epoch: int, reason: str) -> str:
+        return str(await self._ask("unhealthy", epoch=epoch, reason=storable(reason)))
 
     async def well(self, epoch: int) -> None:
         await self._ask("well", epoch=epoch)

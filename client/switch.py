@@ -100,8 +100,8 @@ class Switch:
     async def cleaned(self, epoch: int) -> None:
         await self._way.cleaned(epoch)
 
-    async def unhealthy(self, epoch: int, reason: str) -> None:
-        await self._way.unhealthy(epoch, reason)
+    async def unhealthy(self, epoch: int, reason: str) -> str:
+        return await self._way.unhealthy(epoch, reason)
 
     async def well(self, epoch: int) -> None:
         await self._way.well(epoch)

@@ -66,8 +66,8 @@ class Transport(Protocol):
     async def cleaned(self, epoch: int) -> None:
         """Tell that the machine is wiped and fenced at `epoch`."""
 
-    async def unhealthy(self, epoch: int, reason: str) -> None:
-        """Tell that the machine cannot do its work."""
+    async def unhealthy(self, epoch: int, reason: str) -> str:
+        """Tell that the machine cannot do its work. Returns its status then: whoever has it may keep it."""
 
     async def well(self, epoch: int) -> None:
         """Tell that what was unhealthy has passed. Whether the machine comes back is the database's to say."""

@@ -21,7 +21,8 @@ NOTHING_TO_TELL = (
 )
 
 VM = """
-    SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.reason, v.lease_id, v.pool,
+    SELECT v.hostname, v.status, v.email, l.status AS lease_status, v.crd_command, v.lease_id, v.pool,
+           coalesce(v.reason, unwell(v)) AS reason,
            v.epoch, h.seen_at, h.used_at, v.updated_at, v.created_at, v.id, v.draining,
            CASE WHEN v.role IN (SELECT usename FROM pg_stat_activity WHERE datname = current_database()) THEN 'direct'
                 WHEN h.seen_at > clock() - fresh_for() THEN 'hub' END AS transport,

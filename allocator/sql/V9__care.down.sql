@@ -90,7 +90,7 @@ DROP TRIGGER pool_guard_used_trigger ON pools;
 DROP FUNCTION guard_used_pool();
 
 -- Machines that fail by the dozen, and who is passed over
-DROP FUNCTION may_fail(text), rest_if_failing(text), room_while_failing(text), why_failing(text);
+DROP FUNCTION may_fail(text), room_to_give_up(bigint, bigint), rest_if_failing(text), room_while_failing(text), why_failing(text);
 ALTER TABLE leases DROP COLUMN passed_over;
 ALTER TABLE pools DROP COLUMN rests_until;
 
@@ -99,7 +99,7 @@ DROP TRIGGER pool_odd_idle_trigger ON pools;
 DROP TRIGGER lease_idle_trigger ON leases;
 DROP FUNCTION sweep_idle(), still_here(uuid), is_left_idle(leases, pools), was_just_warned(leases, pools), unused_since(leases, pools),
     idle_in_words(leases), record_idleness();
-DROP FUNCTION client_api.hello(bigint, uuid, integer), client_api.well(bigint), may_return(vms), hub_hello(bytea[], bigint[], uuid[], integer[]);
+DROP FUNCTION client_api.hello(bigint, uuid, integer), client_api.well(bigint), may_return(vms), unwell(vms), unwell_vms(integer[]), stays_lent(vms, text), why_unwell(text), hub_hello(bytea[], bigint[], uuid[], integer[]);
 DROP INDEX leases_left_idle;
 ALTER TABLE leases DROP COLUMN here_at, DROP COLUMN idle_until, DROP COLUMN left_idle;
 ALTER TABLE pools DROP COLUMN idle_seconds, DROP COLUMN idle_warn_seconds;

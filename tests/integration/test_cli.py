@@ -30,6 +30,14 @@ async def test_vms_are_listed_with_who_has_them(database: Database) -> None:
     assert listed["vm-2"]["seen_at"].count(":") >= 2
 
 
+async def test_what_a_machine_finds_that_stays_with_whoever_has_it_is_listed(database: Database) -> None:
+    await database.vm("vm-1")
+    await ask(database, "ada@example.org")
+    note = """SELECT record_event('vm.unwell', id, hostname, lease_id, '{"reason": "unhealthy: check gpu"}') FROM vms"""
+    await (await database.connect()).execute(note)
+    assert [vm["reason"] for vm in await answer(database, "vms", "list")] == ["unhealthy: check gpu"]
+
+
 async def test_a_table_tells_times_in_words_and_cuts_nothing_off(database: Database) -> None:
     email = f"{'a-very-long-name' * 6}@department.university.example.org"
     await database.vm("vm-1")

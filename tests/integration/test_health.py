@@ -14,6 +14,7 @@ from client.health import WELL_ROUNDS, Health
 from client.protocol import Orders
 from client.runner import Programs
 from client.session import Session
+from client.transport import Unreachable
 from tests.support.database import Database
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 
@@ -94,6 +95,66 @@ async def test_a_machine_that_is_not_clean_is_well_only_after_some_rounds(tmp_pa
     place.mkdir()
     await health.look()
     assert not health.take_well()
+
+
+async def test_what_was_said_in_vain_is_said_again_in_the_next_round(tmp_path: Path) -> None:
+    health = Health(executor(tmp_path / "gone", tmp_path / "none"), lambda: None)
+    lent, answers = orders("in-use"), ["in-use", "in-use", "failed"]
+    said: list[tuple[int, str]] = []
+    health.note(lent)
+
+    async def say(epoch: int, reason: str) -> str:
+        said.append((epoch, reason))
+        return answers[len(said) - 1]
+
+    assert [await health.tell(say, lent, "check gpu: gone") for _ in range(3)] == [True] * 3
+    await health.look()
+    assert [await health.tell(say, lent, "check gpu: gone") for _ in range(2)] == [True] * 2
+    await health.look()
+    assert not await health.tell(say, lent, "check gpu: gone")
+    assert said == [(8, "check gpu: gone")] * 3
+
+
+async def test_what_was_not_answered_is_said_again_at_once(tmp_path: Path) -> None:
+    health = Health(executor(tmp_path / "gone", tmp_path / "none"), lambda: None)
+    lent = orders("in-use")
+    said: list[int] = []
+
+    async def say(epoch: int, reason: str) -> str:
+        said.append(epoch)
+        if len(said) == 1:
+            raise Unreachable
+        return "in-use"
+
+    with pytest.raises(Unreachable):
+        await health.tell(say, lent, "check gpu: gone")
+    assert await health.tell(say, lent, "check gpu: gone")
+    assert said == [8, 8]
+
+
+async def test_that_it_is_well_again_is_said_once_of_a_machine_that_stayed_with_somebody(tmp_path: Path) -> None:
+    health = Health(executor(tmp_path, tmp_path / "none"), lambda: None)
+    said: list[int] = []
+
+    async def say_well(epoch: int) -> None:
+        said.append(epoch)
+
+    async def say(epoch: int, reason: str) -> str:
+        return "in-use"
+
+    async def rounds() -> None:
+        for _ in range(WELL_ROUNDS):
+            await health.look()
+        await health.tell_well(say_well, orders("in-use"))
+
+    health.note(orders("in-use"))
+    await rounds()
+    assert said == [8]  # an earlier client may have said that it is not
+    await rounds()
+    assert said == [8]
+    await health.tell(say, orders("in-use"), "check gpu: gone")
+    await rounds()
+    assert said == [8, 8]
 
 
 KILLED = """

@@ -173,3 +173,55 @@ async def test_a_machine_that_an_admin_has_is_looked_at_and_stays_theirs(pool: P
     assert await pool.owner.fetchval("SELECT status FROM vms") == "in-use"
     await pool.owner.execute("UPDATE vms SET status = 'available', email = NULL")
     await pool.until(REASON, machine.vm.id)
+
+
+async def two_are_ill(pool: Pool, new_machine: NewMachine) -> Machine:
+    """Two of three machines failed, each with a desktop on it. Returns the third, which is available."""
+    two = [await new_machine(hostname) for hostname in ("vm-1", "vm-2")]
+    for machine in two:
+        await machine.start()
+        await pool.available(machine)
+        await pool.settled(await pool.request_desktop())
+    for machine in two:
+        falls_ill(machine)
+    third = await new_machine("vm-3")
+    await pool.until("SELECT count(*) = 2 FROM vms WHERE reason LIKE 'unhealthy: check %'")
+    await pool.owner.execute("UPDATE leases SET status = 'cancelled' WHERE live")
+    await third.start()
+    await pool.available(third)
+    return third
+
+
+NOTED = "SELECT count(*) = $2 FROM events WHERE hostname = 'vm-3' AND kind = $1"
+
+
+async def test_where_too_many_are_not_well_whoever_has_one_keeps_it_until_it_is_one_of_few(
+    pool: Pool, new_machine: NewMachine
+) -> None:
+    third = await two_are_ill(pool, new_machine)
+    lease = await pool.request_desktop()
+    await pool.settled(lease)
+    falls_ill(third)
+    await pool.until(NOTED, "vm.unwell", 1)
+    (third.state.root / "ill").unlink()
+    await pool.until(NOTED, "vm.well", 1)
+    falls_ill(third)
+    await pool.until(NOTED, "vm.unwell", 2)
+    assert (await pool.lease(lease))["status"] == "active"
+
+    await pool.owner.execute("SELECT retire_vm('vm-1')")
+    await pool.until(REASON, third.vm.id)
+    failed = await pool.owner.fetchval("SELECT detail FROM events WHERE hostname = 'vm-3' AND kind = 'vm.failed'")
+    assert json.loads(failed)["from"] == "in-use"
+
+
+async def test_what_ends_on_a_machine_that_stays_though_it_is_not_well_is_told(
+    pool: Pool, new_machine: NewMachine, tmp_path: Path
+) -> None:
+    third = await two_are_ill(pool, new_machine)
+    lease = await pool.request_job(third.job(f"while [ ! -e {tmp_path}/end ]; do true; done"))
+    await pool.settled(lease)
+    falls_ill(third)
+    await pool.until(NOTED, "vm.unwell", 1)
+    (tmp_path / "end").touch()
+    assert (await pool.finished(lease))["exit_code"] == 0

@@ -65,7 +65,7 @@ ALTER TABLE lease_transitions ENABLE TRIGGER lease_transitions_guard_trigger;
 -- A row that is there may be locked by a sweep at this moment; it stays as it is.
 ALTER TABLE sweeps DISABLE TRIGGER sweeps_guard_trigger;
 INSERT INTO sweeps (name) VALUES ('lost'), ('deadlines'), ('queue'), ('secrets'), ('roles'),
-    ('seal'), ('months'), ('usage'), ('forecasts'), ('schedules'), ('budgets'), ('idle') ON CONFLICT DO NOTHING;
+    ('seal'), ('months'), ('usage'), ('forecasts'), ('schedules'), ('budgets'), ('idle'), ('checks') ON CONFLICT DO NOTHING;
 ALTER TABLE sweeps ENABLE TRIGGER sweeps_guard_trigger;
 
 -- How far the history is sealed, and use is counted. Begun anew, they find by themselves what they have already.

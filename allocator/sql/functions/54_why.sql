@@ -83,7 +83,10 @@ BEGIN
          CASE WHEN vm.draining THEN 'draining: return it with lablink vms return ' || vm.hostname END),
         ('it was heard lately', coalesce(seen > clock() - fresh_for(), false),
          coalesce(since(seen) || ' ago', 'never') || ', every ' || span(hello_period()) || ' is usual'),
-        ('its pool is not paused', NOT (SELECT p.paused FROM pools p WHERE p.name = vm.pool), NULL),
+        ('its pool is not paused', NOT (SELECT p.paused FROM pools p WHERE p.name = vm.pool), NULL);
+    RETURN QUERY SELECT 'its own checks pass', false, reason || '; so many fail at once that it stays with whoever has it'
+    FROM unwell(vm) AS reason WHERE reason IS NOT NULL;
+    RETURN QUERY VALUES
         ('nobody waits for it', NOT somebody_waits(vm.pool), NULL),
         ('next', NULL, next_of(vm, seen));
 END $$;
@@ -118,6 +121,7 @@ SECURITY DEFINER SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     PERFORM pool_named(p_pool);
     RETURN QUERY SELECT * FROM why_failing(p_pool);
+    RETURN QUERY SELECT * FROM why_unwell(p_pool);
     RETURN QUERY SELECT * FROM why_size(p_pool, true);
     RETURN QUERY SELECT * FROM why_forecasts(p_pool);
     RETURN QUERY SELECT * FROM why_limits(p_pool);
@@ -196,7 +200,10 @@ SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
     RETURN QUERY VALUES
         ('it has a machine', true, lease.hostname::text),
-        ('its machine was heard lately', silence_in_words(lease) IS NULL, silence_in_words(lease)),
+        ('its machine was heard lately', silence_in_words(lease) IS NULL, silence_in_words(lease));
+    RETURN QUERY SELECT 'its machine passes its own checks', false, 'many fail theirs at once, so it stays yours: hand it back if it does not work'
+    FROM vms v WHERE v.id = lease.vm_id AND unwell(v) IS NOT NULL;
+    RETURN QUERY VALUES
         ('its line is here', NOT lease.needs_line,
          CASE WHEN lease.needs_line THEN 'its holder is asked for a fresh one: ' || coalesce(lease.trouble, 'none came') END),
         ('its machine has fetched it', lease.status <> 'assigned', NULL),

@@ -7,6 +7,11 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT greatest(3, ceil(count(*) * 0.2))::integer FROM vms WHERE pool = p_pool AND status <> 'retired'
 $$;
 
+-- How many of so many machines may be given up now for what they may have in common, so many having been within the last five minutes:
+-- a fifth of them in five minutes, and at least two.
+CREATE OR REPLACE FUNCTION room_to_give_up(p_machines bigint, p_lately bigint) RETURNS integer LANGUAGE sql IMMUTABLE
+RETURN greatest(2, ceil(p_machines * 0.2))::integer - p_lately;
+
 -- Lets the pool rest for a minute once more have failed. What an admin took out does not count.
 CREATE OR REPLACE FUNCTION rest_if_failing(p_pool text) RETURNS void LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$

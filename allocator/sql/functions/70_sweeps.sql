@@ -31,8 +31,8 @@ BEGIN
     SELECT array_agg(id) FILTER (WHERE heard), array_agg(id) FILTER (WHERE NOT heard) INTO silent, unheard
     FROM silent_vms(since);
     IF silent IS NOT NULL THEN
-        SELECT count(*), greatest(2, ceil(count(*) * 0.2)) - count(*) FILTER (
-            WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes')
+        SELECT count(*), room_to_give_up(count(*), count(*) FILTER (
+            WHERE reason = 'lost' AND updated_at > clock() - interval '5 minutes'))
         INTO fleet, room FROM vms v JOIN vm_heartbeats h ON h.vm_id = v.id WHERE status <> 'retired';
         IF cardinality(silent) > room THEN
             PERFORM warn_of_silence(cardinality(silent), fleet);
