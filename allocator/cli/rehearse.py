@@ -113,6 +113,9 @@ def show(came: "Rehearsed", people: int, as_json: bool) -> None:
         told = [{"figure": name, "value": value} for name, value in figures(came, people)]
         output.show_rows(told, COLUMNS, as_json=False)
         print()
+        if came.groups:
+            output.show_rows(by_group(came), BY_GROUP, as_json=False)
+            print()
         for title, series in (("waiting", [m.waiting for m in came.course]), ("lent", [m.lent for m in came.course])):
             print("\n".join(plotted(title, series, came.seconds)), end="\n\n")
     if came.broken:
@@ -121,6 +124,7 @@ def show(came: "Rehearsed", people: int, as_json: bool) -> None:
 
 COLUMNS = {"figure": "Figure", "value": "Value"}
 SHARES = {"half of them": 0.5, "nine of ten": 0.9, "the longest": 1.0}
+BY_GROUP = {"group": "Group", "served": "Had a machine"} | {name: name.capitalize() for name in SHARES}
 
 
 def figures(came: "Rehearsed", people: int) -> list[tuple[str, str]]:
@@ -128,12 +132,11 @@ def figures(came: "Rehearsed", people: int) -> list[tuple[str, str]]:
     from allocator.cli.output import duration
 
     waits = came.waits
-    at = {name: waits[min(len(waits) - 1, int(share * len(waits)))] for name, share in SHARES.items() if waits}
     failed = ", ".join(f"{count} {failure}" for failure, count in came.failed.items())
     held = "–" if came.sure_held is None else f"{came.sure_held:.0%} of {came.told} people"
     return [
         ("had a machine", f"{len(waits)} of {people}"),
-        *((f"waited, {name}", duration(wait)) for name, wait in at.items()),
+        *((f"waited, {name}", wait) for name, wait in longest(waits).items()),
         ("longest queue", str(came.busiest)),
         ("moved to another machine", str(came.moved)),
         *([("leases that failed", failed)] if failed else []),
@@ -141,3 +144,17 @@ def figures(came: "Rehearsed", people: int) -> list[tuple[str, str]]:
         ("all over after", duration(came.seconds)),
         ("the wait told for nine of ten held for", held),
     ]
+
+
+def by_group(came: "Rehearsed") -> list[dict[str, str]]:
+    """How many of each group had a machine, and how long they waited for it."""
+    return [{"group": name, "served": str(len(waits)), **longest(waits)} for name, waits in came.groups.items()]
+
+
+def longest(waits: list[float]) -> dict[str, str]:
+    """How long half of them waited at most, nine of ten and all; nothing of nobody."""
+    from allocator.cli.output import duration
+
+    return {
+        name: duration(waits[min(len(waits) - 1, int(share * len(waits)))]) for name, share in SHARES.items() if waits
+    }

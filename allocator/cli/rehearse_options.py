@@ -13,6 +13,7 @@ if TYPE_CHECKING:
 
 A_WEEK = 7 * 86_400
 MACHINES, PEOPLE = "What goes wrong", "What people do"
+GROUPS = "Over how many groups they are spread, the second half as large as the first, the third a third; 0: over none."
 
 
 def time(words: str, panel: str | None = None) -> Any:
@@ -36,6 +37,7 @@ class Workshop:
 
     people: Annotated[int, typer.Option(min=1, max=5000, help="How many come.")] = 30
     machines: Annotated[int, typer.Option(min=1, max=2000, help="How many machines there are.")] = 30
+    groups: Annotated[int, typer.Option(min=0, max=100, help=GROUPS)] = 0
     arrive: Annotated[str, time("Within what time they come: with s, m or h.")] = "60s"
     boot: Annotated[str, time("How long a machine boots; all begin with the first person.")] = "5m"
     use: Annotated[str, time("How long people use a machine: half of them longer.")] = "45m"
@@ -66,7 +68,7 @@ class Workshop:
                 self.deaths, self.reboots, self.failing, self.slow, self.unhealthy, seconds("away")
             ),
             habits=Habits(self.desktops, self.lineless, self.leaving, self.forgetting, self.extending),
-            seed=self.seed,
+            groups=self.groups, seed=self.seed,
         )  # fmt: skip
 
     def _seconds(self, option: str, least: int = 0) -> float:

@@ -9,11 +9,11 @@ from client.network import Connection
 
 WAITS = """
     SELECT extract(epoch FROM coalesce(assigned_at, ended_at) - created_at)::float8 AS waited,
-           assigned_at IS NOT NULL AS served, failure, moves
+           assigned_at IS NOT NULL AS served, failure, moves, group_name
     FROM leases WHERE email LIKE 'person-%' ORDER BY place
 """
 HELD = "SELECT told, likely_held::float8 AS likely, sure_held::float8 AS sure FROM forecast_calibration"
-BROKEN = "SELECT rule || ': ' || what FROM broken_invariants()"
+BROKEN = "SELECT rule || ': ' || what FROM broken_invariants() UNION ALL SELECT 'fair: ' || what FROM rehearsal_unfair"
 
 
 @dataclass(frozen=True, slots=True)
@@ -44,6 +44,8 @@ class Rehearsed:
     """What came of it: waits in seconds, of those who were served; moments are seconds from the beginning."""
 
     waits: list[float]
+    groups: dict[str, list[float]]
+    """The same of each group, if there are any."""
     unserved: int
     failed: dict[str, int]
     """How many leases failed, by why."""
@@ -72,6 +74,7 @@ async def outcome(owner: Connection, plan: Plan, course: Course) -> Rehearsed:
     moments = course.moments
     return Rehearsed(
         waits=sorted(row["waited"] for row in rows if row["served"]),
+        groups=by_group((row["group_name"], row["waited"] if row["served"] else None) for row in rows),
         unserved=sum(not row["served"] for row in rows),
         failed={failure: failures.count(failure) for failure in sorted(set(failures))},
         moved=sum(row["moves"] > 0 for row in rows),
@@ -84,6 +87,15 @@ async def outcome(owner: Connection, plan: Plan, course: Course) -> Rehearsed:
         broken=sorted({*course.broken, *broken}),
         course=moments,
     )
+
+
+def by_group(waits: Iterable[tuple[str | None, float | None]]) -> dict[str, list[float]]:
+    """How long those of each group waited who were served, the largest group first."""
+    those: dict[str, list[float]] = {}
+    for name, wait in waits:
+        if name:
+            those.setdefault(name, []).extend([] if wait is None else [wait])
+    return {name: sorted(those[name]) for name in sorted(those, key=lambda name: int(name.removeprefix("group-")))}
 
 
 def used(moments: Sequence[Moment]) -> float:

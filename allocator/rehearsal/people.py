@@ -16,6 +16,11 @@ AGAIN_SECONDS = 5.0
 BEFORE_THE_END = 60.0
 
 
+def address(number: int) -> str:
+    """The e-mail address of whoever comes as so many."""
+    return f"person-{number}@example.org"
+
+
 @dataclass(slots=True)
 class Person:
     """Comes, asks, uses a machine and goes. `lease` is what they were given."""
@@ -47,7 +52,7 @@ class Person:
         """Asks for a machine; some do not wait for it for ever."""
         if self.stage.away:
             return self.stage.later(AGAIN_SECONDS, self.comes)
-        self.lease = await self.stage.person(self._kind, f"person-{self.number}@example.org")
+        self.lease = await self.stage.person(self._kind, address(self.number))
         self.came(self)
         if self._likely(self._plan.habits.leaving):
             self._later(self.chance.expovariate(1 / self._plan.use_seconds), "leave")

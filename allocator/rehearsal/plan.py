@@ -58,6 +58,8 @@ class Plan:
     spread: float = SPREAD
     mishaps: Mishaps = field(default_factory=Mishaps)
     habits: Habits = field(default_factory=Habits)
+    groups: int = 0
+    """Over so many groups people are spread, the second half as large as the first, the third a third, and so on."""
     known: bool = False
     """Whether earlier workshops are remembered, of which forecasts are made."""
     uses: tuple[float, ...] = ()
@@ -67,6 +69,11 @@ class Plan:
     tick_seconds: float = 10.0
     """How often machines say hello and the service sweeps."""
     seed: int = 1
+
+    def group(self, chance: random.Random) -> int:
+        """Of which group somebody is, counted from 1."""
+        numbers = range(1, self.groups + 1)
+        return chance.choices(numbers, [1 / number for number in numbers])[0]
 
     def use(self, chance: random.Random) -> float:
         """For how long somebody uses a machine."""

@@ -6,9 +6,9 @@ from dataclasses import dataclass, field
 from allocator import migrate
 from allocator.rehearsal.machines import Machine
 from allocator.rehearsal.outcome import Course, Moment, Rehearsed, outcome
-from allocator.rehearsal.people import Person
+from allocator.rehearsal.people import Person, address
 from allocator.rehearsal.plan import Plan
-from allocator.rehearsal.stage import MACHINE, POOL, Order, Stage, staged
+from allocator.rehearsal.stage import GROUPS, MACHINE, MEMBER, POOL, Order, Stage, staged
 from client.network import Connection
 
 SAFETY = "^I"
@@ -112,12 +112,23 @@ def roles(plan: Plan) -> list[str]:
     return [f"vm-{number}" for number in range(1, plan.machines + 1)]
 
 
+def members(stage: Stage) -> list[tuple[str, str]]:
+    """Who is of which group: everybody, where there are groups."""
+    plan = stage.plan
+    return [
+        (address(number), f"group-{plan.group(stage.chance(f'group of {number}'))}")
+        for number in range(plan.people if plan.groups else 0)
+    ]
+
+
 async def play(owner: Connection, plan: Plan, watch: Progress = say_nothing, strict: bool = False) -> Rehearsed:
     """Play the plan in a database that `staged` opened."""
     await owner.execute(POOL, plan.lease_seconds, plan.keep_seconds, plan.extend_seconds, plan.queue_seconds)
     await owner.executemany("INSERT INTO vm_roles (role) VALUES ($1)", [(role,) for role in roles(plan)])
     await owner.executemany(MACHINE, [(role,) for role in roles(plan)])
+    await owner.execute(GROUPS, plan.groups)
     stage = Stage(owner, plan)
+    await owner.executemany(MEMBER, members(stage))
     if plan.known:
         chance = stage.chance("before")
         uses = [plan.lasts(chance) for _ in range(300)]

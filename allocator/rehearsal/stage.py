@@ -30,6 +30,8 @@ POOL = """
                      keep_seconds = $2, extend_seconds = $3, longest_seconds = $1 + 2 * $3, queue_seconds = $4
 """
 MACHINE = "INSERT INTO vms (hostname, status, role) VALUES ($1::text, 'booting', $1::text)"
+GROUPS = "INSERT INTO groups (name) SELECT 'group-' || n FROM generate_series(1, $1::integer) AS n"
+MEMBER = "INSERT INTO members (email, group_name) VALUES ($1, $2)"
 MACHINE_SAYS = "SELECT * FROM rehearsal_machine($1, $2, $3, $4, $5::text::uuid, $6)"
 PERSON_DOES = "SELECT * FROM rehearsal_person($1, $2, $3, $4::text::uuid)"
 TICK = "SELECT * FROM rehearsal_tick($1, $2, $3, $4)"

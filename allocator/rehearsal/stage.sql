@@ -81,6 +81,26 @@ BEGIN
     orders := rehearsal_orders();
 END $$;
 
+-- Who was given a machine in its turn although a group waited that had fewer: nobody, ever.
+CREATE TABLE rehearsal_unfair (what text NOT NULL);
+
+-- Writes down each group that was given the machines of this statement and has, but for the last one, more than another that waits.
+CREATE FUNCTION rehearsal_look_at_turns() RETURNS trigger LANGUAGE plpgsql AS $$
+BEGIN
+    IF EXISTS (SELECT FROM leases l WHERE l.status = 'queued' AND l.group_name IS NOT NULL AND NOT l.passed_over) THEN
+        INSERT INTO rehearsal_unfair
+        SELECT format('%s was given its machine number %s while %s waited with %s', s.name, machines_of(s.pool, s.name), w.name, machines_of(s.pool, w.name))
+        FROM (SELECT DISTINCT n.pool, n.group_name FROM new_rows n JOIN old_rows o ON o.id = n.id
+              WHERE o.status = 'queued' AND n.status = 'assigned' AND n.moves = 0) AS s (pool, name),
+             LATERAL (SELECT DISTINCT l.group_name FROM leases l WHERE l.pool = s.pool AND l.status = 'queued' AND NOT l.passed_over) AS w (name)
+        WHERE w.name <> s.name AND machines_of(s.pool, s.name) - 1 > machines_of(s.pool, w.name);
+    END IF;
+    RETURN NULL;
+END $$;
+
+CREATE TRIGGER rehearsal_look_at_turns_trigger AFTER UPDATE ON leases REFERENCING OLD TABLE AS old_rows NEW TABLE AS new_rows
+    FOR EACH STATEMENT EXECUTE FUNCTION rehearsal_look_at_turns();
+
 -- Leases and boots that were before the rehearsal, as long as given: what forecasts are made of.
 CREATE FUNCTION rehearsal_history(p_leases double precision[], p_boots double precision[]) RETURNS void LANGUAGE plpgsql AS $$
 BEGIN

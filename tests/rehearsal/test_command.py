@@ -50,9 +50,18 @@ async def test_it_prints_figures_and_pictures_that_fit_a_terminal_and_leaves_not
 
 async def test_as_json_it_has_the_series(database: Database) -> None:
     came = await answer(database, *SMALL)
-    assert len(came["waits"]) == 6
+    assert len(came["waits"]) == 6 and came["groups"] == {}
     assert {"seconds", "waiting", "lent", "up"} == set(came["course"][0])
     assert max(moment["lent"] for moment in came["course"]) == 3
+
+
+async def test_with_groups_it_prints_how_long_each_waited(database: Database) -> None:
+    played = await lablink(database, *SMALL, "--groups", "2")
+    groups = [line.split() for line in played.stdout.splitlines() if "group-" in line]
+    assert [(name, int(served)) for name, served, *_ in groups] == [("group-1", 5), ("group-2", 1)]
+    assert max(map(len, played.stdout.splitlines())) <= 80
+    came = await answer(database, *SMALL, "--groups", "2")
+    assert {name: len(waits) for name, waits in came["groups"].items()} == {"group-1": 5, "group-2": 1}
 
 
 async def test_a_pool_is_rehearsed_with_its_terms_and_an_unknown_one_named(database: Database) -> None:

@@ -7,7 +7,17 @@ from allocator.rehearsal.plan import Habits, Mishaps, Plan
 from allocator.rehearsal.play import rehearse
 from allocator.rehearsal.stage import staged
 from allocator.upkeep.scratch import scratch_database
+from tests.rehearsal.trials import tried
 from tests.support.database import Database
+
+IN_GROUPS = Plan(16, 60, 4, 5, 300, 1200, groups=3)
+FIRST_COME_FIRST_SERVED = """
+    CREATE OR REPLACE FUNCTION fair_queue(p_pool text, p_most integer DEFAULT NULL)
+    RETURNS TABLE (id uuid, "position" bigint, held_back text) LANGUAGE sql STABLE ROWS 10 AS $$
+        SELECT l.id, row_number() OVER (ORDER BY l.place), NULL
+        FROM leases l WHERE l.pool = p_pool AND l.status = 'queued' AND NOT l.passed_over
+    $$
+"""
 
 
 async def rehearsed(database: Database, plan: Plan) -> Rehearsed:
@@ -66,3 +76,19 @@ async def test_where_servers_compile_statements_a_rehearsal_waits_for_none(datab
     await (await database.connect()).execute(f"ALTER DATABASE {database.name} SET jit = on")
     async with staged(database.dsn("lablink")) as owner:
         assert await owner.fetchval("SHOW jit") == "off"
+
+
+async def test_people_of_groups_have_their_turn_and_it_is_told_how_long_each_group_waited(database: Database) -> None:
+    came = await rehearsed(database, IN_GROUPS)
+    largest, *others = came.groups.values()
+    assert len(came.groups) == 3 and all(len(largest) > len(other) for other in others)
+    assert sorted(wait for waits in came.groups.values() for wait in waits) == came.waits
+    assert len(came.waits) == 16 and came.broken == []
+    assert largest[-1] > max(wait for other in others for wait in other)
+
+
+async def test_a_queue_that_gives_no_group_its_turn_is_said_to_break_a_rule(database: Database) -> None:
+    async with staged(database.dsn("lablink")) as owner:
+        await owner.execute(FIRST_COME_FIRST_SERVED)
+        unfair = await tried(owner, IN_GROUPS, strict=False)
+    assert any(said.startswith("fair: group-1 was given its machine number") for said in unfair.broken)

@@ -36,6 +36,7 @@ def trial(seed: int) -> Plan:
         habits=_habits(chance),
         tick_seconds=10.0,
         seed=seed,
+        groups=chance.choice((0, 0, 2, 3)),
     )
 
 
