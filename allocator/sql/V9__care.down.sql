@@ -24,9 +24,9 @@ ALTER TABLE pools DROP COLUMN restart_on_move, DROP COLUMN keep_seconds, DROP CO
     DROP COLUMN warn_seconds;
 
 -- Forecasts, and why
-DROP VIEW forecast_calibration, invited_machines;
+DROP VIEW forecast_calibration, invited_machines, queue_turns;
 DROP FUNCTION sweep_forecasts(), why_forecasts(text), forecast(text), chances(text), booted_in(text), booting_in(text), coming_in_words(text),
-    comes_in_words(text, bigint), why_lease(uuid), why_pool(text), why_pools(), why_lending(text), waits_held(integer, numeric, numeric), why_vm(text), machines_in_words(text), in_its_way(vms, timestamptz),
+    comes_in_words(text, bigint), comes_in_words(text, bigint, bigint), fair_turns(text), competing(text), why_lease(uuid), why_pool(text), why_pools(), why_lending(text), waits_held(integer, numeric, numeric), why_vm(text), machines_in_words(text), in_its_way(vms, timestamptz),
     is_free(vms, timestamptz, timestamptz), next_of(vms, timestamptz), next_of(leases), next_in(text, bigint), why_queued(leases), why_lent(leases), silence_in_words(leases), has_free(text),
     in_everybodys_way(text), until(timestamptz), since(timestamptz), span(double precision), lasted(text), forecast_moments(),
     seconds_left(timestamptz, double precision[], bigint), reached(double precision[], double precision),

@@ -22,6 +22,7 @@ PLANS = {
     "some want it longer": replace(
         USUAL, use_seconds=20 * MINUTE, lease_seconds=20 * MINUTE, extend_seconds=600, habits=Habits(extending=60)
     ),
+    "groups": replace(USUAL, people=40, groups=4),
     "desktops": replace(USUAL, habits=Habits(desktops=80, lineless=5), queue_seconds=2 * HOUR),
 }
 DAYS = range(8)

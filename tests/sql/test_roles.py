@@ -15,7 +15,7 @@ VERBS = {"hello", "claim", "report", "cleaned", "unhealthy", "well", "wants_new_
 FOR_THE_HUB = {"transport", "keep_hub_token"}
 OF_THE_VERSION_BEFORE = {"ensure_pool", "ensure_transport", "check_version"}
 """What only allocators of the version before call, which go on while they are replaced one by one."""
-OF_VIEWS_FOR_ALL = {"fresh_for", "hello_period", "fair_queue", "costs", "month_of", "month_after"}
+OF_VIEWS_FOR_ALL = {"fresh_for", "hello_period", "fair_queue", "fair_turns", "costs", "month_of", "month_after"}
 OF_A_VIEW = OF_VIEWS_FOR_ALL | {"extensible_until", "seconds_left", "reached", "passed_after", "forecast_moments"}
 """What a view calls as whoever reads it."""
 

@@ -159,6 +159,59 @@ RETURN CASE WHEN p_curve[cardinality(p_curve)] >= p_position::double precision -
     THEN greatest(0, ceil(reached(p_curve, p_position::double precision - 0.5::double precision)
                           - extract(epoch FROM clock() - p_at)::double precision))::integer END;
 
+-- The groups that compete in a pool, and those of no group as one ('', as fair_queue has it): how many machines each has, how many of its people wait in
+-- their turn, and how many seconds ago whoever lives still or was served within a day came, the latest first.
+CREATE OR REPLACE FUNCTION competing(p_pool text)
+RETURNS TABLE (name text, machines bigint, waiting bigint, arrivals double precision[]) LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp AS $$
+    WITH those AS (
+        SELECT l.group_name, l.status, l.vm_id, l.passed_over, l.created_at FROM leases l WHERE l.pool = p_pool AND l.live AND l.kind <> 'hold'
+        UNION ALL
+        (SELECT l.group_name, l.status, NULL, false, l.created_at FROM leases l
+         WHERE l.pool = p_pool AND NOT l.live AND l.assigned_at IS NOT NULL AND l.kind <> 'hold' AND l.ended_at > clock() - interval '1 day'
+         ORDER BY l.ended_at DESC LIMIT 1000)
+    )
+    SELECT coalesce(t.group_name, ''), count(t.vm_id), count(*) FILTER (WHERE t.status = 'queued' AND NOT t.passed_over),
+           array_agg(a.age ORDER BY a.age)
+    FROM those t, LATERAL (SELECT extract(epoch FROM clock() - t.created_at)::double precision AS age) AS a GROUP BY 1
+$$;
+
+-- The queue of a pool in which groups compete, and after how many machines everybody's turn comes, with even odds and in nine of ten
+-- cases. Whoever comes later is before somebody of a group that has more machines, and as many are taken to come of each group as did
+-- within as long a time as that one waits by the position of now: no more than its turn allows, so many as have fewer machines with
+-- theirs. Whose machines come free is by chance, too; the factor is measured (tests/rehearsal/test_forecasts_hold.py).
+CREATE OR REPLACE FUNCTION fair_turns(p_pool text)
+RETURNS TABLE (id uuid, "position" bigint, held_back text, likely bigint, sure bigint) LANGUAGE sql STABLE SECURITY DEFINER ROWS 10
+SET search_path = pg_catalog, public, pg_temp AS $$
+    WITH rivals AS MATERIALIZED (SELECT *, machines + waiting AS taken FROM competing(p_pool)), line AS MATERIALIZED (
+        SELECT q.*, l.moves, g.name, row_number() OVER (PARTITION BY g.name ORDER BY l.place) AS nth
+        FROM fair_queue(p_pool) q JOIN leases l ON l.id = q.id, LATERAL (SELECT coalesce(l.group_name, '') AS name) AS g
+    ), people AS MATERIALIZED (
+        SELECT p.*, own.machines + p.nth AS machines, coalesce(reached(f.likely, p."position" - 0.5), 86400) AS seconds
+        FROM line p JOIN rivals own ON own.name = p.name LEFT JOIN forecasts f ON f.pool = p_pool
+    ), overtaken AS MATERIALIZED (
+        SELECT p.id, p."position", p.held_back, p.nth, p."position" + coalesce((
+            SELECT sum(least(width_bucket(p.seconds, r.arrivals), p.machines - 1 - r.taken))
+            FROM rivals r WHERE p.machines - 1 > r.taken AND r.name <> p.name AND p.moves = 0), 0)::bigint AS likely FROM people p
+    )
+    SELECT o.id, o."position", o.held_back, o.likely, o.likely + CASE WHEN o.likely > o.nth THEN round(0.8 * sqrt(o.likely))::bigint ELSE 0 END
+    FROM overtaken o
+$$;
+
+-- Everybody who waits, at which position, and after how many machines their turn comes: as many, where no group waits.
+CREATE OR REPLACE VIEW queue_turns AS
+SELECT l.pool, l.id, row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS position, NULL::text AS held_back,
+       row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS likely, row_number() OVER (PARTITION BY l.pool ORDER BY l.place) AS sure
+FROM leases l WHERE l.status = 'queued' AND NOT l.passed_over AND l.pool <> ALL (ARRAY(
+    SELECT p.name FROM pools p WHERE EXISTS (
+        SELECT FROM leases g WHERE g.pool = p.name AND g.status = 'queued' AND g.group_name IS NOT NULL)))
+UNION ALL
+SELECT p.name, f.id, f.position, f.held_back, f.likely, f.sure FROM (
+    SELECT name FROM pools WHERE EXISTS (
+        SELECT FROM leases g WHERE g.pool = name AND g.status = 'queued' AND g.group_name IS NOT NULL) OFFSET 0) AS p
+CROSS JOIN LATERAL fair_turns(p.name) AS f;
+COMMENT ON VIEW queue_turns IS 'As queue_places; and after how many machines each one''s turn comes, with even odds (likely) and in nine of ten cases (sure).';
+
 -- What comes in a pool, in words: 2 machines are booting, the first ready in about 3 min; 4 leases end within 20 min. Null: nothing.
 CREATE OR REPLACE FUNCTION coming_in_words(p_pool text) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
@@ -201,12 +254,12 @@ BEGIN
     )
     DELETE FROM forecasts WHERE pool NOT IN (SELECT pool FROM made);
     WITH untold AS MATERIALIZED (
-        SELECT q.* FROM queue_places q WHERE q.held_back IS NULL AND NOT EXISTS (SELECT FROM foretold o WHERE o.lease_id = q.id)
+        SELECT q.* FROM queue_turns q WHERE q.held_back IS NULL AND NOT EXISTS (SELECT FROM foretold o WHERE o.lease_id = q.id)
     ), new AS (
         INSERT INTO foretold (lease_id, likely, sure)
         SELECT u.id, clock() + make_interval(secs => t.likely), clock() + make_interval(secs => t.sure)
         FROM untold u JOIN forecasts f ON f.pool = u.pool, LATERAL (
-            SELECT reached(f.likely, u.position - 0.5) AS likely, reached(f.sure, u.position - 0.5) AS sure) AS t
+            SELECT reached(f.likely, u.likely - 0.5) AS likely, reached(f.sure, u.sure - 0.5) AS sure) AS t
         WHERE t.sure IS NOT NULL ON CONFLICT DO NOTHING RETURNING lease_id
     )
     SELECT count(*), array_agg(lease_hint(n.lease_id, 'queued', NULL)) INTO told, hints FROM new n;

@@ -37,15 +37,19 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     FROM pools p WHERE p.name = p_pool
 $$;
 
--- When so many machines of the pool will have come free, as the forecast has it.
-CREATE OR REPLACE FUNCTION comes_in_words(p_pool text, p_position bigint) RETURNS text LANGUAGE sql STABLE
+-- When so many machines of the pool will have come free, as the forecast has it: with even odds, and in nine of ten cases.
+CREATE OR REPLACE FUNCTION comes_in_words(p_pool text, p_likely bigint, p_sure bigint) RETURNS text LANGUAGE sql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT coalesce((
-        SELECT format('in about %s', span(seconds_left(f.at, f.likely, p_position)))
-            || coalesce(format('; in nine of ten cases within %s', span(seconds_left(f.at, f.sure, p_position))), '')
-        FROM forecasts f WHERE f.pool = p_pool AND f.at > clock() - interval '1 minute' AND seconds_left(f.at, f.likely, p_position) IS NOT NULL),
+        SELECT format('in about %s', span(seconds_left(f.at, f.likely, p_likely)))
+            || coalesce(format('; in nine of ten cases within %s', span(seconds_left(f.at, f.sure, p_sure))), '')
+        FROM forecasts f WHERE f.pool = p_pool AND f.at > clock() - interval '1 minute' AND seconds_left(f.at, f.likely, p_likely) IS NOT NULL),
         'at a time that nobody can tell')
 $$;
+
+-- The same where both are so many.
+CREATE OR REPLACE FUNCTION comes_in_words(p_pool text, p_position bigint) RETURNS text LANGUAGE sql STABLE
+SET search_path = pg_catalog, public, pg_temp RETURN comes_in_words(p_pool, p_position, p_position);
 
 -- What happens next to a machine.
 CREATE OR REPLACE FUNCTION next_of(vm vms, p_seen_at timestamptz) RETURNS text LANGUAGE plpgsql STABLE
@@ -97,7 +101,9 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     SELECT coalesce(in_everybodys_way(p_pool), CASE
         WHEN p_waiting > 0 THEN 'the first in line has a machine ' || comes_in_words(p_pool, 1)
             || coalesce(' (' || coming_in_words(p_pool) || ')', '')
-            || CASE WHEN p_waiting > 1 THEN '; the last ' || comes_in_words(p_pool, p_waiting) ELSE '' END
+            || CASE WHEN p_waiting > 1 THEN '; the last ' || (
+                SELECT comes_in_words(p_pool, coalesce(max(t.likely), p_waiting), coalesce(max(t.sure), p_waiting)) FROM fair_turns(p_pool) t
+                WHERE t.held_back IS NULL AND EXISTS (SELECT FROM leases g WHERE g.pool = p_pool AND g.status = 'queued' AND g.group_name IS NOT NULL)) ELSE '' END
         WHEN affordable(p_pool) <= 0 THEN 'whoever asks is refused until the budget allows another lease'
         WHEN has_free(p_pool) THEN 'whoever may ask has a machine at once'
         ELSE 'whoever asks is the first in line' END)
@@ -157,7 +163,7 @@ BEGIN
             ('next', NULL, 'with a fresh line it has the place that it had; without one it fails in ' || until(lease.deadline));
         RETURN;
     END IF;
-    SELECT q.position, q.held_back INTO place FROM queue_places q WHERE q.pool = lease.pool AND q.id = lease.id;
+    SELECT q.position, q.held_back, q.likely, q.sure INTO place FROM queue_turns q WHERE q.pool = lease.pool AND q.id = lease.id;
     RETURN QUERY SELECT * FROM why_failing(lease.pool);
     RETURN QUERY SELECT * FROM why_size(lease.pool, false);
     RETURN QUERY VALUES
@@ -167,7 +173,7 @@ BEGIN
     RETURN QUERY SELECT 'next', NULL::boolean, coalesce(in_everybodys_way(lease.pool), 'it has a machine ' || CASE
             WHEN lease.id <> ALL (affordable_queue(lease.pool, lease.id)) THEN 'when the budget allows it'
             WHEN place.held_back IS NOT NULL THEN 'when one of its group''s is given back'
-            ELSE comes_in_words(lease.pool, place.position) || coalesce(' (' || coming_in_words(lease.pool) || ')', '') END)
+            ELSE comes_in_words(lease.pool, place.likely, place.sure) || coalesce(' (' || coming_in_words(lease.pool) || ')', '') END)
         || CASE WHEN p.paused THEN '' ELSE '; without one it fails in ' || until(lease.deadline) END FROM pools p WHERE p.name = lease.pool;
 END $$;
 

@@ -4,7 +4,7 @@
 -- The queue is counted once, however many leases are read, and not at all where nobody's place is asked for: `GROUP BY id` says that
 -- a lease is in it once, so that PostgreSQL leaves the join out. No CTE: what is not asked for, or of whom, is not worked out then.
 CREATE OR REPLACE VIEW lease_views AS
-SELECT l.id, l.email, l.status, l.pool, q.position::integer, CASE WHEN q.held_back IS NULL THEN seconds_left(f.at, f.likely, q.position) END AS eta_seconds,
+SELECT l.id, l.email, l.status, l.pool, q.position::integer, CASE WHEN q.held_back IS NULL THEN seconds_left(f.at, f.likely, q.likely) END AS eta_seconds,
        l.vm_id, l.hostname, l.epoch, l.kind, l.crd_command, l.exit_code, l.output, l.failure,
        l.created_at, l.assigned_at, l.active_at, l.ended_at, l.expires_at, l.version,
        CASE WHEN NOT l.live THEN (
@@ -15,7 +15,7 @@ SELECT l.id, l.email, l.status, l.pool, q.position::integer, CASE WHEN q.held_ba
        l.needs_line, l.trouble, l.moves, CASE WHEN l.needs_line AND l.status = 'assigned' THEN l.deadline END AS kept_until,
        extensible_until(l) AS extensible_until,
        CASE WHEN l.status = 'active' THEN l.expires_at - make_interval(secs => (SELECT p.warn_seconds FROM pools p WHERE p.name = l.pool)) END AS warned_from,
-       CASE WHEN q.held_back IS NULL THEN seconds_left(f.at, f.sure, q.position) END AS eta_p90_seconds,
+       CASE WHEN q.held_back IS NULL THEN seconds_left(f.at, f.sure, q.sure) END AS eta_p90_seconds,
        l.status = 'queued' AND (SELECT p.paused FROM pools p WHERE p.name = l.pool) AS paused, q.held_back,
        CASE WHEN q.held_back IS NULL THEN f.because END AS because,
        CASE WHEN l.status = 'active' THEN l.idle_until END AS idle_until,
@@ -25,7 +25,8 @@ SELECT l.id, l.email, l.status, l.pool, q.position::integer, CASE WHEN q.held_ba
        CASE WHEN l.status IN ('assigned', 'claimed', 'active') THEN (
            SELECT h.seen_at FROM vm_heartbeats h WHERE h.vm_id = l.vm_id AND h.seen_at <= (SELECT clock() - fresh_for())) END AS silent_since
 FROM leases l LEFT JOIN (
-    SELECT id, min(pool) AS pool, min(position) AS position, min(held_back) AS held_back FROM queue_places GROUP BY id
+    SELECT id, min(pool) AS pool, min(position) AS position, min(held_back) AS held_back, min(likely) AS likely, min(sure) AS sure
+    FROM queue_turns GROUP BY id
 ) AS q ON q.id = l.id AND l.status = 'queued' LEFT JOIN forecasts f ON f.pool = q.pool AND f.at > clock() - interval '1 minute';
 
 -- Which of the leases the token beside it opens; who brings another one is not told whether it is there.

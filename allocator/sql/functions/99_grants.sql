@@ -33,7 +33,7 @@ GRANT EXECUTE ON FUNCTION sweep_lost, sweep_deadlines, sweep_queue, sweep_secret
 GRANT EXECUTE ON FUNCTION check_version, stop_flood TO lablink_app;
 -- A view runs what it calls as whoever reads it.
 GRANT EXECUTE ON FUNCTION clock, fresh_for, hello_period, history_head TO lablink_app, lablink_reader;
-GRANT EXECUTE ON FUNCTION fair_queue, costs, month_of, month_after TO lablink_app, lablink_reader;
+GRANT EXECUTE ON FUNCTION fair_queue, fair_turns, costs, month_of, month_after TO lablink_app, lablink_reader;
 GRANT SELECT ON vms, vm_heartbeats, vm_views, pools, events, operations TO lablink_app, lablink_reader;
 -- What a command printed is its holder's: the service shows it to them, dashboards do not see it. Machines of the fleet it
 -- shows to admins.
