@@ -21,6 +21,12 @@ BEGIN = datetime(2030, 1, 7, 9, tzinfo=UTC)
 LEFT_OUT = ACCOUNTS | {"roles", "months"}
 """Duties that nobody at a rehearsal sees; and roles are the whole server's, where real machines may have some."""
 
+NEEDED = {
+    "forecasts": " WHERE EXISTS (SELECT FROM leases l WHERE l.status = 'queued' AND NOT EXISTS ("
+    "SELECT FROM foretold o WHERE o.lease_id = l.id))"
+}
+"""When a duty has something to do that counts here: who was told a time is not told another one."""
+
 FLEETING = {"fsync": "off", "synchronous_commit": "off", "full_page_writes": "off"}
 """Settings of a server whose data nobody will miss."""
 
@@ -132,6 +138,6 @@ async def staged(dsn: str) -> AsyncIterator[Connection]:
 
 def _duties() -> str:
     """A function that does what the service does once a period."""
-    calls = " ".join(f"PERFORM {call};" for duty, call in DUTIES.items() if duty not in LEFT_OUT)
+    calls = " ".join(f"PERFORM {call}{NEEDED.get(duty, '')};" for duty, call in DUTIES.items() if duty not in LEFT_OUT)
     takes = "contact_seconds double precision"
     return f"CREATE FUNCTION rehearsal_duties({takes}) RETURNS void LANGUAGE plpgsql AS $$ BEGIN {calls} END $$"
