@@ -61,6 +61,7 @@ DROP FUNCTION guard_real_group(), guard_member(), record_members(), record_join_
 
 -- Scaling, schedules and the pause
 DROP TRIGGER pool_odd_size_trigger ON pools;
+DROP TRIGGER pool_size_lock_trigger ON pools;
 DROP TRIGGER pool_size_follow_trigger ON pools;
 DROP TRIGGER pool_odd_pause_trigger ON pools;
 DROP TRIGGER pool_pause_lock_trigger ON pools;
@@ -69,7 +70,7 @@ DROP TRIGGER pool_pause_trigger ON pools;
 DROP TRIGGER pool_pause_follow_trigger ON pools;
 DROP FUNCTION size_of(text), wave_time(text), lead_time(interval, integer, integer), wanted_machines(text, pool_size), growth_stopped(text), just_failed(text, text),
     count_boots(pool_scaling, text[]), scale(text, text[]), may_grow(pools, pool_scaling, integer, integer, integer),
-    keep_leaving(text[], integer), let_go(pools, pool_scaling, integer, integer, text[]), still_leaving(text), follow_size(),
+    keep_leaving(text[], integer), let_go(pools, pool_scaling, integer, integer, text[]), still_leaving(text), lock_those_that_leave(), follow_size(),
     waiting_for_machines(text), size_status(text), why_size(text, boolean) CASCADE;
 DROP FUNCTION occurrences(pool_schedules, timestamptz), scheduled(text, pool_size), next_hours(text, pool_size), guard_schedule(), record_schedule(), lease_ends(text),
     hours_end(text), leases_beyond(text, timestamptz, timestamptz), sweep_schedules() CASCADE;

@@ -1,11 +1,12 @@
 """Requests, ends and scaling at the same moment, hundreds of times: nobody loses the machine that they were given."""
 
 import asyncio
+import json
 from itertools import count
 
 import asyncpg
 
-from tests.sql.steps import ask, connections, machines
+from tests.sql.steps import ask, connections, machines, refused, waits_for_a_lock
 from tests.sql.test_scaling import scale, sized
 from tests.support.database import Database
 
@@ -55,3 +56,63 @@ async def test_nobody_loses_a_machine_to_a_pool_that_shrinks(
 
     assert await owner.fetchval("SELECT count(*) FROM leases WHERE moves > 0 OR status = 'failed'") == 0
     assert len(outcomes) > 3, "the races were none"
+
+
+LOCK_POOLS = "SELECT FROM pools FOR NO KEY UPDATE NOWAIT"
+SCALED_NO_MORE = "UPDATE pools SET max_machines = NULL"
+
+
+async def test_who_waits_for_a_machine_that_was_to_go_holds_no_pool_meanwhile(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    await sized(owner, spare=0, after=0)
+    await machines(database, 2)
+    assert len((await scale(owner))[1]) == 2
+    [holding] = await connections(database, 1, "lablink")
+    [watching] = await connections(database, 1, "lablink")
+
+    async with holding.transaction():
+        await holding.execute("SELECT FROM vms WHERE hostname = 'vm-2' FOR UPDATE")
+        changing = asyncio.create_task(owner.execute(SCALED_NO_MORE))
+        await waits_for_a_lock(watching, owner)
+        await holding.execute(LOCK_POOLS)
+    await changing
+
+    assert not await owner.fetchval("SELECT bool_or(draining) FROM vms")
+
+
+async def test_who_would_wait_for_a_machine_that_began_to_go_at_this_moment_is_told_to_try_again(
+    database: Database, owner: asyncpg.Connection
+) -> None:
+    await sized(owner, spare=0, after=0)
+    await machines(database, 1)
+    holding, watching, scaling = await connections(database, 3, "lablink")
+
+    async with holding.transaction():
+        async with watching.transaction():
+            await watching.execute("SELECT FROM pools FOR SHARE")
+            changing = asyncio.create_task(owner.execute(SCALED_NO_MORE))
+            await waits_for_a_lock(watching, owner)
+            assert (await scale(scaling))[1] == ["vm-1"]
+            await holding.execute("SELECT FROM vms FOR UPDATE")
+        with refused("55P03"):
+            await changing
+
+    await owner.execute(SCALED_NO_MORE)
+    assert not await owner.fetchval("SELECT draining FROM vms")
+
+
+async def test_a_service_whose_settings_are_those_of_its_pool_waits_for_no_machine(
+    database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
+) -> None:
+    await sized(owner, spare=0, after=0)
+    await machines(database, 1)
+    assert (await scale(owner))[1] == ["vm-1"]
+    await service.execute("SET lock_timeout = '1s'")
+
+    async with owner.transaction():
+        await owner.execute("SELECT FROM vms FOR UPDATE")
+        settings = json.dumps({"max_machines": 10, "lease_seconds": 60})
+        await service.execute("SELECT ensure_settings('default', $1)", settings)
+
+    assert await owner.fetchval("SELECT lease_seconds FROM pools") == 60

@@ -158,18 +158,19 @@ DECLARE
         SELECT a.attname FROM pg_attribute a WHERE a.attrelid = 'pools'::regclass AND a.attnum > 0 AND NOT a.attisdropped
         AND a.attgenerated = '' AND a.attname <> ALL ('{name,paused,paused_at,rests_until,budget_told}'));
     odd      text := (SELECT min(key) FROM jsonb_object_keys(p_settings) AS key WHERE key <> ALL (settable));
+    new      text;
 BEGIN
     IF odd IS NOT NULL THEN
         RAISE EXCEPTION 'a pool has no setting %', odd USING ERRCODE = 'invalid_parameter_value',
             HINT = 'Settings: ' || array_to_string(settable, ', ');
     END IF;
     INSERT INTO pools (name) VALUES (p_pool) ON CONFLICT (name) DO NOTHING;
-    IF p_settings = '{}' THEN
-        RETURN;
+    new := (SELECT string_agg(quote_ident(s.key), ', ') FROM pools p, to_jsonb(p) AS is_now, jsonb_each(to_jsonb(jsonb_populate_record(p, p_settings))) AS s
+            WHERE p.name = p_pool AND is_now -> s.key <> s.value);
+    IF new IS NOT NULL THEN  -- what stays as it is waits for nothing that only its change has to wait for
+        EXECUTE format('UPDATE pools p SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(p, $1)) '
+                       'WHERE name = $2 AND p IS DISTINCT FROM jsonb_populate_record(p, $1)', new) USING p_settings, p_pool;
     END IF;
-    EXECUTE format('UPDATE pools p SET (%1$s) = (SELECT %1$s FROM jsonb_populate_record(p, $1)) '
-                   'WHERE name = $2 AND p IS DISTINCT FROM jsonb_populate_record(p, $1)',
-                   (SELECT string_agg(quote_ident(key), ', ') FROM jsonb_object_keys(p_settings) AS key)) USING p_settings, p_pool;
 EXCEPTION WHEN invalid_text_representation OR numeric_value_out_of_range OR not_null_violation THEN
     RAISE EXCEPTION 'a setting of pool % is none: %', p_pool, SQLERRM USING ERRCODE = 'invalid_parameter_value',
         HINT = 'Give each what its column takes: \d pools';

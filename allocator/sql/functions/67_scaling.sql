@@ -186,12 +186,26 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     WHERE pool = p_pool RETURNING leaving
 $$;
 
--- A pool that is scaled no more: what was remembered of it goes.
+-- Whoever changes machines locks them before their pool: so does an admin after whom some are lent again.
+CREATE OR REPLACE FUNCTION lock_those_that_leave() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    PERFORM FROM vms WHERE draining AND hostname IN (SELECT unnest(leaving) FROM pool_scaling) ORDER BY id FOR NO KEY UPDATE;
+    RETURN NULL;
+END $$;
+
+CREATE OR REPLACE TRIGGER pool_size_lock_trigger BEFORE UPDATE OF max_machines ON pools
+    FOR EACH STATEMENT EXECUTE FUNCTION lock_those_that_leave();
+
+-- A pool that is scaled no more: what was remembered of it goes. Its machines are locked, but for any that began to leave just now.
 CREATE OR REPLACE FUNCTION follow_size() RETURNS trigger LANGUAGE plpgsql
 SET search_path = pg_catalog, public, pg_temp AS $$
 BEGIN
+    PERFORM FROM vms WHERE draining AND hostname IN (SELECT unnest(leaving) FROM pool_scaling WHERE pool = NEW.name) FOR NO KEY UPDATE NOWAIT;
     DELETE FROM pool_scaling WHERE pool = NEW.name;
     RETURN NULL;
+EXCEPTION WHEN lock_not_available THEN
+    RAISE EXCEPTION 'a machine began to leave pool % at this moment', NEW.name USING ERRCODE = 'lock_not_available', HINT = 'Try again.';
 END $$;
 
 CREATE OR REPLACE TRIGGER pool_size_follow_trigger AFTER UPDATE ON pools
