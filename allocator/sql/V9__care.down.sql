@@ -40,9 +40,11 @@ DROP TRIGGER pool_odd_person_trigger ON pools;
 DROP TRIGGER pool_odd_money_trigger ON pools;
 DROP TRIGGER pool_odd_currency_trigger ON pools;
 DROP TRIGGER pool_odd_time_zone_trigger ON pools;
+DROP TRIGGER lease_seat_trigger ON leases;
 DROP VIEW queue_places, pool_spending;
 DROP FUNCTION fair_queue(text, integer), next_in_queue(text, integer, text[]), group_waits(text, text), room_of(text, text), has_quota(text, text), machines_of(text, text),
-    free_seat(text, text), group_of(text), refusal_by_limits(text, text, text, bigint, bigint), say_what_is_over(integer[]),
+    free_seat(text, text), seat_beside(text, text), seat_by_hand(), is_within(pools, text), group_of(text),
+    refusal_by_limits(text, text, text, bigint, bigint), say_what_is_over(integer[]),
     why_held_back(leases, text), why_limits(text), open_limits(text), quota_in_words(text, text);
 DROP FUNCTION month_of(pools), month_after(pools), costs(pools), lent_within(leases, timestamptz, timestamptz), budget_in_words(text), affordable(text), lock_budgets(text[], text[]), within_budget(text, uuid[]),
     is_spent(text), affordable_queue(text, uuid), refuse_beyond_budget(leases, timestamptz), sweep_budgets();

@@ -23,6 +23,52 @@ SET search_path = pg_catalog, public, pg_temp AS $$
     FROM pools p WHERE p.name = p_pool;
 $$;
 
+COMMENT ON COLUMN leases.seat IS 'Which of their person''s live leases it is; empty for the first in all pools where each may have one.';
+
+-- Whether the seat is one of as many as a person may have in the pool: as no two leases have one, whoever sits in these is not over.
+CREATE OR REPLACE FUNCTION is_within(this pools, p_seat text) RETURNS boolean LANGUAGE sql IMMUTABLE AS $$
+    SELECT CASE WHEN this.per_person = 1 THEN p_seat = ''
+                WHEN p_seat ~ ('^' || this.name || '/[0-9]{1,10}$') THEN split_part(p_seat, '/', 2)::bigint <= this.per_person
+                ELSE false END
+$$;
+
+-- The seat of the next lease of a person who has others live. Where a limit was changed since those were opened, their seats do not say
+-- how many they are: they are locked, so that none ends and is counted by nobody else before this transaction is over. Null when
+-- somebody is at one of them: that request is to be made again. It waits for nobody.
+CREATE OR REPLACE FUNCTION seat_beside(p_pool text, p_email text) RETURNS text LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+DECLARE
+    held uuid[];
+    this record;
+BEGIN
+    LOOP
+        SELECT max(s.seat) AS seat, bool_and(is_within(p, s.seat) AND (l.id IS NULL OR is_within(o, l.seat))) AS is_within,
+               bool_and(l.id = ANY (held)) AS is_held INTO this
+        FROM pools p CROSS JOIN LATERAL (SELECT free_seat(p.name, p_email) AS seat OFFSET 0) AS s
+             LEFT JOIN (leases l JOIN pools o ON o.name = l.pool) ON l.live AND position('@' IN l.email) > 0 AND lower(l.email) = lower(p_email)
+        WHERE p.name = p_pool;
+        EXIT WHEN this.is_within OR held IS NOT NULL;
+        held := ARRAY(SELECT id FROM leases WHERE live AND position('@' IN email) > 0 AND lower(email) = lower(p_email)
+                      FOR NO KEY UPDATE SKIP LOCKED);
+    END LOOP;
+    RETURN CASE WHEN this.is_within OR this.is_held THEN this.seat END;
+END $$;
+
+-- Who asks by hand in psql, or lends a machine, says no seat.
+CREATE OR REPLACE FUNCTION seat_by_hand() RETURNS trigger LANGUAGE plpgsql
+SET search_path = pg_catalog, public, pg_temp AS $$
+BEGIN
+    NEW.seat := seat_beside(NEW.pool, NEW.email);
+    IF NEW.seat IS NULL THEN
+        RAISE EXCEPTION 'another lease of this person is changing at this moment' USING ERRCODE = 'serialization_failure', HINT = 'Try again.';
+    END IF;
+    RETURN NEW;
+END $$;
+
+CREATE OR REPLACE TRIGGER lease_seat_trigger BEFORE INSERT ON leases
+    FOR EACH ROW WHEN (session_user = current_user AND NEW.seat = '' AND position('@' IN NEW.email) > 0
+                       AND NEW.status IN ('queued', 'assigned', 'claimed', 'active')) EXECUTE FUNCTION seat_by_hand();
+
 -- Whether nothing is in the way of one more lease of this person in the pool: they have none, and did not ask the same before.
 CREATE OR REPLACE FUNCTION opens_a_lease(p_email text, p_pool text, p_idempotency_sha256 bytea) RETURNS boolean LANGUAGE plpgsql STABLE
 SET search_path = pg_catalog, public, pg_temp AS $$

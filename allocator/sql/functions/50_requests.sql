@@ -204,12 +204,14 @@ BEGIN
                p_idempotency_sha256[n], p_requests_sha256[n],
                p_commands[n] IS NULL,  -- a desktop's line may come when the machine is there: see renew_line
                p_groups[n],
-               CASE WHEN p.per_person > 1 OR EXISTS (SELECT FROM leases own WHERE own.live AND position('@' IN own.email) > 0 AND lower(own.email) = lower(a.email))
-                    THEN free_seat(p.name, a.email) ELSE '' END, CASE WHEN v.id IS NOT NULL THEN clock() END,
+               s.seat, CASE WHEN v.id IS NOT NULL THEN clock() END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(
                    secs => CASE WHEN p_commands[n] IS NULL THEN p.keep_seconds ELSE p.claim_seconds END) END,
                CASE WHEN v.id IS NOT NULL THEN clock() + make_interval(secs => p.lease_seconds) END
         FROM asked a JOIN pools p ON p.name = p_pools[n]
+             JOIN LATERAL (SELECT CASE WHEN EXISTS (SELECT FROM leases own WHERE own.live AND position('@' IN own.email) > 0
+                                                    AND lower(own.email) = lower(a.email)) THEN seat_beside(p.name, a.email)
+                                       WHEN p.per_person > 1 THEN p.name || '/1' ELSE '' END AS seat OFFSET 0) AS s ON s.seat IS NOT NULL
              LEFT JOIN LATERAL (SELECT * FROM vms free WHERE free.id = p_machines[n] LIMIT 1) AS v ON true
         ORDER BY lower(a.email) COLLATE "C", a.place ON CONFLICT DO NOTHING RETURNING id, email, crd_command, vm_id, epoch
     ), lent AS (
