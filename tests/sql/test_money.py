@@ -168,6 +168,8 @@ async def test_while_a_lease_that_moved_waits_those_behind_it_are_told_what_the_
         await service.execute("SELECT sweep_forecasts()")
         assert [await told(service, lease) for lease in waiting] == [(lease in served,) * 2 for lease in waiting]
         assert await owner.fetchval("SELECT waiting_for_machines('default')") == len(served)
+        whoever_asks = await owner.fetchval("SELECT eta_seconds FROM pool_status()")
+        assert (whoever_asks is not None) == (served == waiting)
     await owner.execute("UPDATE pools SET budget = 14")
     for vm in coming:
         await vm.hello()

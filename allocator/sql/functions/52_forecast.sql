@@ -246,8 +246,9 @@ BEGIN
     WITH made AS (
         INSERT INTO forecasts (pool, likely, sure, because)
         SELECT p.name, at_most(f.likely, p.people), at_most(f.sure, p.people), coming_in_words(p.name)
-        FROM (SELECT name, cardinality(affordable_queue(name)) AS people FROM pools
-              WHERE somebody_waits(name) AND NOT paused) AS p, forecast(p.name) f
+        FROM (SELECT o.name, CASE WHEN o.is_budgeted THEN nullif(cardinality(affordable_queue(o.name)), (
+                  SELECT count(*) FROM queue_places q WHERE q.pool = o.name AND q.held_back IS NULL)) END AS people
+              FROM pools o WHERE somebody_waits(o.name) AND NOT o.paused) AS p, forecast(p.name) f
         WHERE p.people IS DISTINCT FROM 0 AND f.likely IS NOT NULL
         ON CONFLICT (pool) DO UPDATE SET at = clock(), likely = excluded.likely, sure = excluded.sure, because = excluded.because
         RETURNING pool
