@@ -1,6 +1,7 @@
 """People and fleets are moved: a job to another machine, all machines from one transport to the other."""
 
 import asyncpg
+import pytest
 
 from tests.e2e.test_up import ask, becomes, end
 from tests.support.up import RunningUp, open_directory, running_up, until
@@ -11,6 +12,7 @@ def transports(up: RunningUp) -> set[str | None]:
     return {vm["transport"] for vm in up.json("vms", "list")}
 
 
+@pytest.mark.slow
 async def test_a_fleet_is_moved_and_nobody_loses_a_lease() -> None:
     with open_directory() as directory:
         with running_up(directory, "--vms=1", "--transport=hub") as up:

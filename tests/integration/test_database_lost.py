@@ -128,6 +128,7 @@ class Lost:
     ended: float
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)
 async def test_the_last_backup_restored_elsewhere_accounts_for_everything_that_was_accepted(place: Place) -> None:
     backups = str(place.directory / "backups")

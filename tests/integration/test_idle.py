@@ -195,6 +195,7 @@ async def two_are_ill(pool: Pool, new_machine: NewMachine) -> Machine:
 NOTED = "SELECT count(*) = $2 FROM events WHERE hostname = 'vm-3' AND kind = $1"
 
 
+@pytest.mark.slow
 async def test_where_too_many_are_not_well_whoever_has_one_keeps_it_until_it_is_one_of_few(
     pool: Pool, new_machine: NewMachine
 ) -> None:

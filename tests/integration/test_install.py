@@ -126,6 +126,7 @@ def test_a_missing_join_token_is_named(tmp_path: Path) -> None:
         Installation(URL, token_file=tmp_path / "no-such-file", root=tmp_path).install()
 
 
+@pytest.mark.slow
 @pytest.mark.timeout(300)  # pip fetches and unpacks
 def test_the_wheel_installs_with_asyncpg_alone_and_sets_up_a_machine(tmp_path: Path) -> None:
     subprocess.run([sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path], cwd=ROOT, check=True)

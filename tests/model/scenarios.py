@@ -27,8 +27,13 @@ WORLDS = {
     "lost, restored, a write delayed": World(Faults(losses=1, late_writes=1, restores=1), (DESKTOP,)),
 }
 
-LARGE = {"fresh lines, a write delayed", "lost, a write delayed", "lost, the database restored"}
-"""Half of all states: most of a minute of processor together, so they are for whoever has the time."""
+LARGE = {
+    "fresh lines, a write delayed",
+    "lost, a write delayed",
+    "lost, restored, a write delayed",
+    "lost, the database restored",
+}
+"""More than half of all states: most of two minutes of processor together, so they are for whoever has the time."""
 
 CALM = World(Faults(losses=0))
 DAMAGED = World(Faults(losses=0, damages=1))
