@@ -14,6 +14,8 @@ from tests.support.processes import alive
 from tests.support.service import NO_TLS
 from tests.support.up import RunningUp, free_port, open_directory, running_up, until
 
+pytestmark = pytest.mark.slow  # each starts all of LabLink, and most of them twice
+
 
 def machines_are_well(up: RunningUp) -> bool:
     """Whether every machine is available and freshly heard."""
