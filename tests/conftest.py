@@ -2,7 +2,7 @@
 
 import os
 import signal
-from collections.abc import AsyncIterator, Generator
+from collections.abc import AsyncIterator, Generator, Iterator
 from contextlib import AsyncExitStack
 from dataclasses import replace
 from itertools import count
@@ -11,12 +11,29 @@ import pytest
 import pytest_asyncio
 
 from tests.support.database import WORKER, Database, cloned_database, migrated_template
+from tests.support.patience import make_patient
 from tests.support.pooler import pooler_before
 from tests.support.server import TestServer, found_server
 
 SLOW = {"images", "replicas", "terraform"}
 
 _numbers = count()
+
+
+@pytest.fixture(scope="session", autouse=True)
+def patience() -> Iterator[pytest.MonkeyPatch]:
+    """No test fails because a process got no computer for seconds; who asks for `usual_limits` has them."""
+    with pytest.MonkeyPatch.context() as patch:
+        make_patient(patch)
+        yield patch
+
+
+@pytest.fixture
+def usual_limits(patience: pytest.MonkeyPatch) -> Iterator[None]:
+    """The limits of a service are the product's own: this test is about them."""
+    patience.undo()
+    yield
+    make_patient(patience)
 
 
 @pytest_asyncio.fixture(scope="session", loop_scope="session")

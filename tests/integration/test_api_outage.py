@@ -98,6 +98,7 @@ async def test_a_database_of_another_version_is_named_with_what_to_do(
     assert "lablink db migrate" in older.json()["detail"]
 
 
+@pytest.mark.usefixtures("usual_limits")
 async def test_a_database_that_does_not_answer_is_not_waited_for_long(wired: RunningService, wire: Wire) -> None:
     async with wired.client() as client:
         await client.get("/readyz")
@@ -137,6 +138,7 @@ async def test_an_open_page_is_told_that_it_may_be_behind_and_then_catches_up(
         assert "1 of 1 machines is free" in await stream.next("pool")
 
 
+@pytest.mark.usefixtures("usual_limits")
 async def test_a_locked_table_is_busy_not_hung(database: Database, wired: RunningService) -> None:
     admin = await database.connect()
     transaction = admin.transaction()
@@ -150,6 +152,7 @@ async def test_a_locked_table_is_busy_not_hung(database: Database, wired: Runnin
     assert answer.json()["type"] == "urn:lablink:busy"
 
 
+@pytest.mark.usefixtures("usual_limits")
 async def test_when_every_connection_is_taken_the_next_request_waits_two_seconds_at_most(
     database: Database, tmp_path: Path
 ) -> None:

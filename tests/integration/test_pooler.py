@@ -7,6 +7,7 @@ from pathlib import Path
 from uuid import uuid4
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from allocator.connection import LIMITS, pooled_connector
@@ -128,6 +129,7 @@ async def test_while_the_pooler_is_dead_requests_are_refused_and_open_pages_go_o
         assert int(answer.headers["retry-after"]) > 0
 
 
+@pytest.mark.usefixtures("usual_limits")
 async def test_a_database_that_goes_away_behind_the_pooler_is_noticed_and_so_is_its_return(
     service: RunningService, wire: Wire
 ) -> None:

@@ -94,6 +94,7 @@ async def test_one_whom_the_database_does_not_take_at_all_is_nobody_elses_troubl
     assert all(isinstance(answer, Accepted) and answer.outcome == "created" for answer in others)
 
 
+@pytest.mark.usefixtures("usual_limits")
 async def test_nobody_waits_for_a_person_whose_lease_somebody_is_changing(
     database: Database, store: Store, owner: asyncpg.Connection
 ) -> None:

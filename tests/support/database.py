@@ -17,6 +17,9 @@ from tests.support.server import TIME_ZONE, TestServer
 PASSWORDS = {"lablink": "owner-password", "lablink_app": "app-password", "lablink_reader": "reader-password"}
 JOIN_TOKEN_SECONDS = 3600
 
+UNHURRIED = {"statement_timeout": "60s", "lock_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
+"""What a connection of the service's role has instead of that role's limits, which a computer may stand still for."""
+
 
 WORKER = os.environ.get("PYTEST_XDIST_WORKER", "main")
 """Which of several test processes this is: they may share a server."""
@@ -54,7 +57,7 @@ class Database:
 
     async def connect(self, role: str = "lablink", **settings: str) -> asyncpg.Connection:
         """A new connection as `role`; `settings` are server settings, e.g. application_name."""
-        return await self.keep(self.dsn(role), **settings)
+        return await self.keep(self.dsn(role), **(UNHURRIED | settings if role == "lablink_app" else settings))
 
     async def keep(self, dsn: str, **settings: str) -> asyncpg.Connection:
         """A new connection to `dsn`, closed at the end of the test."""

@@ -14,8 +14,8 @@ from allocator.local.postgres_binaries import find_binaries
 from tests.support.server import TestServer
 from tests.support.up import free_port
 
-CRASH_SAFE = {"fsync": "off", "full_page_writes": "off"}
-"""What survives a crash of PostgreSQL alone: every commit has reached the kernel."""
+CRASH_SAFE = {"fsync": "off", "full_page_writes": "off", "authentication_timeout": "60s"}
+"""What survives a crash of PostgreSQL alone, where every commit has reached the kernel; and nobody is hurried."""
 
 
 @dataclass(slots=True)

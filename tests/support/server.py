@@ -28,6 +28,7 @@ UNSAFE_AND_FAST = {
     "full_page_writes": "off",
     "max_wal_size": "96MB",
     "TimeZone": TIME_ZONE,
+    "authentication_timeout": "60s",  # whoever stands still while they log in
 }
 
 PREFIX = "lablink-tests-"

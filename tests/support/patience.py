@@ -1,0 +1,22 @@
+"""The limits of a service in a test's own process: where a computer stands still for seconds, none of them passes."""
+
+import pytest
+
+PATIENT = {
+    "allocator.asking.WAIT_SECONDS": 30.0,
+    "allocator.connection.CONNECT_SECONDS": 30.0,
+    "allocator.connection.COMMAND_SECONDS": 60.0,
+    "allocator.connection.LIMITS": {
+        "statement_timeout": "50s",
+        "lock_timeout": "40s",
+        "idle_in_transaction_session_timeout": "60s",
+    },
+    "allocator.health.READY_SECONDS": 30.0,
+}
+"""What a service reads when it needs it, and has instead of its own."""
+
+
+def make_patient(patch: pytest.MonkeyPatch) -> None:
+    """Services that are started from now on wait longer than a computer stands still."""
+    for name, value in PATIENT.items():
+        patch.setattr(name, value)
