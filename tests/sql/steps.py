@@ -21,6 +21,7 @@ LINE = f'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="{CODE}" -
 SUMMARY = f"start-host --code=*** --redirect-url={REDIRECT} --pin=***"
 SALT = b"salt"
 LONG_AGO = 3600.0
+LIMIT_SECONDS = 60.0
 
 
 def sha256(text: str) -> bytes:
@@ -46,7 +47,7 @@ async def is_cut_off(connection: asyncpg.Connection) -> bool:
     ended = asyncio.Event()
     connection.add_termination_listener(lambda _: ended.set())
     if not connection.is_closed():
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await ended.wait()
     return True
 
@@ -220,6 +221,6 @@ async def machines(database: Database, number: int) -> list[Machine]:
 
 async def waits_for_a_lock(owner: asyncpg.Connection, waiting: asyncpg.Connection) -> None:
     """Returns once the backend of `waiting` is blocked by another one."""
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not await owner.fetchval("SELECT cardinality(pg_blocking_pids($1))", waiting.get_server_pid()):
             pass

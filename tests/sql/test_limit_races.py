@@ -8,7 +8,7 @@ from typing import TypeVar
 import asyncpg
 import pytest
 
-from tests.sql.steps import ADA, ask, connections, machines, refused
+from tests.sql.steps import ADA, LIMIT_SECONDS, ask, connections, machines, refused
 from tests.support.database import Database
 
 Answer = TypeVar("Answer")
@@ -23,7 +23,7 @@ async def done_or_waiting(
 ) -> "asyncio.Task[Answer]":
     """What is done over this connection, once it is done or waits for a lock."""
     task = asyncio.create_task(doing)
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not task.done() and not await watching.fetchval(
             "SELECT cardinality(pg_blocking_pids($1)) > 0", connection.get_server_pid()
         ):

@@ -10,7 +10,7 @@ import pytest
 
 from allocator import migrate, migrations
 from allocator.migrations import MigrationFailed
-from tests.sql.steps import lent
+from tests.sql.steps import LIMIT_SECONDS, lent
 from tests.support.database import Database
 from tests.support.sql import copied_sql
 
@@ -171,7 +171,7 @@ async def test_a_second_migrate_waits_for_the_first(database: Database) -> None:
 
 async def _waiting_for_lock(database: Database) -> None:
     watcher = await database.connect()
-    async with asyncio.timeout(10):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not await watcher.fetchval(
             "SELECT EXISTS (SELECT FROM pg_locks WHERE relation = 'alembic_version'::regclass AND NOT granted)"
         ):
@@ -185,7 +185,7 @@ async def test_a_machine_cannot_keep_anybody_from_migrating(database: Database) 
     with pytest.raises((asyncpg.InsufficientPrivilegeError, asyncpg.UndefinedTableError)):
         await client.execute(f"BEGIN; {migrate.LOCK_VERSION}")
     await client.execute("ROLLBACK")
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await migrate.upgrade(database.dsn("lablink"))
 
 

@@ -194,9 +194,17 @@ async def _execute(server: TestServer, *statements: str) -> None:
     connection = await asyncpg.connect(server.superuser_dsn)
     try:
         for statement in statements:
-            await connection.execute(statement)
+            await _insist(connection, statement)
     finally:
         await connection.close()
+
+
+async def _insist(connection: asyncpg.Connection, statement: str) -> None:
+    """Executes a statement; again when a session that was ended is still there after the five seconds given to it."""
+    try:
+        await connection.execute(statement)
+    except asyncpg.ObjectInUseError:
+        await connection.execute(statement)
 
 
 async def _close(connection: asyncpg.Connection) -> None:
