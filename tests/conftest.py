@@ -10,6 +10,7 @@ from itertools import count
 import pytest
 import pytest_asyncio
 
+from tests.support import service
 from tests.support.database import WORKER, Database, cloned_database, migrated_template
 from tests.support.patience import make_patient
 from tests.support.pooler import pooler_before
@@ -73,15 +74,24 @@ def pytest_xdist_auto_num_workers() -> int:
 
 @pytest.hookimpl(wrapper=True)
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
-    """Marks what needs a PostgreSQL: `-m postgresql` runs that on another version; and directories that are slow."""
+    """Marks what needs a PostgreSQL (`-m postgresql`: on other versions), what is slow, what runs a service."""
     for item in items:
         if item.path.parent.name in SLOW:
             item.add_marker("slow")
         if "server" in getattr(item, "fixturenames", ()):
             item.add_marker("postgresql")
+        if _runs_a_service(item):
+            item.add_marker("service")
     yield
     if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
         items[:] = _longest_first(items, workers, float(config.getini("timeout")))
+
+
+def _runs_a_service(item: pytest.Item) -> bool:
+    """Whether a fixture of it does, or what its module uses of tests/support/service.py."""
+    used = vars(getattr(item, "module", None) or object).values()
+    fixtures = {"service", "api_service"}.intersection(getattr(item, "fixturenames", ()))
+    return bool(fixtures) or any(getattr(one, "__module__", "") == service.__name__ for one in used)
 
 
 def _longest_first(items: list[pytest.Item], workers: int, usual: float) -> list[pytest.Item]:
