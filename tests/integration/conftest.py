@@ -13,6 +13,7 @@ import pytest
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from allocator import connection
 from client.x11 import SOCKETS
 from tests.support.browser import chromium
 from tests.support.database import WORKER, Database, cloned_database
@@ -31,6 +32,12 @@ async def service(database: Database, tmp_path: Path) -> AsyncIterator[RunningSe
     async with running_service(settings_for(database, tmp_path)) as running:
         await ready(running.service)
         yield running
+
+
+@pytest.fixture
+def usual_wait_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
+    """A service that is opened after this waits for a lock no longer than usual, for all else as in any test."""
+    monkeypatch.setitem(connection.LIMITS, "lock_timeout", "2s")
 
 
 @pytest_asyncio.fixture

@@ -7,19 +7,23 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import pytest
 import pytest_asyncio
 
 from allocator.connection import pooled_connector
 from allocator.store import Store
 from tests.support.database import Database
-from tests.support.service import settings_for, streaming
+from tests.support.patience import patient_role
+from tests.support.service import LIMIT_SECONDS, settings_for, streaming
 
 LOOKS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'"
 
 
 @pytest_asyncio.fixture
-async def store(database: Database, tmp_path: Path) -> AsyncIterator[Store]:
-    """The database as an allocator asks it."""
+async def store(database: Database, tmp_path: Path, monkeypatch: pytest.MonkeyPatch) -> AsyncIterator[Store]:
+    """The database as a patient allocator asks it, whose reasons do not age."""
+    await patient_role(database)
+    monkeypatch.setattr("allocator.store.REASONS_SECONDS", 3600.0)
     settings = settings_for(database, tmp_path).database
     async with Store.open(pooled_connector(settings, "web"), settings.connections) as store:
         yield store
@@ -28,7 +32,7 @@ async def store(database: Database, tmp_path: Path) -> AsyncIterator[Store]:
 async def at_once(watching: asyncpg.Connection, asked: str) -> int:
     """How many connections ask that, once one has waited for half a second."""
     looks = LOOKS.format(asked)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not await watching.fetchval(f"{looks} AND query_start < clock_timestamp() - interval '500 ms'"):
             pass
     return int(await watching.fetchval(looks))

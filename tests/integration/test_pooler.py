@@ -129,12 +129,12 @@ async def test_while_the_pooler_is_dead_requests_are_refused_and_open_pages_go_o
         assert int(answer.headers["retry-after"]) > 0
 
 
-@pytest.mark.usefixtures("usual_limits")
 async def test_a_database_that_goes_away_behind_the_pooler_is_noticed_and_so_is_its_return(
-    service: RunningService, wire: Wire
+    service: RunningService, wire: Wire, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     async with service.client() as client:
         assert (await client.get("/readyz")).status_code == 200
+        monkeypatch.setattr("allocator.health.READY_SECONDS", 0.9)
         with wire.down():
             assert (await client.get("/readyz")).status_code == 503
 

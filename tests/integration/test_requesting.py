@@ -10,6 +10,7 @@ import asyncpg
 import pytest
 import pytest_asyncio
 
+from allocator import requesting
 from allocator.connection import pooled_connector
 from allocator.errors import Busy, CommandNotAccepted, Conflict, DatabaseFailed, DatabaseUnavailable, NoSuchPool
 from allocator.requesting import ABUNDANCE, MOST, VmRequest
@@ -17,7 +18,8 @@ from allocator.store import Store
 from allocator.views import Accepted
 from client.command import JobCommand
 from tests.support.database import Database, free_machines
-from tests.support.service import settings_for
+from tests.support.patience import patient_role
+from tests.support.service import LIMIT_SECONDS, settings_for
 from tests.support.wire import Wire
 
 MANY = 100
@@ -53,6 +55,12 @@ async def owner(database: Database) -> asyncpg.Connection:
 
 
 @pytest_asyncio.fixture
+async def patient(database: Database) -> None:
+    """A store waits for a lock as long as somebody has it, also through a pooler."""
+    await patient_role(database)
+
+
+@pytest_asyncio.fixture
 async def store(database: Database, owner: asyncpg.Connection, wire: Wire, tmp_path: Path) -> AsyncIterator[Store]:
     """The service's store, its database at the other end of the wire."""
     settings = settings_for(database, tmp_path, wire=wire)
@@ -62,7 +70,7 @@ async def store(database: Database, owner: asyncpg.Connection, wire: Wire, tmp_p
 
 async def all_of(store: Store, *requests: VmRequest) -> list[Accepted | BaseException]:
     """What became of requests that came at once."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         return await asyncio.gather(*map(store.request_vm, requests), return_exceptions=True)
 
 
@@ -94,7 +102,7 @@ async def test_one_whom_the_database_does_not_take_at_all_is_nobody_elses_troubl
     assert all(isinstance(answer, Accepted) and answer.outcome == "created" for answer in others)
 
 
-@pytest.mark.usefixtures("usual_limits")
+@pytest.mark.usefixtures("usual_wait_for_locks")
 async def test_nobody_waits_for_a_person_whose_lease_somebody_is_changing(
     database: Database, store: Store, owner: asyncpg.Connection
 ) -> None:
@@ -109,6 +117,7 @@ async def test_nobody_waits_for_a_person_whose_lease_somebody_is_changing(
     assert all(isinstance(answer, Accepted) for answer in others)
 
 
+@pytest.mark.usefixtures("patient")
 async def test_such_a_person_has_one_connection_however_often_they_ask(
     database: Database, store: Store, owner: asyncpg.Connection
 ) -> None:
@@ -119,7 +128,7 @@ async def test_such_a_person_has_one_connection_however_often_they_ask(
     waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%request_vms%'"
     watching = await database.connect("lablink")
     asking = [asyncio.create_task(store.request_vm(request("ada@example.org"))) for _ in range(MANY)]
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while not await watching.fetchval(f"{waiting} AND query_start < clock_timestamp() - interval '500 ms'"):
             pass
     connections = await watching.fetchval(waiting)
@@ -159,6 +168,7 @@ async def test_a_statement_that_is_lost_on_the_way_is_lost_for_all_and_leaves_no
     assert await owner.fetchval("SELECT count(*) FROM leases") == 6
 
 
+@pytest.mark.usefixtures("patient")
 async def test_people_at_two_allocators_at_once_never_share_a_machine(
     database: Database, store: Store, owner: asyncpg.Connection, tmp_path: Path
 ) -> None:
@@ -176,9 +186,11 @@ async def test_people_at_two_allocators_at_once_never_share_a_machine(
     assert await owner.fetch("SELECT * FROM broken_invariants()") == []
 
 
+@pytest.mark.usefixtures("patient")
 async def test_where_machines_abound_statements_are_under_way_together(
-    database: Database, store: Store, owner: asyncpg.Connection
+    database: Database, store: Store, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr(requesting, "PATIENCE", "0")  # who waits here does not wait alone
     await free_machines(owner, ABUNDANCE + 4 * MOST)
     await all_of(store, *crowd(MOST))  # from which it learns how many there are
     in_the_way = await database.connect("lablink")
@@ -186,13 +198,14 @@ async def test_where_machines_abound_statements_are_under_way_together(
         await in_the_way.execute("LOCK TABLE leases IN SHARE MODE")
         asking = asyncio.create_task(all_of(store, *(request(f"v{n}@example.org") for n in range(2 * MOST))))
         waiting = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%request_vms%'"
-        async with asyncio.timeout(10):
+        async with asyncio.timeout(LIMIT_SECONDS):
             while await owner.fetchval(waiting) < 2:
                 pass
 
     assert {each.outcome for each in await asking if isinstance(each, Accepted)} == {"created"}
 
 
+@pytest.mark.usefixtures("patient")
 async def test_statements_together_an_admin_and_those_who_hand_back_break_no_rule(
     store: Store, database: Database, owner: asyncpg.Connection, tmp_path: Path
 ) -> None:

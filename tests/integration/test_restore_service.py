@@ -5,6 +5,7 @@ from collections.abc import AsyncIterator
 from pathlib import Path
 
 import httpx
+import pytest
 import pytest_asyncio
 
 from allocator import bootstrap, migrate
@@ -26,6 +27,7 @@ async def storage(database: Database, tmp_path: Path) -> AsyncIterator[Directory
         yield Directory(tmp_path / "backups")
 
 
+@pytest.mark.usefixtures("usual_wait_for_locks")
 async def test_while_paused_a_request_is_answered_503_and_afterwards_201(
     database: Database, service: RunningService, client: httpx.AsyncClient
 ) -> None:

@@ -2,15 +2,15 @@
 
 import pytest
 
+from tests.support.database import Database
+
+LIMITS = {"statement_timeout": "50s", "lock_timeout": "40s", "idle_in_transaction_session_timeout": "60s"}
+
 PATIENT = {
     "allocator.asking.WAIT_SECONDS": 30.0,
     "allocator.connection.CONNECT_SECONDS": 30.0,
     "allocator.connection.COMMAND_SECONDS": 60.0,
-    "allocator.connection.LIMITS": {
-        "statement_timeout": "50s",
-        "lock_timeout": "40s",
-        "idle_in_transaction_session_timeout": "60s",
-    },
+    "allocator.connection.LIMITS": LIMITS,
     "allocator.health.READY_SECONDS": 30.0,
 }
 """What a service reads when it needs it, and has instead of its own."""
@@ -20,3 +20,10 @@ def make_patient(patch: pytest.MonkeyPatch) -> None:
     """Services that are started from now on wait longer than a computer stands still."""
     for name, value in PATIENT.items():
         patch.setattr(name, value)
+
+
+async def patient_role(database: Database) -> None:
+    """The same of a service that asks this database through a pooler: there the limits are those of its role."""
+    superuser = await database.connect("postgres")
+    for name, value in LIMITS.items():
+        await superuser.execute(f"ALTER ROLE lablink_app IN DATABASE {database.name} SET {name} = '{value}'")
