@@ -1,10 +1,11 @@
 """A fresh database for one test, cloned from a migrated template, and machines enrolled in it."""
 
+import asyncio
 import hashlib
 import os
 import secrets
 from collections.abc import AsyncIterator
-from contextlib import AsyncExitStack, asynccontextmanager
+from contextlib import AsyncExitStack, asynccontextmanager, suppress
 from dataclasses import dataclass, field
 from uuid import UUID
 
@@ -16,6 +17,7 @@ from tests.support.server import TIME_ZONE, TestServer
 
 PASSWORDS = {"lablink": "owner-password", "lablink_app": "app-password", "lablink_reader": "reader-password"}
 JOIN_TOKEN_SECONDS = 3600
+LIMIT_SECONDS = 60.0
 
 UNHURRIED = {"statement_timeout": "60s", "lock_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
 """What a connection of the service's role has instead of that role's limits, which a computer may stand still for."""
@@ -150,17 +152,17 @@ async def free_machines(owner: asyncpg.Connection, number: int) -> None:
 async def migrated_template(server: TestServer) -> AsyncIterator[str]:
     """The name of a database that has LabLink's roles and every migration, for others to be cloned from."""
     name = f"lablink_template_{WORKER}"
-    await _execute(server, _dropping(name))
+    await as_superuser(server, _dropping(name))
     await bootstrap.prepare(server.superuser_dsn, PASSWORDS, name)
     await migrate.upgrade(server.dsn(name, "lablink", PASSWORDS["lablink"]))
     yield name
-    await _execute(server, _dropping(name))
+    await as_superuser(server, _dropping(name))
 
 
 @asynccontextmanager
 async def cloned_database(server: TestServer, template: str, name: str) -> AsyncIterator[Database]:
     """A database like `template`, dropped at the end with whoever is still connected to it."""
-    await _execute(
+    await as_superuser(
         server,
         _dropping(name),
         f"CREATE DATABASE {name} OWNER lablink TEMPLATE {template} STRATEGY file_copy",
@@ -172,7 +174,7 @@ async def cloned_database(server: TestServer, template: str, name: str) -> Async
             yield Database(server, name, opened)
     finally:
         roles = await _roles_of(server, name) if server.outlives_us else []
-        await _execute(server, _dropping(name), *(f"DROP ROLE IF EXISTS {role}" for role in roles))
+        await as_superuser(server, _dropping(name), *(f"DROP ROLE IF EXISTS {role}" for role in roles))
 
 
 async def _roles_of(server: TestServer, name: str) -> list[str]:
@@ -190,7 +192,8 @@ def _dropping(name: str) -> str:
     return f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
 
 
-async def _execute(server: TestServer, *statements: str) -> None:
+async def as_superuser(server: TestServer, *statements: str) -> None:
+    """Run statements in none of a test's databases."""
     connection = await asyncpg.connect(server.superuser_dsn)
     try:
         for statement in statements:
@@ -200,11 +203,12 @@ async def _execute(server: TestServer, *statements: str) -> None:
 
 
 async def _insist(connection: asyncpg.Connection, statement: str) -> None:
-    """Executes a statement; again when a session that was ended is still there after the five seconds given to it."""
-    try:
-        await connection.execute(statement)
-    except asyncpg.ObjectInUseError:
-        await connection.execute(statement)
+    """A database is only dropped or copied when nobody is in it; PostgreSQL waits five seconds for those who leave."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while True:
+            with suppress(asyncpg.ObjectInUseError):
+                await connection.execute(statement)
+                return
 
 
 async def _close(connection: asyncpg.Connection) -> None:

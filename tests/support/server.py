@@ -5,8 +5,8 @@ import fcntl
 import os
 import shutil
 import tempfile
-from collections.abc import AsyncIterator
-from contextlib import asynccontextmanager
+from collections.abc import AsyncIterator, Iterator
+from contextlib import ExitStack, asynccontextmanager, contextmanager, suppress
 from dataclasses import dataclass
 from pathlib import Path
 from urllib.parse import quote, urlsplit, urlunsplit
@@ -66,11 +66,8 @@ async def found_server() -> AsyncIterator[TestServer]:
     if given := os.environ.get("LABLINK_TEST_DSN"):
         yield await _described(given, outlives_us=True)
     elif _has_binaries(version):
-        with tempfile.TemporaryDirectory(prefix=PREFIX, dir=_place()) as directory:
-            Path(directory).chmod(0o755)
-            async with running_server(
-                Path(directory), clients=CLIENTS, version=version, settings=UNSAFE_AND_FAST
-            ) as own:
+        with _place() as directory:
+            async with running_server(directory, clients=CLIENTS, version=version, settings=UNSAFE_AND_FAST) as own:
                 yield await _described(own.dsn())
     else:
         async with contained_server(f"postgres:{version or 18}") as contained:
@@ -109,26 +106,46 @@ async def _pristine(version: int) -> Path:
 _initialised: dict[int, tempfile.TemporaryDirectory[str]] = {}
 
 
-def _place() -> Path | None:
-    """Where servers' data may lie: in memory, cleared of what killed test runs left there; None for the usual place."""
-    if not MEMORY.is_dir():
-        return None
+@contextmanager
+def _place() -> Iterator[Path]:
+    """A directory for a server's data: in memory if there is room, cleared of what killed test runs left there."""
+    with ExitStack() as opened:
+        if MEMORY.is_dir():
+            with _locked(MEMORY, fcntl.LOCK_EX):  # so that nobody takes for left what somebody has just made
+                _remove_left()
+                own = _new_directory(opened, MEMORY if shutil.disk_usage(MEMORY).free > ROOM else None)
+        else:
+            own = _new_directory(opened, None)
+        yield own
+
+
+def _new_directory(opened: ExitStack, place: Path | None) -> Path:
+    """A directory below `place` that every user may enter, this process's until it is removed."""
+    made = tempfile.TemporaryDirectory(prefix=PREFIX, dir=place)
+    directory = Path(made.name)
+    directory.chmod(0o755)
+    opened.enter_context(_locked(directory, fcntl.LOCK_SH))
+    opened.callback(made.cleanup)
+    return directory
+
+
+def _remove_left() -> None:
+    """Remove the directories that are nobody's any more."""
+    free = fcntl.LOCK_EX | fcntl.LOCK_NB
     for left in MEMORY.glob(f"{PREFIX}*"):
-        if not _in_use(left):
+        with suppress(BlockingIOError, FileNotFoundError), _locked(left, free), _locked(left / LOCK, free):
             shutil.rmtree(left, ignore_errors=True)
-    return MEMORY if shutil.disk_usage(MEMORY).free > ROOM else None
 
 
-def _in_use(directory: Path) -> bool:
-    """Whether somebody runs a server under `directory` at this moment."""
+@contextmanager
+def _locked(path: Path, how: int) -> Iterator[None]:
+    """While it is this process's; the kernel lets go of it when that is killed. Raises BlockingIOError."""
+    descriptor = os.open(path, os.O_RDONLY)
     try:
-        with open(directory / LOCK, "rb") as lock:
-            fcntl.flock(lock, fcntl.LOCK_EX | fcntl.LOCK_NB)
-    except BlockingIOError:
-        return True
-    except FileNotFoundError:  # it begins, or somebody else removes it
-        return directory.exists()
-    return False
+        fcntl.flock(descriptor, how)
+        yield
+    finally:
+        os.close(descriptor)
 
 
 def _has_binaries(version: int | None) -> bool:

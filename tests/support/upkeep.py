@@ -3,14 +3,12 @@
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 
-import asyncpg
-
 from allocator.operations import running
 from allocator.upkeep.reach import connect
 from allocator.upkeep.restore import Restored, restore
 from allocator.upkeep.storage import Storage
 from tests.sql.steps import ADA, BOB, ask
-from tests.support.database import Database, Vm
+from tests.support.database import Database, Vm, as_superuser
 
 
 async def ignore(_done: int, _total: int | None, _what: str) -> None:
@@ -40,8 +38,6 @@ async def restored_from(
 async def without_kept_databases(database: Database) -> AsyncIterator[None]:
     """At the end of the block the databases beside this one are dropped, which restores kept."""
     yield
-    superuser = await asyncpg.connect(database.server.superuser_dsn)
+    superuser = await database.connect("postgres")
     kept = await superuser.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", f"{database.name}_")
-    for row in kept:
-        await superuser.execute(f"DROP DATABASE {row['datname']} WITH (FORCE)")
-    await superuser.close()
+    await as_superuser(database.server, *(f"DROP DATABASE {row['datname']} WITH (FORCE)" for row in kept))
