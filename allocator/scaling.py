@@ -8,7 +8,7 @@ from typing import Protocol
 import asyncpg
 
 from allocator.operations import OperationRefused
-from client.network import Connection
+from client.network import Connection, hang_up
 
 FAILED_SECONDS = 60.0
 """For how long a pool is left alone after something went wrong that is likely to go wrong again."""
@@ -95,4 +95,4 @@ class Scaler:
         try:
             return await connection.fetch(question, *arguments)
         finally:
-            await connection.close(timeout=CLOSE_SECONDS)
+            await hang_up(connection, CLOSE_SECONDS)

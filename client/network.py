@@ -61,6 +61,12 @@ class KeptAlive(Connection):
         keep_alive(transport.get_extra_info("socket"))
 
 
+async def hang_up(connection: Connection, seconds: float) -> None:
+    """Close it, at once when the server takes longer than that to: whatever was asked over it has been answered."""
+    with suppress(OSError, TimeoutError, asyncpg.PostgresError, asyncpg.InterfaceError):
+        await connection.close(timeout=seconds)
+
+
 def distrust(error: BaseException) -> str | None:
     """Why a database is not spoken to although it answers, in a sentence; None when `error` says something else."""
     if isinstance(error, ssl.SSLCertVerificationError):

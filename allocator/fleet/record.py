@@ -10,7 +10,7 @@ import asyncpg
 
 from allocator.connection import PROBES
 from allocator.operations import Connect
-from client.network import Connection, KeptAlive
+from client.network import Connection, KeptAlive, hang_up
 
 CONNECT_SECONDS = 10.0
 
@@ -52,7 +52,7 @@ async def opened(connect: Connect) -> AsyncIterator[Connection]:
     try:
         yield connection
     finally:
-        await connection.close(timeout=CONNECT_SECONDS)
+        await hang_up(connection, CONNECT_SECONDS)
 
 
 async def wanted(connection: Connection) -> dict[str, dict[str, Any]]:

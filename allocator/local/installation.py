@@ -15,6 +15,9 @@ from allocator.conf_files import KEPT, override
 from allocator.local import UpFailed
 from allocator.local.postgres import Server, kept_secret
 from allocator.local.supervisor import Child, environment
+from client.network import hang_up
+
+CLOSE_SECONDS = 2.0
 
 ROLES = (bootstrap.OWNER, bootstrap.SERVICE, bootstrap.READER)
 
@@ -57,7 +60,7 @@ class Installation:
         try:
             yield connection
         finally:
-            await connection.close(timeout=2)
+            await hang_up(connection, CLOSE_SECONDS)
 
     async def prepare_database(self) -> str | None:
         """Make roles and database, bring it to the newest version, with the pool that is set; returns that version."""

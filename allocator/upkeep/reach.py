@@ -7,7 +7,7 @@ from urllib.parse import urlsplit, urlunsplit
 import asyncpg
 
 from allocator.connection import PROBES
-from client.network import Connection, KeptAlive
+from client.network import Connection, KeptAlive, hang_up
 
 CONNECT_SECONDS = 10.0
 
@@ -32,7 +32,7 @@ async def connected(dsn: str) -> AsyncIterator[Connection]:
     try:
         yield connection
     finally:
-        await connection.close(timeout=CONNECT_SECONDS)
+        await hang_up(connection, CONNECT_SECONDS)
 
 
 def in_database(dsn: str, name: str) -> str:

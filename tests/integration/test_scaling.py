@@ -3,14 +3,18 @@
 from collections.abc import AsyncIterator, Sequence
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
+from urllib.parse import urlsplit
 
 import asyncpg
+import pytest
 import pytest_asyncio
 
+from allocator import scaling
 from allocator.fleet.refusals import NoCapacity
 from allocator.operations import running
 from allocator.scaling import Scaler
 from tests.support.database import Database
+from tests.support.front import Front, listening
 
 
 @dataclass
@@ -27,6 +31,17 @@ class Cloud:
 
     async def connect(self) -> asyncpg.Connection:
         return await asyncpg.connect(self.database.dsn("lablink"))
+
+    async def connect_by(self, way: Front) -> asyncpg.Connection:
+        """A connection by a way on which the server, once it was asked, hears no more: not that it is over, either."""
+        way.stalls = False
+        connection = await asyncpg.connect(self.database.dsn("lablink"), host="127.0.0.1", port=way.port)
+
+        def stall(_query: object) -> None:
+            way.stalls = True
+
+        connection.add_query_logger(stall)
+        return connection
 
     async def grow(self, pool: str, number: int) -> None:
         async with running(self.connect, "fleet grow", "a test", pool=pool):
@@ -102,3 +117,14 @@ async def test_a_pool_that_something_went_wrong_with_is_left_alone_for_a_while(
         await scaler.run_once()
         assert len(cloud.complaints) == 1
         assert cloud.made == {"default": 4}
+
+
+async def test_a_server_that_is_slow_to_end_a_session_has_answered_all_the_same(
+    database: Database, owner: asyncpg.Connection, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr(scaling, "CLOSE_SECONDS", 0.05)
+    async with scaled(database, owner, "min_machines = 2, boots_at_once = 2") as cloud:
+        way = Front(urlsplit(database.dsn()).port or 0)
+        async with listening(way):
+            await Scaler(lambda: cloud.connect_by(way), cloud, cloud.complaints.append, look_seconds=1).run_once()
+    assert cloud.made == {"default": 2}
