@@ -120,7 +120,7 @@ def said(command: subprocess.Popen[str]) -> dict[str, list[str]]:
 
 def statuses(up: RunningUp) -> dict[str, str]:
     """The status of each machine that is not retired."""
-    return {vm["hostname"]: vm["status"] for vm in httpx.get(f"{up.url}/api/v1/vms", verify=NO_TLS).json()}
+    return {vm["hostname"]: vm["status"] for vm in httpx.get(f"{up.url}/api/v1/vms", timeout=60, verify=NO_TLS).json()}
 
 
 def all_come(up: RunningUp, region: Region, *hostnames: str) -> None:

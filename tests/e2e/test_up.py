@@ -9,9 +9,12 @@ from uuid import uuid4
 
 import asyncpg
 import httpx
+import pytest
 
 from tests.support.service import NO_TLS
 from tests.support.up import RunningUp, free_port, open_directory, run_lablink, running_up, until
+
+pytestmark = pytest.mark.timeout(240)  # some start all of LabLink two or three times
 
 DESKTOP = (
     'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="4/{code}" '

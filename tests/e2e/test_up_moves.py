@@ -13,6 +13,7 @@ def transports(up: RunningUp) -> set[str | None]:
 
 
 @pytest.mark.slow
+@pytest.mark.timeout(480)  # it starts all of LabLink four times
 async def test_a_fleet_is_moved_and_nobody_loses_a_lease() -> None:
     with open_directory() as directory:
         with running_up(directory, "--vms=1", "--transport=hub") as up:

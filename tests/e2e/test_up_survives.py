@@ -14,7 +14,7 @@ from tests.support.processes import alive
 from tests.support.service import NO_TLS
 from tests.support.up import RunningUp, free_port, open_directory, running_up, until
 
-pytestmark = pytest.mark.slow  # each starts all of LabLink, and most of them twice
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]  # each starts all of LabLink, and most of them twice
 
 
 def machines_are_well(up: RunningUp) -> bool:
@@ -144,8 +144,8 @@ def test_a_directory_closed_to_everybody_else_works_for_root(tmp_path: Path) -> 
 
 @pytest.mark.skipif(os.geteuid() != 0, reason="everything runs as ourselves")
 def test_postgresql_and_every_machine_are_users_of_their_own(up: RunningUp) -> None:
-    clients = [process.uid for process in up.children() if "lablink-client run" in process.command]
-    server = {process.uid for process in up.children() if "bin/postgres" in process.command}
+    clients = [process.uid for process in up.running("lablink-client run")]
+    server = [process.uid for process in up.running("bin/postgres")]
 
     assert len(clients) == 3
     assert len({0, *server, *clients}) == 5

@@ -21,6 +21,8 @@ from tests.support.processes import Process, descendants
 
 LABLINK = Path(sys.executable).with_name("lablink")
 LIMIT_SECONDS = 60.0
+START_SECONDS = 150.0
+"""A start is several limits of its own after each other, and says itself which of them was passed."""
 LOOK_EVERY = 0.02
 
 PORTS = range(20_000, 32_000)
@@ -102,10 +104,10 @@ class RunningUp:
         assert done.returncode == 0, done.stderr
         return json.loads(done.stdout)
 
-    def hears(self, words: str, times: int = 1) -> str:
+    def hears(self, words: str, times: int = 1, seconds: float = LIMIT_SECONDS) -> str:
         """Wait until it has said `words` that many times; returns the line."""
         with self.spoken:
-            self.spoken.wait_for(lambda: len(self._said(words)) >= times or self.ended, LIMIT_SECONDS)
+            self.spoken.wait_for(lambda: len(self._said(words)) >= times or self.ended, seconds)
         said = self._said(words)
         assert len(said) >= times, f"never said {words!r}, but:\n{self.output}"
         return said[times - 1]
@@ -124,11 +126,16 @@ class RunningUp:
         """All processes below it."""
         return descendants(self.process.pid)
 
+    def running(self, words: str) -> list[Process]:
+        """The children whose command line has `words` in it; what one of them forks has the same until it says more."""
+        found = [process for process in self.children() if words in process.command]
+        return [process for process in found if process.parent not in {each.pid for each in found}]
+
     def child(self, words: str) -> int:
         """The process id of the one child whose command line has `words` in it."""
-        found = [process.pid for process in self.children() if words in process.command]
+        found = self.running(words)
         assert len(found) == 1, f"{len(found)} processes have {words!r} in their command line"
-        return found[0]
+        return found[0].pid
 
     def stop(self, sign: signal.Signals = signal.SIGINT) -> int:
         """Ask it to end; returns its exit code once it has."""
@@ -161,7 +168,7 @@ def running_up(data_dir: Path, *arguments: str, port: int | None = None) -> Iter
     """A `lablink up` that is ready, stopped at the end of the block if it still runs."""
     up = RunningUp.start(data_dir, port or free_port(), *arguments)
     try:
-        up.hears("Ready in")
+        up.hears("Ready in", seconds=START_SECONDS)
         yield up
     finally:
         if up.process.poll() is None:
