@@ -15,8 +15,9 @@ import pytest
 from allocator.cli.failures import CommandFailed
 from allocator.cli.serve import listener_of, settings_of
 from allocator.config import load_settings
+from tests.support import warm
 from tests.support.certificates import Authority
-from tests.support.up import LABLINK, free_port, until
+from tests.support.up import LABLINK, LIMIT_SECONDS, free_port, until
 
 
 @pytest.fixture
@@ -52,21 +53,19 @@ def test_another_database_has_nothing_to_do_with_the_data_directory(
     assert settings_of(data_dir, ["database.host=localhost"]).database.port == 6543
 
 
-def refused(directory: Path, *arguments: str) -> str:
+def refused(*arguments: str) -> str:
     """What a `lablink serve` says that ends at once with exit code 2."""
     environment = {name: value for name, value in os.environ.items() if not name.startswith("LABLINK_")}
-    done = subprocess.run(
-        [LABLINK, "serve", *arguments], cwd=directory, env=environment, capture_output=True, text=True, timeout=30
-    )
+    done = warm.run([str(LABLINK), "serve", *arguments], environment)
     assert done.returncode == 2, done.stderr
     assert len(done.stderr.splitlines()) == 1
     return done.stderr
 
 
 def test_a_missing_secret_ends_the_start_with_its_name(tmp_path: Path) -> None:
-    assert "LABLINK_APP_PASSWORD is not set" in refused(tmp_path)
+    assert "LABLINK_APP_PASSWORD is not set" in refused()
     missing = f"database.service.password=file:{tmp_path}/nowhere"
-    assert f"{tmp_path}/nowhere cannot be read" in refused(tmp_path, missing)
+    assert f"{tmp_path}/nowhere cannot be read" in refused(missing)
 
 
 @pytest.mark.parametrize("duty", [("backup=local",), ("fleet=aws",)], ids=["backups", "fleet"])
@@ -74,13 +73,13 @@ def test_what_the_owner_does_for_the_service_needs_the_owners_password(tmp_path:
     (tmp_path / "app").write_text("password")
     app = f"database.service.password=file:{tmp_path}/app"
 
-    assert "LABLINK_OWNER_PASSWORD is not set" in refused(tmp_path, app, *duty)
+    assert "LABLINK_OWNER_PASSWORD is not set" in refused(app, *duty)
 
 
 def test_a_missing_certificate_authority_ends_the_start_with_its_name(tmp_path: Path) -> None:
     elsewhere = ("database=server", "database.host=db.example.org", "database.ca_file=ca.pem")
 
-    assert "database.ca_file: must be a file that can be read" in refused(tmp_path, *elsewhere)
+    assert "database.ca_file: must be a file that can be read" in refused(*elsewhere)
 
 
 @pytest.fixture
@@ -96,10 +95,8 @@ def test_a_key_that_is_not_the_certificates_ends_the_start(data_dir: Path, own_t
     place = ("--data-dir", str(data_dir))
     (data_dir.parent / "other.key").write_bytes(Authority.under(data_dir).issue("localhost")[1])
 
-    assert "must be the private key of" in refused(
-        data_dir.parent, *place, *own_tls, f"server.key={data_dir.parent}/other.key"
-    )
-    assert "must be files that can be read" in refused(data_dir.parent, *place, *own_tls, "server.key=/nowhere")
+    assert "must be the private key of" in refused(*place, *own_tls, f"server.key={data_dir.parent}/other.key")
+    assert "must be files that can be read" in refused(*place, *own_tls, "server.key=/nowhere")
 
 
 @contextmanager
@@ -112,16 +109,16 @@ def serving(directory: Path, *settings: str, **environment: str) -> Iterator[int
         yield port
     finally:
         process.terminate()
-        process.wait(30)
+        process.wait(LIMIT_SECONDS)
 
 
 def test_a_service_with_a_certificate_speaks_tls_and_nothing_else(data_dir: Path, own_tls: list[str]) -> None:
     trusting = ssl.create_default_context(cafile=data_dir.parent / "authority.pem")
     with (
         serving(data_dir.parent, *own_tls) as port,
-        httpx.Client(base_url=f"https://localhost:{port}", verify=trusting) as browser,
+        httpx.Client(base_url=f"https://localhost:{port}", verify=trusting, timeout=LIMIT_SECONDS) as browser,
     ):
-        until(lambda: _is_alive(browser), "an answer over TLS", 30)
+        until(lambda: _is_alive(browser), "an answer over TLS")
         assert "max-age" in browser.get("/livez").headers["Strict-Transport-Security"]
         assert _status(port) == b""
 
@@ -134,13 +131,13 @@ def _is_alive(browser: httpx.Client) -> bool:
 
 def test_a_service_whose_database_is_away_starts_all_the_same(data_dir: Path) -> None:
     with serving(data_dir.parent) as port:
-        until(lambda: _status(port) == b"503", "an answer", 30)
+        until(lambda: _status(port) == b"503", "an answer")
 
 
 def test_it_runs_on_the_loop_that_it_was_made_for_whatever_else_is_installed(data_dir: Path) -> None:
     (data_dir / "uvloop.py").write_text("raise SystemExit('this loop was not asked for')")
     with serving(data_dir.parent, PYTHONPATH=str(data_dir)) as port:
-        until(lambda: _status(port) == b"503", "an answer", 30)
+        until(lambda: _status(port) == b"503", "an answer")
 
 
 def _status(port: int) -> bytes:

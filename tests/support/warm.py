@@ -40,9 +40,9 @@ def run(command: Sequence[str], environment: Mapping[str, str]) -> subprocess.Co
 
 
 def _code(told: socket.socket) -> int:
-    """The exit code of a command, of which first the process id is told."""
-    told.settimeout(LIMIT_SECONDS)
+    """The exit code of a command, of which first the process id is told: with the first, all has to be imported."""
     pid = int(told.recv(32))
+    told.settimeout(LIMIT_SECONDS)
     try:
         return int(told.recv(32))
     except TimeoutError:
