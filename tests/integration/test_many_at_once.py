@@ -9,9 +9,8 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest_asyncio
 
-from allocator.requesting import LANES
 from tests.support.database import free_machines
-from tests.support.service import RunningService
+from tests.support.service import RunningService, connected
 
 PEOPLE = 500
 MACHINES = 100
@@ -22,8 +21,8 @@ FIRST_COME = "SELECT max(place) FILTER (WHERE vm_id IS NOT NULL) < min(place) FI
 
 @pytest_asyncio.fixture(autouse=True)
 async def has_served(service: RunningService) -> None:
-    """Connections are open: to open one amid all the others takes a busy computer longer than anybody waits for it."""
-    await asyncio.gather(*(service.service.store.tally() for _ in range(LANES)))
+    """Connections are open."""
+    await connected(service.service)
 
 
 def wanted(person: int) -> bytes:

@@ -13,7 +13,7 @@ import pytest_asyncio
 
 from allocator import bootstrap, migrate
 from allocator.local.postgres import running_server
-from allocator.operations import running
+from allocator.operations import Tell, running
 from allocator.upkeep import UpkeepFailed
 from allocator.upkeep.move import Moved, move
 from allocator.upkeep.reach import connect, in_database
@@ -24,7 +24,7 @@ from tests.support.admin import answer, lablink
 from tests.support.crowd import Crowd, coming
 from tests.support.database import PASSWORDS, WORKER, Database, Vm, cloned_database, migrated_template
 from tests.support.server import UNSAFE_AND_FAST, TestServer
-from tests.support.service import ready, running_service, settings_for
+from tests.support.service import LIMIT_SECONDS, connected, ready, running_service, settings_for
 from tests.support.upkeep import some_life, without_kept_databases
 
 OLDEST = 15
@@ -86,10 +86,10 @@ def target_at(there: Database) -> Target:
     return Target(there.server.superuser_dsn, there.dsn(bootstrap.OWNER), GIVEN)
 
 
-async def moved_to(there: Database, database: Database) -> Moved:
+async def moved_to(there: Database, database: Database, tell: Tell | None = None) -> Moved:
     """The database moved, as the command does it."""
     dsn = database.dsn("lablink")
-    async with running(lambda: connect(dsn), "move", "a test") as operation:
+    async with running(lambda: connect(dsn), "move", "a test", tell=tell) as operation:
         return await move(dsn, target_at(there), operation, database.server.superuser_dsn)
 
 
@@ -204,9 +204,16 @@ async def test_a_move_that_is_interrupted_leaves_the_old_one_working_and_the_tar
     database: Database, there: Database
 ) -> None:
     await some_life(database)
-    moving = asyncio.create_task(moved_to(there, database))
-    while not await names(there.server, f"{there.name}_moving"):
-        assert not moving.done()
+    copies, goes_on = asyncio.Event(), asyncio.Event()
+
+    async def stay(*_: object) -> None:
+        copies.set()
+        await goes_on.wait()
+
+    moving = asyncio.create_task(moved_to(there, database, stay))
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await copies.wait()
+    assert await names(there.server, f"{there.name}_moving")
     moving.cancel()
     with pytest.raises(asyncio.CancelledError):
         await moving
@@ -266,6 +273,7 @@ async def test_requests_are_answered_503_meanwhile_and_none_that_was_accepted_is
 ) -> None:
     async with running_service(settings_for(database, tmp_path)) as service, service.client() as client:
         await ready(service.service)
+        await connected(service.service)
         crowd = Crowd(client, lambda _: "echo hello")
         async with coming(crowd):
             await crowd.accepts(1)
@@ -287,10 +295,6 @@ async def test_the_command_says_where_it_went_and_which_settings_lead_there(
     moved = await answer(database, *command, TARGET=to, SUPERUSER=above)
 
     parts = urlsplit(there.server.superuser_dsn)
-    assert moved["set"] == [
-        f"database.host={parts.hostname}",
-        f"database.port={parts.port}",
-        "database.tls=loopback",
-    ]
+    assert moved["set"] == [f"database.host={parts.hostname}", f"database.port={parts.port}", "database.tls=loopback"]
     assert moved["vms_to_invite"] == []
     assert await (await client_of(vm, there)).fetchval("SELECT status FROM client_api.hello(0, NULL)") == "available"

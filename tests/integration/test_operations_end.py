@@ -12,7 +12,7 @@ from allocator.upkeep.reach import connect
 from tests.sql.steps import waits_for_a_lock
 from tests.support.database import Database
 
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 
 
 @pytest.fixture

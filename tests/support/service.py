@@ -100,6 +100,14 @@ async def ready(service: Service) -> None:
         await service.sweeper.in_contact.wait()
 
 
+async def connected(service: Service) -> None:
+    """Return once all connections are open that it asks over.
+
+    To open one amid a crowd takes a busy computer longer than anybody waits for it.
+    """
+    await asyncio.gather(*(service.store.tally() for _ in range(service.settings.database.connections)))
+
+
 @dataclass(slots=True)
 class PlayedClient:
     """A machine's client, each step of which the test says."""
