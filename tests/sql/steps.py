@@ -12,7 +12,7 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.support.database import Database, Vm
+from tests.support.database import LIMIT_SECONDS, Database, Vm
 
 ADA, BOB, CYD = "ada@example.org", "bob@example.org", "cyd@example.org"
 CODE, PIN = "4/0AVG7fiQcodecodecode", "123456789012"  # too long to be in a time or an id by chance
@@ -50,6 +50,14 @@ async def is_cut_off(connection: asyncpg.Connection) -> bool:
         async with asyncio.timeout(LIMIT_SECONDS):
             await ended.wait()
     return True
+
+
+async def swept(service: asyncpg.Connection, sweep: str) -> int:
+    """How many a sweep changed, or else the next one: whoever it cuts off may take more than a moment to let go."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not (changed := await service.fetchval(f"SELECT {sweep}")):
+            pass
+    return int(changed)
 
 
 def asked(

@@ -13,7 +13,7 @@ VERIFIER = verifier("password of the machine")
 OTHER_VERIFIER = verifier("another password")
 
 
-async def invite(admin: asyncpg.Connection, token: str = "token", hostname: str = "vm-1", seconds: int = 60) -> None:
+async def invite(admin: asyncpg.Connection, token: str = "token", hostname: str = "vm-1", seconds: int = 3600) -> None:
     await admin.execute("SELECT invite_vm($1, 'default', $2, $3)", hostname, sha256(token), seconds)
 
 

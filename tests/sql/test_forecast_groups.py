@@ -16,8 +16,9 @@ WAITS = "SELECT position, eta_seconds, eta_p90_seconds FROM lease_views WHERE id
 
 
 @pytest.fixture(autouse=True)
-async def groups(owner: asyncpg.Connection) -> None:
-    """Biology and chemistry, ten members each, and leases of ten minutes."""
+async def groups(database: Database, owner: asyncpg.Connection) -> None:
+    """Biology and chemistry, ten members each, and leases of ten minutes; no time passes between two looks."""
+    await database.stop_clock()
     await owner.execute("UPDATE pools SET lease_seconds = 600")
     await owner.execute("INSERT INTO groups VALUES ('biology'), ('chemistry')")
     await owner.execute(

@@ -9,7 +9,7 @@ import pytest
 from allocator.local import UpFailed
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.steps import ADA, BOB, ask, is_cut_off, lease_of, machine, row_of
-from tests.support.database import Database
+from tests.support.database import LIMIT_SECONDS, Database
 
 PRINTED_DATABASE = "lablink_db"
 
@@ -96,7 +96,7 @@ async def output_of(*arguments: str, stdin: bytes | None = None) -> str:
     process = await asyncio.create_subprocess_exec(
         *arguments, stdin=asyncio.subprocess.PIPE, stdout=asyncio.subprocess.PIPE, stderr=asyncio.subprocess.STDOUT
     )
-    output, _ = await asyncio.wait_for(process.communicate(stdin), 30)
+    output, _ = await asyncio.wait_for(process.communicate(stdin), LIMIT_SECONDS)
     assert process.returncode == 0, output.decode()
     return output.decode()
 

@@ -19,6 +19,7 @@ from tests.sql.steps import (
     machines,
     refused,
     row_of,
+    swept,
     waits_for_a_lock,
 )
 from tests.support.database import Database
@@ -43,7 +44,7 @@ async def test_a_machine_that_keeps_its_row_locked_in_turns_keeps_no_lease(
     turn = asyncio.create_task(keep_locked(second, 1))
     await waits_for_a_lock(owner, second.connection)
 
-    assert await service.fetchval("SELECT sweep_deadlines()") == 1
+    assert await swept(service, "sweep_deadlines()") == 1
 
     assert (await lease_of(owner, lease))["status"] == "ended"
     assert [await is_cut_off(one.connection) for one in (vm, second)] == [True, True]
@@ -53,6 +54,7 @@ async def test_a_machine_that_keeps_its_row_locked_in_turns_keeps_no_lease(
 async def test_a_machine_whose_lease_is_only_just_over_is_not_cut_off(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
+    await database.stop_clock()
     vm, lease = await lent(database, service)
     await database.age(lease, EXPIRED + 1)
     await keep_locked(vm, 1)
@@ -72,7 +74,7 @@ async def test_a_machine_whose_hello_never_ends_is_lost(
     await vm.connection.execute("BEGIN")
     await vm.hello()
 
-    assert await service.fetchval("SELECT sweep_lost(1e6)") == 1
+    assert await swept(service, "sweep_lost(1e6)") == 1
 
     assert await is_cut_off(vm.connection)
     assert (await row_of(owner))["reason"] == "lost"
@@ -87,7 +89,7 @@ async def test_whoever_is_first_in_the_queue_is_served_though_a_machine_holds_th
     await keep_locked(hostile, 1)
     assert await honest.cleaned(1) == "available"
 
-    assert await service.fetchval("SELECT sweep_queue()") == 1
+    assert await swept(service, "sweep_queue()") == 1
 
     assert (await lease_of(owner, lease))["hostname"] == honest.hostname
 

@@ -29,6 +29,7 @@ UNSAFE_AND_FAST = {
     "max_wal_size": "96MB",
     "TimeZone": TIME_ZONE,
     "authentication_timeout": "60s",  # whoever stands still while they log in
+    "autovacuum": "off",  # its locks are in the way of what gives up after a moment
 }
 
 PREFIX = "lablink-tests-"
