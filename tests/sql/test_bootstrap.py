@@ -13,7 +13,7 @@ import pytest_asyncio
 from allocator import bootstrap, migrate
 from allocator.local.postgres import Server, running_server
 from client.scram import verifier
-from tests.support.database import PATIENT, Database
+from tests.support.database import UNHURRIED, Database
 from tests.support.server import UNSAFE_AND_FAST, TestServer, fresh_server
 
 PASSWORDS = {"lablink": "owner", "lablink_app": "app"}
@@ -27,7 +27,7 @@ async def empty(tmp_path: Path, server: TestServer) -> AsyncIterator[Server]:
 
 
 async def ask(dsn: str, *statements: str) -> object:
-    connection = await asyncpg.connect(dsn, server_settings=PATIENT)
+    connection = await asyncpg.connect(dsn, server_settings=UNHURRIED)
     try:
         answers = [await connection.fetchval(statement) for statement in statements]
         return answers[-1]
@@ -104,7 +104,7 @@ async def test_a_server_that_logs_statements_does_not_log_what_the_service_gives
     chatty = {"log_min_duration_statement": "0", "log_error_verbosity": "default"} | UNSAFE_AND_FAST
     async with running_server(tmp_path, version=server.version, settings=chatty) as own:
         await bootstrap.prepare(own.dsn(), PASSWORDS)
-        app = await asyncpg.connect(own.dsn("lablink_app", "app", "lablink_db"), server_settings=PATIENT)
+        app = await asyncpg.connect(own.dsn("lablink_app", "app", "lablink_db"), server_settings=UNHURRIED)
         assert await app.fetchval("SELECT $1::text AS code", "4/0AVG7fiQ") == "4/0AVG7fiQ"
         await app.close()
 
@@ -119,7 +119,7 @@ async def _enrols(server: Server) -> None:
     await ask(
         server.dsn("lablink", "owner", "lablink_db"), "SELECT invite_vm('vm-1', 'default', sha256('token'), 3600)"
     )
-    app = await asyncpg.connect(server.dsn("lablink_app", "app", "lablink_db"), server_settings=PATIENT)
+    app = await asyncpg.connect(server.dsn("lablink_app", "app", "lablink_db"), server_settings=UNHURRIED)
     try:
         assert await app.fetchval("SELECT role FROM enrol_vm($1, $2)", token, verifier("secret"))
     finally:

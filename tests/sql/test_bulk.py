@@ -9,7 +9,8 @@ import pytest
 
 from allocator.migrations import function_files
 from tests.sql.steps import ADA, ask
-from tests.support.database import LIMIT_SECONDS, PATIENT, Database, free_machines
+from tests.support.database import UNHURRIED, Database, free_machines
+from tests.support.machine import LIMIT_SECONDS
 
 MANY = 10_000
 JOIN = re.compile(r"FROM \w+_rows \w FULL JOIN [^;]*")
@@ -48,14 +49,15 @@ async def test_every_lease_of_a_large_fleet_ends_in_one_statement(owner: asyncpg
 async def test_a_thousand_who_wait_are_served_by_sweeps_that_each_end_in_time(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    for number in range(1000):
-        await owner.execute("INSERT INTO leases (email, kind) VALUES ($1, 'job')", f"u{number}@example.org")
+    await owner.execute(
+        "INSERT INTO leases (email, kind) SELECT 'u' || n || '@example.org', 'job' FROM generate_series(1, 1000) n"
+    )
     await free_machines(owner, 1000)
     await service.execute("SET statement_timeout = '5s'")
     async with asyncio.timeout(LIMIT_SECONDS):
         while await sweep_in_time(service):
             pass
-    await service.execute(f"SET statement_timeout = '{PATIENT['statement_timeout']}'")
+    await service.execute(f"SET statement_timeout = '{UNHURRIED['statement_timeout']}'")
 
     assert await owner.fetchval("SELECT count(*) FROM leases WHERE status = 'assigned'") == 1000
     assert (await ask(service, ADA))["outcome"] == "created"

@@ -9,7 +9,8 @@ import pytest
 from allocator.local import UpFailed
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.steps import ADA, BOB, ask, is_cut_off, lease_of, machine, row_of
-from tests.support.database import LIMIT_SECONDS, Database
+from tests.support.database import Database
+from tests.support.machine import LIMIT_SECONDS
 
 PRINTED_DATABASE = "lablink_db"
 

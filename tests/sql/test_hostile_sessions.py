@@ -5,7 +5,8 @@ import asyncio
 import asyncpg
 
 from tests.sql.steps import is_cut_off, machine
-from tests.support.database import LIMIT_SECONDS, Database
+from tests.support.database import Database
+from tests.support.machine import LIMIT_SECONDS
 
 UNREAD_NOTIFICATIONS = 2_000
 SUBTRANSACTIONS = 101

@@ -116,6 +116,10 @@ class Database:
             f"RETURN timestamptz '{moment}'"
         )
 
+    async def stop_clock(self) -> None:
+        """Makes LabLink's clock() stand at this moment, for what two looks must agree about."""
+        await self.stand_at(str(await (await self._as("lablink")).fetchval("SELECT clock()")))
+
     async def _as(self, role: str) -> asyncpg.Connection:
         if role not in self._own or self._own[role].is_closed():
             self._own[role] = await self.connect(role, application_name="fixture")
