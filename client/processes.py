@@ -20,7 +20,8 @@ from typing import NoReturn
 MARK = "LABLINK_SESSION"
 """Name of the environment variable that marks a session's processes; its value is the session's directory."""
 
-_PATIENCE_SECONDS = 5.0
+_PATIENCE_SECONDS = 15.0
+"""Also for a machine that stands still for some: being taken out of use for that, it would wait for an admin."""
 _SET_CHILD_SUBREAPER = 36  # linux/prctl.h
 _GET_CHILD_SUBREAPER = 37
 _KEYCTL = {"x86_64": 250, "aarch64": 219}
@@ -96,7 +97,7 @@ async def kill_remains(of: Belongings) -> None:
     """Kill whatever is left of the session, however far it daemonised, however fast it forks. May be repeated.
 
     With an account nothing escapes. Without, what throws its mark away or forks that fast does, once this process has
-    been killed and started again. Raises ProcessesRemain after 5 s.
+    been killed and started again. Raises ProcessesRemain after 15 s.
     """
     try:
         async with asyncio.timeout(_PATIENCE_SECONDS):

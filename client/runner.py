@@ -38,7 +38,7 @@ SETPRIV = "/usr/bin/setpriv"
 PATH = "/usr/local/sbin:/usr/local/bin:/usr/sbin:/usr/bin:/sbin:/bin"
 
 _GRACE_SECONDS = 2.0
-_KILL_SECONDS = 5.0
+_KILL_SECONDS = 15.0
 _NO_PIN = (
     "LabLink: the line had no --pin, so the desktop has a PIN that nobody knows. To connect, ask again with a fresh "
     "line and add --pin= and 6 or more digits of your own to its end.\n"

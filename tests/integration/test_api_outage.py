@@ -98,15 +98,17 @@ async def test_a_database_of_another_version_is_named_with_what_to_do(
     assert "lablink db migrate" in older.json()["detail"]
 
 
-@pytest.mark.usefixtures("usual_limits")
-async def test_a_database_that_does_not_answer_is_not_waited_for_long(wired: RunningService, wire: Wire) -> None:
+async def test_a_database_that_does_not_answer_is_not_waited_for_long(
+    wired: RunningService, wire: Wire, monkeypatch: pytest.MonkeyPatch
+) -> None:
     async with wired.client() as client:
-        await client.get("/readyz")
+        await client.get("/api/v1/vms")
+        monkeypatch.setattr("allocator.health.READY_SECONDS", 0.9)
         wire.stalls = True
         other = asyncio.create_task(client.get("/api/v1/vms"))
 
         check_unavailable(await client.get("/readyz"))
-        assert not other.done()  # which is waited for for seconds more
+        assert not other.done()  # which is waited for longer
         assert (await client.get("/livez")).status_code == 200
 
         wire.stalls = False
@@ -138,7 +140,7 @@ async def test_an_open_page_is_told_that_it_may_be_behind_and_then_catches_up(
         assert "1 of 1 machines is free" in await stream.next("pool")
 
 
-@pytest.mark.usefixtures("usual_limits")
+@pytest.mark.usefixtures("usual_wait_for_locks")
 async def test_a_locked_table_is_busy_not_hung(database: Database, wired: RunningService) -> None:
     admin = await database.connect()
     transaction = admin.transaction()
@@ -152,15 +154,15 @@ async def test_a_locked_table_is_busy_not_hung(database: Database, wired: Runnin
     assert answer.json()["type"] == "urn:lablink:busy"
 
 
-@pytest.mark.usefixtures("usual_limits")
-async def test_when_every_connection_is_taken_the_next_request_waits_two_seconds_at_most(
+@pytest.mark.usefixtures("usual_wait_for_locks")
+async def test_when_every_connection_is_taken_those_who_ask_are_told_so_and_do_not_wait_for_ever(
     database: Database, tmp_path: Path
 ) -> None:
     settings = settings_for(database, tmp_path, "database.connections=2", "sweeps.period_seconds=60")
     admin = await database.connect()
     async with running_service(settings) as running, running.client() as client:
         await ready(running.service)
-        async with admin.transaction(), asyncio.timeout(8):
+        async with admin.transaction(), asyncio.timeout(LIMIT_SECONDS):
             await admin.execute("LOCK TABLE pools IN ACCESS EXCLUSIVE MODE")
             answers = await asyncio.gather(*(client.post(LEASES, json=WANTED) for _ in range(6)))
 

@@ -13,6 +13,7 @@ import pytest
 from tests.support.admin import answer, ask, lablink
 from tests.support.database import Database
 from tests.support.machine import reached
+from tests.support.patient_command import GIVE_UP_AFTER
 from tests.support.under_way import started
 from tests.support.up import LABLINK, run_lablink
 
@@ -222,7 +223,7 @@ async def test_a_command_that_waits_for_a_lock_says_whose_it_is_and_goes_on_when
 async def test_a_command_gives_up_on_a_lock_and_says_how_to_free_it(database: Database) -> None:
     await database.vm("vm-1")
     async with locked(database, "SELECT FROM vms FOR UPDATE"):
-        done = await lablink(database, "vms", "fail", "vm-1")
+        done = await lablink(database, "vms", "fail", "vm-1", **{GIVE_UP_AFTER: "8"})
 
     assert done.returncode == 1
     assert "pg_terminate_backend" in done.stderr

@@ -10,6 +10,7 @@ import pytest
 
 from tests.support.admin import answer, lablink, place
 from tests.support.database import PASSWORDS, Database
+from tests.support.patient_command import CONNECT_SECONDS
 from tests.support.up import run_lablink
 
 
@@ -87,7 +88,7 @@ def test_a_database_that_is_away_is_one_sentence_and_exit_code_3(command: str) -
 def test_a_database_that_takes_connections_and_says_nothing_is_given_up_on() -> None:
     with socket.create_server(("127.0.0.1", 0)) as silent:
         there = [f"--set=database.port={silent.getsockname()[1]}", "--set=database.owner.password=env:OWNER"]
-        done = run_lablink("db", "history", *there, OWNER="x")
+        done = run_lablink("db", "history", *there, OWNER="x", **{CONNECT_SECONDS: "0.5"})
 
     assert done.returncode == 3
     assert "not in time" in done.stderr

@@ -13,6 +13,7 @@ import pytest
 
 from tests.support.admin import place
 from tests.support.database import PASSWORDS, Database
+from tests.support.machine import LIMIT_SECONDS
 from tests.support.under_way import started
 from tests.support.up import LABLINK
 
@@ -60,7 +61,7 @@ async def test_a_reader_that_has_seen_enough_ends_the_command_quietly(database: 
 
 async def line(stream: asyncio.StreamReader) -> Any:
     """The next line of JSON, under a limit."""
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         return json.loads(await stream.readline())
 
 

@@ -3,16 +3,16 @@
 import asyncio
 import os
 import subprocess
+import sys
 
 from tests.support.admin import place
 from tests.support.database import PASSWORDS, Database
-from tests.support.up import LABLINK
 
 
 async def started(database: Database, *arguments: str) -> asyncio.subprocess.Process:
-    """A command under way."""
+    """A command under way, which waits longer for PostgreSQL than it usually would."""
     return await asyncio.create_subprocess_exec(
-        LABLINK,
+        *(sys.executable, "-m", "tests.support.patient_command"),
         *arguments,
         *place(database.dsn("lablink")),
         stdout=subprocess.PIPE,

@@ -1,7 +1,7 @@
 """`lablink` commands, each a copy of one process that has imported all of it: most of a short command is its imports.
 
 They are processes of their own, with an environment and output of their own, at the root. How `lablink` itself starts
-is seen by all that start it to go on (`up`, `serve`, what is followed or interrupted), and where documents are typed.
+is seen by all that start it to go on (`up`, `serve`), interrupt it or do not read, and where documents are typed.
 """
 
 import atexit
@@ -19,6 +19,8 @@ from collections.abc import Mapping, Sequence
 from functools import cache
 from importlib import import_module
 from pathlib import Path
+
+from tests.support.patient_command import make_patient
 
 ROOT = Path(__file__).parents[2]
 LIMIT_SECONDS = 60.0
@@ -66,6 +68,7 @@ def _wire() -> socket.socket:
 
 def serve(descriptor: int) -> None:
     """Make a copy for every request that comes to this socket, until nobody can ask any more."""
+    make_patient({})
     _import_everything()
     gc.freeze()
     wire = socket.socket(fileno=descriptor)
@@ -98,6 +101,7 @@ def _run(request: bytes, out: int, errors: int, told: int) -> None:
     os.environ.update(environment)
     os.chdir("/")
     time.tzset()
+    make_patient(environment)
     sys.argv = command
     try:
         import_module("allocator.cli").main()
