@@ -53,7 +53,7 @@ async def test_a_machine_that_was_silent_for_a_while_only_is_not_lost(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     vm = await machine(database)
-    await database.age(vm.vm, 40)
+    await database.age(vm.vm, 30)
 
     assert await lose(service) == 0
 

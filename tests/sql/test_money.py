@@ -15,8 +15,9 @@ ALERTS = "SELECT detail ->> 'percent' FROM events WHERE kind = 'alert.budget' OR
 
 
 @pytest.fixture(autouse=True)
-async def money(owner: asyncpg.Connection) -> None:
-    """Three leases of two hours fit, or two that are made one hour longer each."""
+async def money(database: Database, owner: asyncpg.Connection) -> None:
+    """Three leases of two hours fit, or two that are made one hour longer each, while time stands in mid-month."""
+    await database.stand_at("2027-01-15 12:00+00")
     await owner.execute(
         "UPDATE pools SET lease_seconds = 7200, extend_seconds = 3600, price_per_hour = 5, budget = 30, "
         "currency = 'EUR', time_zone = 'Pacific/Auckland'"
@@ -86,7 +87,6 @@ async def test_hours_count_from_the_first_machine_to_the_end_and_from_the_first_
 async def test_a_lease_costs_nothing_while_it_has_no_machine_and_what_it_cost_is_not_forgotten(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
-    await database.stand_at("2027-01-15 12:00+00")  # what was before a month is none of its cost
     vm, lease = await with_nobody_there(database, owner, service, 3600)
     assert await spending(owner) == (5, 15)
     await database.age(lease, 7200)

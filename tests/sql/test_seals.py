@@ -7,6 +7,7 @@ import pytest
 
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.history import happen, head, seal, wrong
+from tests.sql.steps import LIMIT_SECONDS
 from tests.support.database import PASSWORDS, Database
 
 LINE = (
@@ -67,8 +68,9 @@ async def test_a_transaction_left_open_keeps_neither_writers_nor_seals_waiting(
 
 async def test_rounds_read_new_events_only(owner: asyncpg.Connection, service: asyncpg.Connection) -> None:
     ids = await happen(owner, 5)
-    await seal(service)
-    assert await owner.fetchval("SELECT settled FROM event_sealing") == ids[-1]
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while await owner.fetchval("SELECT settled FROM event_sealing") < ids[-1]:
+            await seal(service)  # not in the first rounds, where PostgreSQL's own work is in a transaction
 
 
 async def test_a_history_longer_than_a_round_is_sealed_in_several(

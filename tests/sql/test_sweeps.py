@@ -110,9 +110,9 @@ async def test_a_code_that_waits_for_ten_minutes_is_forgotten_and_another_is_ask
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
     lease = (await ask(service))["lease_id"]
-    await database.age(lease, 599)
+    await database.age(lease, 540)
     early = await service.fetchval("SELECT sweep_secrets()")
-    await database.age(lease, 2)
+    await database.age(lease, 61)
 
     late = await service.fetchval("SELECT sweep_secrets()")
 

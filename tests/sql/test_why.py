@@ -138,7 +138,7 @@ async def test_whoever_has_a_machine_that_is_silent_is_told_what_comes_of_it(
     await owner.execute("UPDATE pools SET restart_on_move = $1", restarts)
     await vm.report(lease, 1, "started")
     assert (await why(owner, "lease", lease))["its machine was heard lately"] == (True, None)
-    await database.age(vm.vm, 40)
+    await database.age(vm.vm, 30)
     holds, said = (await why(owner, "lease", lease))["its machine was heard lately"]
     told = rf"not for \d+ s; in \d+ s at the earliest it counts as lost, and the lease {then}"
     assert holds is False and re.fullmatch(told, str(said))

@@ -9,7 +9,7 @@ import asyncpg
 
 from client.scram import verifier
 from tests.sql.statements import HOSTNAMES
-from tests.sql.steps import ADA, BOB, CYD, ask, sha256
+from tests.sql.steps import ADA, BOB, CYD, LIMIT_SECONDS, ask, sha256
 from tests.support.database import Database
 
 Answer = TypeVar("Answer")
@@ -35,7 +35,7 @@ class World:
         self.run(self.superuser.execute("SET session_replication_role = replica"))
 
     def run(self, call: Coroutine[Any, Any, Answer]) -> Answer:
-        return self.loop.run_until_complete(asyncio.wait_for(call, 30))
+        return self.loop.run_until_complete(asyncio.wait_for(call, LIMIT_SECONDS))
 
     async def begin(self) -> None:
         """Empties the database and enrols the machines."""
