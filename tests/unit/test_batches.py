@@ -9,7 +9,7 @@ import pytest
 
 from allocator.batches import Batches, Gathering, Shared
 
-LIMIT_SECONDS = 10
+LIMIT_SECONDS = 60
 
 
 class WentWrong(Exception):

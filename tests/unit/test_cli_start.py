@@ -10,7 +10,7 @@ START = "import sys; sys.path.insert(0, sys.argv.pop()); from allocator.cli impo
 def test_ctrl_c_is_quiet_from_the_first_import_on(tmp_path: Path) -> None:
     (tmp_path / "typer.py").write_text("raise KeyboardInterrupt\n")
 
-    done = subprocess.run([sys.executable, "-c", START, str(tmp_path)], capture_output=True, text=True, timeout=30)
+    done = subprocess.run([sys.executable, "-c", START, str(tmp_path)], capture_output=True, text=True, timeout=60)
 
     assert (done.returncode, done.stdout, done.stderr) == (130, "", "")
 
@@ -18,6 +18,6 @@ def test_ctrl_c_is_quiet_from_the_first_import_on(tmp_path: Path) -> None:
 def test_nothing_that_takes_time_is_imported_before_that() -> None:
     program = "import sys; before = set(sys.modules); import allocator.cli; print(*set(sys.modules) - before)"
 
-    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=30, check=True)
+    done = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
 
     assert set(done.stdout.split()) == {"allocator", "allocator.cli"}

@@ -22,7 +22,7 @@ def reason(line: str) -> str:
 def run(*arguments: str) -> tuple[int, str]:
     """The command in a process of its own: its exit code and what it said on stderr."""
     command = [sys.executable, "-m", "client.cli", *arguments]
-    done = subprocess.run(command, capture_output=True, text=True, timeout=20, check=False)
+    done = subprocess.run(command, capture_output=True, text=True, timeout=60, check=False)
     return done.returncode, done.stderr
 
 

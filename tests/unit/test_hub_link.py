@@ -13,6 +13,7 @@ from websockets.http11 import Response
 from allocator.link import BURST, VERBS_A_SECOND, WRITE, Gone, Link
 from allocator.sockets import text_frame
 from client.link import CLOSE_SECONDS, PING_SECONDS, PONG_SECONDS, InsecureHub, socket_url, told_to_wait, words
+from tests.unit.conftest import Clock
 
 
 async def silence() -> Message:
@@ -23,7 +24,7 @@ async def nowhere(message: Message) -> None:
     raise AssertionError("nothing is sent")
 
 
-async def test_a_machine_says_a_few_verbs_at_once_and_then_waits_its_turn() -> None:
+async def test_a_machine_says_a_few_verbs_at_once_and_then_waits_its_turn(clock: Clock) -> None:
     link = Link(WebSocket({"type": "websocket"}, silence, nowhere), b"")
     pauses = [link.pause() for _ in range(BURST + 2)]
     assert pauses[:BURST] == [0.0] * BURST

@@ -13,7 +13,7 @@ from allocator.requesting import Lent
 from allocator.telling import Telling
 
 LEASE = uuid4()
-LIMIT_SECONDS = 20
+LIMIT_SECONDS = 60
 
 
 def hint(vm_id: int, epoch: int, status: str) -> str:

@@ -34,7 +34,7 @@ def main() -> None:
 
 
 def _asked(path: str, method: str, headers: dict[str, str]) -> bytes:
-    with urlopen(Request(f"{METADATA}/{path}", method=method, headers=headers), timeout=5) as answer:
+    with urlopen(Request(f"{METADATA}/{path}", method=method, headers=headers), timeout=60) as answer:
         given: bytes = answer.read()
     return given
 

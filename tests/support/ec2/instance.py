@@ -21,7 +21,7 @@ CGROUPS = "mount -t cgroup2 cgroup2 /sys/fs/cgroup; cd /sys/fs/cgroup; [ ! -d $0
 """Removes the control groups of an instance that is off."""
 PROGRAMS = ("terraform", "unshare", "ip", "openssl")
 SYSTEMD = Path("/lib/systemd/systemd")
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 
 
 @dataclass(frozen=True, slots=True)
