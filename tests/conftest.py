@@ -17,6 +17,7 @@ from tests.support.pooler import pooler_before
 from tests.support.server import TestServer, found_server
 
 SLOW = {"images", "replicas", "terraform"}
+LONG_SECONDS = 240.0
 
 _numbers = count()
 
@@ -73,7 +74,7 @@ def pytest_xdist_auto_num_workers() -> int:
 
 
 @pytest.hookimpl(wrapper=True)
-def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> Generator[None, None, None]:
+def pytest_collection_modifyitems(items: list[pytest.Item]) -> Generator[None, None, None]:
     """Marks what needs a PostgreSQL (`-m postgresql`: on other versions), what is slow, what runs a service."""
     for item in items:
         if item.path.parent.name in SLOW:
@@ -84,7 +85,7 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
             item.add_marker("service")
     yield
     if workers := int(os.environ.get("PYTEST_XDIST_WORKER_COUNT", "0")):
-        items[:] = _longest_first(items, workers, float(config.getini("timeout")))
+        items[:] = _longest_first(items, workers)
 
 
 def _runs_a_service(item: pytest.Item) -> bool:
@@ -94,10 +95,10 @@ def _runs_a_service(item: pytest.Item) -> bool:
     return bool(fixtures) or any(getattr(one, "__module__", "") == service.__name__ for one in used)
 
 
-def _longest_first(items: list[pytest.Item], workers: int, usual: float) -> list[pytest.Item]:
+def _longest_first(items: list[pytest.Item], workers: int) -> list[pytest.Item]:
     """What may take far longer than others comes first in each worker's share: none is left alone at the end."""
-    long = sorted((item for item in items if _limit(item) > 2 * usual), key=_limit, reverse=True)
-    others = [item for item in items if _limit(item) <= 2 * usual]
+    long = sorted((item for item in items if _limit(item) > LONG_SECONDS), key=_limit, reverse=True)
+    others = [item for item in items if _limit(item) <= LONG_SECONDS]
     share = -(-len(others) // workers)
     return [
         item

@@ -87,7 +87,7 @@ BEFORE: dict[str, Callable[[Installation], None]] = {
 """What must have happened before one reads on under a heading."""
 
 
-@pytest.mark.timeout(600)
+@pytest.mark.timeout(1800)
 def test_whoever_follows_the_page_gets_what_it_says(aws: None) -> None:
     before = dict(BEFORE)
     with installation() as here:

@@ -16,7 +16,7 @@ from .state import ACTIVE, DESKTOP, ENDED, IN_USE, Database, Faults, Lease, Rule
 RULES = [rule.name for rule in fields(Rules)]
 
 
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize(
     "world", [pytest.param(WORLDS[name], id=name, marks=[pytest.mark.slow] * (name in LARGE)) for name in WORLDS]
 )

@@ -29,7 +29,7 @@ async def test_whatever_goes_wrong_the_rules_hold_and_every_lease_ends(database:
 
 
 @pytest.mark.slow
-@pytest.mark.timeout(300)
+@pytest.mark.timeout(900)
 @pytest.mark.parametrize("seeds", chunks(EVERY_DAY, ALL), ids=str)
 async def test_the_same_of_many_more(database: Database, seeds: range) -> None:
     assert await broken(database, seeds) == {}

@@ -58,11 +58,17 @@ class Balancer(Front):
                 await asyncio.sleep(LOOK_EVERY)
 
     def _open_to(self, allocator: Allocator) -> int:
-        there: int = sum(each.get_extra_info("peername")[1] == allocator.port for each in self._open)
+        there: int = sum(_leads_to(each) == allocator.port for each in self._open)
         return there + self._reached.count(allocator)
 
     def _is_up(self, allocator: Allocator) -> None:
         self.up = [*(each for each in self.up if each is not allocator), allocator]
+
+
+def _leads_to(writer: asyncio.StreamWriter) -> int | None:
+    """The port at its other end; None where nobody was there any more when it was opened."""
+    there = writer.get_extra_info("peername")
+    return int(there[1]) if there else None
 
 
 @asynccontextmanager

@@ -17,7 +17,8 @@ PHONE: ViewportSize = {"width": 360, "height": 740}
 EXPECTED = "Failed to load resource: the server responded with a status of 4"
 
 
-expect.set_options(timeout=30_000)  # as long as Playwright waits for everything else
+LIMIT_MS = 90_000
+expect.set_options(timeout=LIMIT_MS)
 
 
 @dataclass(slots=True)
@@ -66,7 +67,7 @@ async def chromium() -> AsyncIterator[Browser]:
         pytest.skip("there is no Chromium here (Debian: apt install chromium)")
     arguments = ["--no-sandbox"] if os.geteuid() == 0 else []
     async with async_playwright() as playwright:
-        browser = await playwright.chromium.launch(executable_path=program, args=arguments)
+        browser = await playwright.chromium.launch(executable_path=program, args=arguments, timeout=LIMIT_MS)
         try:
             yield browser
         finally:
@@ -76,6 +77,7 @@ async def chromium() -> AsyncIterator[Browser]:
 async def new_tab(browser: Browser, **options: Any) -> Tab:
     """A tab whose pages nothing is known to yet; options as for a Playwright context."""
     context = await browser.new_context(**{"viewport": DESKTOP, "reduced_motion": "reduce"} | options)
+    context.set_default_timeout(LIMIT_MS)
     tab = Tab(await context.new_page(), context)
     tab.page.on("console", lambda message: tab._heard(message.text) if message.type == "error" else None)
     tab.page.on("pageerror", lambda error: tab._heard(str(error)))

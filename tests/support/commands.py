@@ -12,7 +12,7 @@ from client.runner import Finished, Programs, start
 from client.session import Session
 
 URL = "https://remotedesktop.google.com/_/oauthredirect"
-LIMIT_SECONDS = 20.0
+LIMIT_SECONDS = 60.0
 PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); open('ready', 'w').close(); time.sleep(600)"
 DAEMON = """
@@ -50,13 +50,15 @@ def fake_start_host(directory: Path, body: str) -> Programs:
 
 async def run(session: Session, *argv: str) -> Finished:
     running = await start(JobCommand(argv), session, Programs(path=PATH), name="vm-1")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         return await running.wait()
 
 
-async def run_desktop(session: Session, programs: Programs, command: DesktopCommand, limit: float = 20) -> Finished:
+async def run_desktop(
+    session: Session, programs: Programs, command: DesktopCommand, limit: float = LIMIT_SECONDS
+) -> Finished:
     running = await start(command, session, programs, name="vm-1", limit_seconds=limit)
-    async with asyncio.timeout(30):
+    async with asyncio.timeout(limit + LIMIT_SECONDS):
         return await running.wait()
 
 

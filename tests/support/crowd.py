@@ -14,7 +14,7 @@ AT_ONCE = 10
 """How many wait for an answer at most: no more than the service has connections, or they would wait for each other."""
 
 LEASES = "/api/v1/leases"
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 120.0
 AFTERS = 30
 """How many others ask before somebody hands back what they have, or gives up waiting."""
 

@@ -17,7 +17,7 @@ from tests.support.server import TIME_ZONE, TestServer
 
 PASSWORDS = {"lablink": "owner-password", "lablink_app": "app-password", "lablink_reader": "reader-password"}
 JOIN_TOKEN_SECONDS = 3600
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 120.0
 
 UNHURRIED = {"statement_timeout": "60s", "lock_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
 """What a connection of the service's role has instead of that role's limits, which a computer may stand still for."""

@@ -28,5 +28,5 @@ class Joining:
 
     def _pause(self, _seconds: float) -> None:
         self.waits.release()
-        if not self.patient or not self.go_on.wait(20):
+        if not self.patient or not self.go_on.wait(60):
             raise self.Waited

@@ -28,7 +28,7 @@ from client.settings import Credential, DatabaseLogin, StateDir, load_credential
 from client.transport import Transport
 from tests.support.database import Database, Vm
 
-LIMIT_SECONDS = 60.0
+LIMIT_SECONDS = 120.0
 AS_ROOT = {"session_user": "root"} if os.geteuid() == 0 else {}
 """The setting without which a client that root starts does not run."""
 
@@ -170,7 +170,8 @@ class ClientProcess:
     async def kill(self) -> None:
         """Kill it with -9, unless it has ended."""
         if self.process.returncode is None:
-            os.killpg(self.process.pid, signal.SIGKILL)
+            with suppress(ProcessLookupError):  # it has, and nobody has told us yet
+                os.killpg(self.process.pid, signal.SIGKILL)
         await self.ended()
 
 
@@ -264,7 +265,7 @@ class Pool:
         await self.until("SELECT status = 'available' FROM vms WHERE id = $1", machine.vm.id)
 
     async def until(self, question: str, *arguments: object) -> None:
-        """Wait until the answer is true, for at most a minute. It is asked again whenever something changed.
+        """Wait until the answer is true, for at most two minutes. It is asked again whenever something changed.
 
         It is also asked now and then, because a heartbeat changes something that nobody is told of.
         """
@@ -279,7 +280,7 @@ class Pool:
 
 
 async def reached(condition: Callable[[], bool]) -> None:
-    """Wait until something that nothing announces is so, for at most a minute."""
+    """Wait until something that nothing announces is so, for at most two minutes."""
     async with asyncio.timeout(LIMIT_SECONDS):
         while not condition():  # noqa: ASYNC110
             await asyncio.sleep(0.005)

@@ -12,6 +12,8 @@ PATIENT = {
     "allocator.connection.COMMAND_SECONDS": 60.0,
     "allocator.connection.LIMITS": LIMITS,
     "allocator.health.READY_SECONDS": 30.0,
+    "client.ec2._SECONDS": 60,
+    "client.enrol._LIMIT_SECONDS": 60,
 }
 """What a service reads when it needs it, and has instead of its own."""
 

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from tests.support.service import NO_TLS
-from tests.support.up import until
+from tests.support.up import LIMIT_SECONDS, until
 
 LOOK_EVERY = 0.2
 
@@ -17,7 +17,7 @@ class Person:
 
     def __init__(self, url: str, email: str) -> None:
         self.email = email
-        self._browser = httpx.Client(base_url=url, verify=NO_TLS, follow_redirects=True, timeout=60)
+        self._browser = httpx.Client(base_url=url, verify=NO_TLS, follow_redirects=True, timeout=LIMIT_SECONDS)
         self._page = "/"
 
     def asks(self, line: str) -> None:
@@ -26,7 +26,7 @@ class Person:
         assert answer.url.path.startswith("/leases/"), answer.text
         self._page = answer.url.path
 
-    def sees(self, headline: str, seconds: float = 60.0) -> str:
+    def sees(self, headline: str, seconds: float = LIMIT_SECONDS) -> str:
         """What the page says, once its headline is this one."""
 
         def page() -> str | None:
