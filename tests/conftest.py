@@ -12,12 +12,15 @@ import pytest_asyncio
 
 from tests.support import service
 from tests.support.database import WORKER, Database, cloned_database, migrated_template
-from tests.support.patience import make_patient
+from tests.support.patience import make_patient, patient_role
 from tests.support.pooler import pooler_before
 from tests.support.server import TestServer, found_server
 
 SLOW = {"images", "replicas", "terraform"}
 LONG_SECONDS = 240.0
+
+USUAL = {"usual_limits", "usual_wait_for_locks"}
+"""What tests ask for that are about the limits of a service."""
 
 _numbers = count()
 
@@ -57,9 +60,11 @@ async def template(server: TestServer) -> AsyncIterator[str]:
 
 
 @pytest_asyncio.fixture
-async def database(server: TestServer, template: str) -> AsyncIterator[Database]:
+async def database(server: TestServer, template: str, request: pytest.FixtureRequest) -> AsyncIterator[Database]:
     """A migrated database of this test's own, whose time zone is not UTC."""
     async with cloned_database(server, template, f"lablink_test_{WORKER}_{next(_numbers)}") as own:
+        if server.pooler_port and not USUAL & set(request.fixturenames):
+            await patient_role(own)
         yield own
 
 

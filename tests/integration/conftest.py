@@ -21,6 +21,7 @@ from tests.support.fleet import admin
 from tests.support.front import Front, front_of
 from tests.support.hub import hub_machine
 from tests.support.machine import Machine, Pool
+from tests.support.patience import patient_role
 from tests.support.server import TestServer
 from tests.support.service import RunningService, ready, running_service, settings_for
 from tests.support.wire import Wire, wire_to
@@ -57,6 +58,7 @@ async def api_service(
         cloned_database(server, template, f"lablink_shared_{WORKER}") as database,
         running_service(settings_for(database, directory)) as running,
     ):
+        await patient_role(database)
         await ready(running.service)
         await admin(await database.connect("lablink"))
         yield running

@@ -87,6 +87,7 @@ async def test_the_history_says_web_and_an_open_page_hears_of_it(service: Runnin
     assert await owner.fetchval("SELECT actor FROM events WHERE kind = 'lease.assigned'") == "web"
 
 
+@pytest.mark.usefixtures("usual_limits")
 async def test_no_statement_waits_longer_than_without_a_pooler(service: RunningService, database: Database) -> None:
     """A session's settings are lost on the way; the role brings the same ones."""
     connect = pooled_connector(service.service.settings.database, "web")

@@ -1,5 +1,6 @@
 """The limits of a service in a test's own process: where a computer stands still for seconds, none of them passes."""
 
+import asyncpg
 import pytest
 
 from tests.support.database import Database
@@ -25,7 +26,8 @@ def make_patient(patch: pytest.MonkeyPatch) -> None:
 
 
 async def patient_role(database: Database) -> None:
-    """The same of a service that asks this database through a pooler: there the limits are those of its role."""
-    superuser = await database.connect("postgres")
+    """The same of services that ask this database through a pooler: there the limits are those of their role."""
+    superuser = await asyncpg.connect(database.dsn("postgres"))
     for name, value in LIMITS.items():
         await superuser.execute(f"ALTER ROLE lablink_app IN DATABASE {database.name} SET {name} = '{value}'")
+    await superuser.close()
