@@ -22,7 +22,6 @@ LINE = f'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="{CODE}" -
 SUMMARY = f"start-host --code=*** --redirect-url={REDIRECT} --pin=***"
 SALT = b"salt"
 LONG_AGO = 3600.0
-LIMIT_SECONDS = 60.0
 
 
 def sha256(text: str) -> bytes:

@@ -8,8 +8,9 @@ from typing import TypeVar
 import asyncpg
 import pytest
 
-from tests.sql.steps import ADA, LIMIT_SECONDS, ask, connections, machines, refused
+from tests.sql.steps import ADA, ask, connections, machines, refused
 from tests.support.database import Database
+from tests.support.machine import LIMIT_SECONDS
 
 Answer = TypeVar("Answer")
 

@@ -9,8 +9,9 @@ import asyncpg
 
 from client.scram import verifier
 from tests.sql.statements import HOSTNAMES
-from tests.sql.steps import ADA, BOB, CYD, LIMIT_SECONDS, ask, sha256
+from tests.sql.steps import ADA, BOB, CYD, ask, sha256
 from tests.support.database import Database
+from tests.support.machine import LIMIT_SECONDS
 
 Answer = TypeVar("Answer")
 
