@@ -52,7 +52,7 @@ async def test_events_that_were_added_behind_the_chain_are_named(
     gap = await owner.fetchval("SELECT nextval('events_id_seq')")
     await happen(owner)
     await seal(service)
-    same = f"SELECT id, at + interval '1 second', actor, kind FROM events WHERE id = {ids[1]}"
+    same = f"SELECT id, at + interval '1 microsecond', actor, kind FROM events WHERE id = {ids[1]}"
     new = f"SELECT {gap}, at, actor, kind FROM events WHERE id = {ids[1]}"
     await tamper(database, *(f"INSERT INTO events (id, at, actor, kind) {query}" for query in (new, same)))
     await seal(service)
