@@ -12,8 +12,8 @@ from pathlib import Path
 from tests.docs.markdown import PATH, ROOT, Step
 from tests.docs.systemctl import stop_everything
 
-LIMIT_SECONDS = 90.0
-FOLLOWS_SECONDS = 60.0
+LIMIT_SECONDS = 240.0
+FOLLOWS_SECONDS = 120.0
 PLACES = re.compile(r"(?<![\w./-])/(etc|srv|var/lib)/")
 """Directories of the computer's own, which lie below its root."""
 

@@ -13,7 +13,7 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 90.0
 LOOK_EVERY = 0.02
 
 

@@ -72,7 +72,7 @@ def a_lock_held(here: Installation) -> None:
     here.server.add_unit("forgotten", ExecStart=f"psql {shlex.quote(url)} -f {script}")
     here.server.add_unit("waiting", ExecStart=f"psql {shlex.quote(url)} -c {shlex.quote(change)}")
     here.server.run("systemctl start forgotten").check_returncode()
-    idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction'"
+    idle = "SELECT count(*) FROM pg_stat_activity WHERE state = 'idle in transaction' AND application_name = 'psql'"
     until(lambda: here.ask(idle) == "1", "a lock")
     here.server.run("systemctl start waiting").check_returncode()
 

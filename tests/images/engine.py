@@ -11,7 +11,7 @@ import pytest
 POSTGRES = "lablink-test-postgres"
 AWS = "lablink-allocator-aws"
 IMAGES = ("lablink-allocator", AWS, "lablink-client", POSTGRES)
-LIMIT_SECONDS = 180
+LIMIT_SECONDS = 600
 
 
 class Failed(Exception):

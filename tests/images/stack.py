@@ -66,14 +66,15 @@ class Stack:
     def crash(self, service: str) -> None:
         """Have a service's first process killed from outside, and wait until the engine has started it again."""
         container = self.container(service)
+        pid = until(lambda: int(inspected(container)["State"]["Pid"]), f"{service} to run")
         before = inspected(container)
-        os.kill(before["State"]["Pid"], signal.SIGKILL)
+        os.kill(pid, signal.SIGKILL)
         until(lambda: inspected(container)["RestartCount"] > before["RestartCount"], f"{service} to come back")
 
     def browser(self) -> httpx.Client:
         """Somebody who trusts the authority that `prepare` made, and no other."""
         trusting = ssl.create_default_context(cafile=self.directory / "secrets" / "authority.pem")
-        return httpx.Client(base_url=f"https://localhost:{self.port}", verify=trusting, timeout=10)
+        return httpx.Client(base_url=f"https://localhost:{self.port}", verify=trusting, timeout=60)
 
     def serve(self, email: str) -> dict[str, Any]:
         """Somebody asks for a machine, has their command run and gives it back; returns their lease before that."""

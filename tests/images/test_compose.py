@@ -8,7 +8,7 @@ from tests.images.engine import IMAGES, inspected, run
 from tests.images.stack import MACHINES, Stack
 from tests.support.up import until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 WHO = "SELECT id, seen_at FROM vms JOIN vm_heartbeats ON vm_id = id WHERE hostname = 'vm-1'"
 LEAVES = "import ctypes; open('/tmp/left', 'w'); assert ctypes.CDLL(None).shmget(0, 4096, 0o1600) >= 0"

@@ -14,7 +14,7 @@ from tests.support.admin import place
 from tests.support.cloud import Aws, fresh, moto_server
 from tests.support.database import PASSWORDS, Database
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 NOBODY = {"HTTPS_PROXY": "http://127.0.0.1:9", "NO_PROXY": "127.0.0.1"}
 """Whoever goes further than this machine finds nobody."""

@@ -14,7 +14,7 @@ from tests.images.stack import DOCKER
 from tests.support.up import free_port
 from tests.terraform.templates import evaluated, rendered
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 PROJECT = f"lablink-boot-{os.getpid()}"
 NAME = "lablink.example.org"

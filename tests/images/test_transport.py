@@ -8,7 +8,7 @@ from tests.images.engine import Failed, run
 from tests.images.stack import Stack
 from tests.support.up import until
 
-pytestmark = pytest.mark.timeout(600)
+pytestmark = pytest.mark.timeout(1200)
 
 KNOCK = "import socket; socket.create_connection(('postgres', 5432), 5)"
 
@@ -19,7 +19,7 @@ def test_machines_are_moved_to_the_hub_while_one_is_lent_and_have_no_way_to_post
     try:
         with stack.lending("ada@example.org") as lease:
             hub.compose("up", "--detach", "allocator")
-            until(lambda: hub.transports() == {"hub"}, "machines that speak over the hub", 120)
+            until(lambda: hub.transports() == {"hub"}, "machines that speak over the hub", 300)
             assert lease()["status"] == "active"
 
         hub.compose("up", "--detach")
@@ -29,4 +29,4 @@ def test_machines_are_moved_to_the_hub_while_one_is_lent_and_have_no_way_to_post
         assert hub.serve("bob@example.org")["exit_code"] == 0
     finally:
         stack.compose("up", "--detach")
-    until(lambda: stack.is_ready() and stack.transports() == {"direct"}, "machines that speak to PostgreSQL", 120)
+    until(lambda: stack.is_ready() and stack.transports() == {"direct"}, "machines that speak to PostgreSQL", 300)

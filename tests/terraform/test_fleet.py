@@ -16,7 +16,7 @@ from tests.sql.steps import ADA, lease_of, row_of
 from tests.support.cloud import Aws, fresh, moto_server
 from tests.support.database import PASSWORDS, Database
 from tests.support.service import settings_for
-from tests.support.up import until
+from tests.support.up import LOOK_EVERY, until
 from tests.terraform.machines import arrives, lend
 from tests.terraform.ops import Ops
 
@@ -157,8 +157,8 @@ async def test_what_is_killed_is_said_again_and_ends_right(owner: asyncpg.Connec
 async def draining(owner: asyncpg.Connection, hostname: str) -> None:
     """Returns when the machine is lent to nobody any more."""
     async with asyncio.timeout(300):
-        while not (await row_of(owner, hostname))["draining"]:
-            pass
+        while not (await row_of(owner, hostname))["draining"]:  # noqa: ASYNC110
+            await asyncio.sleep(LOOK_EVERY)
 
 
 async def at_work(ops: Ops, aws: Aws) -> int:

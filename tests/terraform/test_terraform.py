@@ -146,8 +146,15 @@ async def test_a_cancelled_apply_waits_until_the_state_is_written(machines: Mach
     begun = tmp_path / "begun"
     os.mkfifo(begun)
     plan = await machines.terraform.plan({"vms": {"vm-1": "true", "vm-2": f"cat {begun}"}})
-    apply = asyncio.create_task(machines.terraform.apply(plan))
+    is_made = asyncio.Event()
+
+    async def note(step: Step) -> None:
+        if step.done:
+            is_made.set()
+
+    apply = asyncio.create_task(machines.terraform.apply(plan, note))
     writer = await asyncio.to_thread(os.open, begun, os.O_WRONLY)
+    await is_made.wait()
     apply.cancel()
     os.close(writer)
     with pytest.raises(asyncio.CancelledError):
