@@ -1,4 +1,7 @@
-"""Runs a loop beside a block of code, and ends it with the block; something short, beside everything, or to its end."""
+"""Runs a loop beside a block of code, and ends it with the block; something short, beside everything, or to its end.
+
+And waits, but not for ever.
+"""
 
 import asyncio
 from collections.abc import AsyncIterator, Coroutine
@@ -18,6 +21,16 @@ async def alongside(loop: Coroutine[Any, Any, None]) -> AsyncIterator[None]:
         task.cancel()
         with suppress(asyncio.CancelledError):
             await task
+
+
+async def happens(event: asyncio.Event, seconds: float) -> None:
+    """Return when it has, or that time has passed. Whoever is cancelled in the moment in which it happens is cancelled.
+
+    asyncio.wait_for() forgets that they were, before Python 3.12.
+    """
+    with suppress(TimeoutError):
+        async with asyncio.timeout(seconds):
+            await event.wait()
 
 
 async def to_its_end(work: Coroutine[Any, Any, T]) -> T:

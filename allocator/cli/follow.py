@@ -11,6 +11,7 @@ from contextlib import AbstractAsyncContextManager
 from allocator.cli.failures import Unreachable
 from allocator.cli.output import complain
 from allocator.standing import listen
+from allocator.tasks import happens
 from client.network import Connection
 
 LOOK_EVERY = 2.0
@@ -53,7 +54,7 @@ async def _look_on(connection: Connection, look: Look) -> None:
         _require_reader()
         changed.clear()
         await look(connection)
-        await _happens(changed, LOOK_EVERY)
+        await happens(changed, LOOK_EVERY)
 
 
 def _require_reader() -> None:
@@ -62,10 +63,3 @@ def _require_reader() -> None:
     poll.register(sys.stdout, 0)
     if any(events & select.POLLERR for _, events in poll.poll(0)):
         raise BrokenPipeError(errno.EPIPE, os.strerror(errno.EPIPE))
-
-
-async def _happens(event: asyncio.Event, seconds: float) -> None:
-    try:
-        await asyncio.wait_for(event.wait(), seconds)
-    except TimeoutError:
-        return

@@ -2,12 +2,12 @@
 
 import asyncio
 from collections.abc import AsyncIterator, Sequence
-from contextlib import asynccontextmanager, suppress
+from contextlib import asynccontextmanager
 
 from allocator.fleet import record
 from allocator.fleet.record import opened
 from allocator.operations import AWAY, Connect, Tell
-from allocator.tasks import to_its_end
+from allocator.tasks import happens, to_its_end
 from client.network import Connection
 from client.protocol import CHANNEL
 
@@ -53,8 +53,7 @@ async def _free_as_seen_by(connection: Connection, hostnames: Sequence[str], tel
     await connection.add_listener(CHANNEL, lambda *_: changed.set())
     while held := await record.held(connection, hostnames):
         await tell(len(hostnames) - len(held), len(hostnames), f"waiting for {held[0].words}")
-        with suppress(TimeoutError):
-            await asyncio.wait_for(changed.wait(), LOOK_SECONDS)
+        await happens(changed, LOOK_SECONDS)
         changed.clear()
 
 

@@ -15,6 +15,7 @@ from allocator.local import UpFailed
 from allocator.local.postgres_cluster import SUPERUSER, Cluster, write_durably
 from allocator.local.postgres_process import stop
 from allocator.local.supervisor import BackOff, Say, how_it_ended
+from allocator.tasks import happens
 
 LOCK = "postgres.lock"
 
@@ -131,8 +132,7 @@ class _Keeper:
                 if not self.first.done():
                     return self.first.set_exception(failure)
                 self.say(str(failure))
-            with suppress(TimeoutError):
-                await asyncio.wait_for(self.stop.wait(), back_off.after(time.monotonic() - began))
+            await happens(self.stop, back_off.after(time.monotonic() - began))
 
     async def _run_once(self) -> None:
         quitters: list[asyncio.Task[None]] = []

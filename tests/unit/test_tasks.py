@@ -1,4 +1,4 @@
-"""What must not be left half done comes to its end, whoever is cancelled meanwhile."""
+"""What must not be left half done comes to its end, whoever is cancelled meanwhile; who only waits ends at once."""
 
 import asyncio
 import gc
@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from allocator.tasks import to_its_end
+from allocator.tasks import happens, to_its_end
 
 
 class WentWrong(Exception):
@@ -62,3 +62,17 @@ async def test_what_the_work_gives_or_raises_is_whose_it_is() -> None:
     assert await to_its_end(wait_for(may)) == "done"
     with pytest.raises(WentWrong):
         await to_its_end(wait_for(may, WentWrong()))
+
+
+async def test_whoever_is_cancelled_in_the_moment_in_which_what_they_wait_for_happens_is_cancelled() -> None:
+    event = asyncio.Event()
+    waiting = asyncio.create_task(happens(event, 3600))
+    await turns()
+    event.set()
+    waiting.cancel()
+    await asyncio.wait([waiting])
+    assert waiting.cancelled()
+
+
+async def test_what_does_not_happen_is_not_waited_for_for_ever() -> None:
+    await happens(asyncio.Event(), 0)
