@@ -3,7 +3,6 @@
 import re
 from collections.abc import AsyncIterator
 
-import asyncpg
 import pytest_asyncio
 
 from allocator import bootstrap, migrate
@@ -11,7 +10,7 @@ from allocator.upkeep import programs
 from tests.docs.markdown import ROOT
 from tests.sql.steps import ADA, BOB, CYD, ask
 from tests.sql.test_guide import output_of
-from tests.support.database import PASSWORDS, Database
+from tests.support.database import PASSWORDS, Database, as_superuser
 from tests.support.upkeep import some_life
 
 
@@ -21,9 +20,7 @@ async def elsewhere(database: Database) -> AsyncIterator[Database]:
     name = f"{database.name}_elsewhere"
     await bootstrap.prepare(database.server.superuser_dsn, PASSWORDS, name)
     yield Database(database.server, name, database.opened)
-    superuser = await asyncpg.connect(database.server.superuser_dsn)
-    await superuser.execute(f"DROP DATABASE {name} WITH (FORCE)")
-    await superuser.close()
+    await as_superuser(database.server, f"DROP DATABASE {name} WITH (FORCE)")
 
 
 async def copy_as_in_the_guide(source: Database, target: Database) -> None:

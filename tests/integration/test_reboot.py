@@ -66,7 +66,7 @@ async def machine(new_machine: NewMachine) -> Machine:
 async def a_service_in_the_session(machine: Machine) -> AsyncIterator[None]:
     """What the system starts for a desktop at each boot, as Google's package has it do."""
     environment = {**os.environ, MARK: str(machine.state.session)}
-    process = await asyncio.create_subprocess_exec("sleep", "60", env=environment)
+    process = await asyncio.create_subprocess_exec("sleep", "600", env=environment)
     try:
         yield
     finally:
@@ -187,6 +187,7 @@ async def test_who_was_away_too_long_finds_the_person_moved_and_is_cleaned(
     lease = await pool.request_job(machine.job("touch left; sleep 60"))
     await machine.start()
     await pool.settled(lease)
+    await reached(lambda: machine.count_starts() == 1)
     spare = await new_machine("vm-2")
     await spare.start()
     await machine.loses_power()
@@ -198,7 +199,7 @@ async def test_who_was_away_too_long_finds_the_person_moved_and_is_cleaned(
     await pool.available(machine)
     moved = await pool.lease(lease)
     assert (moved["status"], moved["trouble"], moved["moves"]) == ("active", "lost", 1)
-    assert machine.count_starts() == 2  # the job notes it in one place: once on each machine
+    await reached(lambda: machine.count_starts() == 2)  # the job notes it in one place: once on each machine
     assert not machine.state.session.exists()
     assert await is_well(pool)
 

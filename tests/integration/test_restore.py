@@ -17,7 +17,8 @@ from allocator.upkeep.restore import Restored
 from allocator.upkeep.storage import Directory
 from tests.sql.steps import CYD, ask
 from tests.support.database import Database
-from tests.support.upkeep import ignore, restored_from, some_life, without_kept_databases
+from tests.support.service import LIMIT_SECONDS
+from tests.support.upkeep import Halt, ignore, restored_from, some_life, without_kept_databases
 
 
 @pytest.fixture
@@ -179,9 +180,11 @@ async def test_a_restore_that_is_interrupted_changes_nothing(database: Database,
     name = await back_up_of(database, storage)
     owner = await database.connect()
     before = await owner.fetch("SELECT id, status, epoch FROM vms")
-    loading = asyncio.create_task(restored_from(database, storage, name))
-    while not any(found.startswith("restoring") for found in await names(database)):
-        assert not loading.done()
+    halt = Halt()
+    loading = asyncio.create_task(restored_from(database, storage, name, tell=halt))
+    async with asyncio.timeout(LIMIT_SECONDS):
+        await halt.reached.wait()
+    assert any(found.startswith("restoring") for found in await names(database))
     loading.cancel()
     with pytest.raises(asyncio.CancelledError):
         await loading
@@ -284,5 +287,9 @@ async def test_a_database_that_lost_its_tables_is_restored(database: Database, s
 
 async def test_two_restores_do_not_meet(database: Database, storage: Directory) -> None:
     name = await back_up_of(database, storage)
-    outcomes = await asyncio.gather(*(restored_from(database, storage, name) for _ in range(2)), return_exceptions=True)
+    halt = Halt()
+    both = [asyncio.create_task(restored_from(database, storage, name, tell=halt)) for _ in range(2)]
+    await asyncio.wait(both, return_when=asyncio.FIRST_COMPLETED)
+    halt.go_on.set()
+    outcomes = await asyncio.gather(*both, return_exceptions=True)
     assert {type(each) for each in outcomes} == {OperationRefused, Restored}

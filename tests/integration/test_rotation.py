@@ -44,6 +44,7 @@ async def test_a_client_that_serves_changes_its_password_at_once_and_its_lease_g
         await reached(lambda: password(machine) != old and not machine.state.rotation.exists())
 
         assert (await pool.lease(lease))["status"] == "active"
+        await reached(lambda: machine.count_starts() > 0)
     assert machine.count_starts() == 1
     with pytest.raises(asyncpg.InvalidPasswordError):
         await machine.vm.connect()

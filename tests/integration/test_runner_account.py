@@ -17,7 +17,7 @@ from client.command import JobCommand
 from client.runner import Programs, Running, start
 from client.session import Account, Session, WipeFailed
 from client.system_v import remove_made_by
-from tests.support.commands import CHAIN, DAEMON, ended, is_closed, opened_fifo
+from tests.support.commands import CHAIN, DAEMON, LIMIT_SECONDS, ended, is_closed, opened_fifo
 
 # Python 3.12 and later warn; what is forked to kill an account's processes asks the kernel for that and ends
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
@@ -45,7 +45,7 @@ async def unprivileged() -> AsyncIterator[Session]:
 
 async def run_as_account(session: Session, program: str) -> str:
     running = await start(JobCommand(("python3", "-ISc", program)), session, Programs(), name="vm-1")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         return (await running.wait()).output
 
 
@@ -138,7 +138,7 @@ class CronTable(tuple[str, ...]):
 
     def __iter__(self) -> Iterator[str]:
         if len(self.jobs) < self.minutes:
-            self.jobs.append(subprocess.Popen(["/bin/sleep", "60"], user=UID, group=UID, extra_groups=[]))
+            self.jobs.append(subprocess.Popen(["/bin/sleep", "600"], user=UID, group=UID, extra_groups=[]))
         return super().__iter__()
 
 
@@ -146,7 +146,7 @@ async def test_what_cron_starts_during_a_wipe_does_not_outlive_it(unprivileged: 
     CronTable.minutes, CronTable.jobs = 1, []
     await replace(unprivileged, shared=CronTable(unprivileged.shared)).wipe()
 
-    assert [job.wait(20) for job in CronTable.jobs] == [-9]
+    assert [job.wait(LIMIT_SECONDS) for job in CronTable.jobs] == [-9]
 
 
 async def test_a_machine_on_which_somebody_keeps_starting_jobs_is_not_called_clean(unprivileged: Session) -> None:
@@ -155,4 +155,4 @@ async def test_a_machine_on_which_somebody_keeps_starting_jobs_is_not_called_cle
         await replace(unprivileged, shared=CronTable(unprivileged.shared)).wipe()
     await unprivileged.wipe()
 
-    assert {job.wait(20) for job in CronTable.jobs} == {-9}
+    assert {job.wait(LIMIT_SECONDS) for job in CronTable.jobs} == {-9}

@@ -17,6 +17,7 @@ from client.session import Session
 from tests.support.commands import (
     CHAIN,
     DAEMON,
+    LIMIT_SECONDS,
     PATH,
     STUBBORN,
     URL,
@@ -48,7 +49,9 @@ async def test_an_output_that_nobody_closes_does_not_hold_the_result_up(session:
 async def test_what_a_desktop_left_running_lives_until_the_session_ends(session: Session, tmp_path: Path) -> None:
     (tmp_path / "daemon.py").write_text(DAEMON)
     programs = fake_start_host(tmp_path, f"exec {sys.executable} {tmp_path / 'daemon.py'}")
-    running = await start(DesktopCommand("4/0a", URL, "739182"), session, programs, name="vm-1", limit_seconds=20)
+    running = await start(
+        DesktopCommand("4/0a", URL, "739182"), session, programs, name="vm-1", limit_seconds=LIMIT_SECONDS
+    )
     daemon = int((await running.wait()).output)
 
     assert alive(daemon)
@@ -74,9 +77,10 @@ async def test_a_job_that_ignores_the_polite_signal_is_killed(session: Session) 
     await running.stop()
 
 
-async def test_stopping_while_somebody_waits_ends_the_wait(session: Session) -> None:
+async def test_stopping_while_somebody_waits_ends_the_wait(session: Session, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("client.runner._GRACE_SECONDS", LIMIT_SECONDS)  # else what is slow to end is killed
     running = await start(JobCommand(("sleep", "600")), session, Programs(path=PATH), name="vm-1")
-    async with asyncio.timeout(10), asyncio.TaskGroup() as tasks:
+    async with asyncio.timeout(LIMIT_SECONDS), asyncio.TaskGroup() as tasks:
         waiting = tasks.create_task(running.wait())
         await running.stop()
 
@@ -162,7 +166,7 @@ async def client(place: str, when: str, *argv: str) -> asyncio.subprocess.Proces
 
 async def words(process: asyncio.subprocess.Process) -> list[int]:
     assert process.stdout
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         return [int(word) for word in (await process.stdout.readline()).split()]
 
 

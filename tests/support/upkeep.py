@@ -1,9 +1,11 @@
 """A database with people and machines in it, its backups, and how one is restored."""
 
+import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from dataclasses import dataclass, field
 
-from allocator.operations import running
+from allocator.operations import Tell, running
 from allocator.upkeep.reach import connect
 from allocator.upkeep.restore import Restored, restore
 from allocator.upkeep.storage import Storage
@@ -13,6 +15,20 @@ from tests.support.database import Database, Vm, as_superuser
 
 async def ignore(_done: int, _total: int | None, _what: str) -> None:
     """A Tell for those who do not watch."""
+
+
+@dataclass(frozen=True, slots=True)
+class Halt:
+    """A Tell that keeps whoever loads a backup at a table until they are let go on."""
+
+    reached: asyncio.Event = field(default_factory=asyncio.Event)
+    go_on: asyncio.Event = field(default_factory=asyncio.Event)
+
+    async def __call__(self, _done: int, _total: int | None, what: str) -> None:
+        """Wait, if this is a table."""
+        if what.startswith("public."):
+            self.reached.set()
+            await self.go_on.wait()
 
 
 async def some_life(database: Database) -> Vm:
@@ -26,11 +42,17 @@ async def some_life(database: Database) -> Vm:
 
 
 async def restored_from(
-    database: Database, storage: Storage, name: str = "latest", *, force: bool = True, dsn: str | None = None
+    database: Database,
+    storage: Storage,
+    name: str = "latest",
+    *,
+    force: bool = True,
+    dsn: str | None = None,
+    tell: Tell | None = None,
 ) -> Restored:
     """The backup put in place of the database, as the command does it."""
     dsn = dsn or database.dsn("lablink")
-    async with running(lambda: connect(dsn), "restore", "a test") as operation:
+    async with running(lambda: connect(dsn), "restore", "a test", tell=tell) as operation:
         return await restore(dsn, storage, name, operation, force=force)
 
 
