@@ -45,6 +45,9 @@ VERBS = ("ask", "end", "release", "fail", "sweep", "hello", "claim", "report", "
 RARE = ("extend", "renew", "unhealthy", "drain", "scale", "pause")
 """What can seldom be done: a tenth as often is enough."""
 
+LIMIT_SECONDS = 300.0
+"""It takes a fraction of a minute where the computer has little else to do."""
+
 OF_MACHINES = ("hello", "claim", "report", "cleaned", "unhealthy")
 """A sweep may cut off a machine that is in the way of whoever is next (wrest_vms); it connects again by itself."""
 
@@ -143,15 +146,20 @@ class Storm:
 
     async def lives(self, vm: Machine, chance: random.Random) -> None:
         """One turn of a machine: does what hello says, though by then it may no longer be true."""
-        if vm.connection.is_closed():
-            vm.connection = await vm.vm.connect()
-        orders = await self.call("hello", vm.hello(None))
+        orders = await self.greets(vm)
         if orders and orders["status"] == "cleaning":
             await self.call("cleaned", vm.cleaned(orders["epoch"]))
         elif orders and chance.random() < 0.02:
             await self.call("unhealthy", vm.unhealthy(orders["epoch"], "no GPU"))
         elif orders and orders["lease_status"] in ("assigned", "claimed") and orders["kind"] != "hold":
             await self.runs(vm, orders["epoch"], chance)
+
+    async def greets(self, vm: Machine) -> asyncpg.Record | None:
+        """What a machine is told, which connects again if it was cut off; None if it is cut off meanwhile."""
+        if vm.connection.is_closed():
+            vm.connection = await vm.vm.connect()
+        orders: asyncpg.Record | None = await self.call("hello", vm.hello(None))
+        return orders
 
     async def runs(self, vm: Machine, epoch: int, chance: random.Random) -> None:
         assignment = await self.call("claim", vm.claim(epoch))
@@ -165,7 +173,9 @@ class Storm:
         await owner.execute("UPDATE pools SET rests_until = NULL, paused = false")
         for vm in self.machines:
             await owner.execute("SELECT return_vm($1)", vm.hostname)
-            orders = await vm.hello(None)
+            orders = None
+            while orders is None:
+                orders = await self.greets(vm)
             if orders["status"] == "cleaning":
                 await vm.cleaned(orders["epoch"])
         await owner.execute("SELECT sweep_queue()")
@@ -186,6 +196,9 @@ async def repeat(ours: Storm, deed: Deed, who: Any, how_often: float, seed: int)
 
 async def storm(database: Database, rounds: int, by_hand: int) -> Storm:
     """Everybody at once until each verb went through `rounds` times; `by_hand` admins write statements of their own."""
+    await (await database.connect("postgres")).execute(
+        f"ALTER DATABASE {database.name} SET deadlock_timeout = '100ms'"  # who blocks each other all others wait for
+    )
     ours = Storm(await machines(database, 5), rounds)
     owner = await database.connect("lablink")
     await owner.execute("SELECT ensure_pool('default', true, ARRAY['echo', 'python'], 3600, 90, 3600)")
@@ -200,6 +213,6 @@ async def storm(database: Database, rounds: int, by_hand: int) -> Storm:
     parts += [(ours.hands_back, callers.pop(), 0.2)]
     parts += [(deed, admins.pop(), 0.2) for deed in of_admins]
     parts += [(ours.lives, vm, 1) for vm in ours.machines]
-    async with asyncio.timeout(120):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await asyncio.gather(*(repeat(ours, *part, seed) for seed, part in enumerate(parts)))
     return ours

@@ -3,10 +3,13 @@
 from collections.abc import Callable
 
 import asyncpg
+import pytest
 
 from tests.sql.promises import broken, facts
-from tests.sql.storm import storm
+from tests.sql.storm import LIMIT_SECONDS, storm
 from tests.support.database import Database
+
+pytestmark = pytest.mark.timeout(LIMIT_SECONDS + 100)
 
 
 async def nothing_is_broken(owner: asyncpg.Connection) -> bool:
