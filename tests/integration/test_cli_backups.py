@@ -12,6 +12,7 @@ import pytest
 from allocator.migrate import offline_sql
 from tests.support.admin import answer, lablink, place
 from tests.support.database import PASSWORDS, Database
+from tests.support.machine import reached_by
 from tests.support.up import LABLINK, run_lablink
 from tests.support.upkeep import some_life
 
@@ -103,8 +104,7 @@ async def test_ctrl_c_leaves_no_backup_and_an_interrupted_operation(database: Da
             LABLINK, *command, stderr=subprocess.PIPE, env={**os.environ, "OWNER": PASSWORDS["lablink"]}
         )
         watcher = await database.connect("postgres")
-        while not await watcher.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"):
-            assert process.returncode is None
+        await reached_by(lambda: watcher.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
         process.send_signal(signal.SIGINT)
         _, said = await process.communicate()
 

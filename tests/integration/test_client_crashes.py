@@ -10,7 +10,7 @@ from client.session import Session
 from tests.support.machine import Machine, Pool, reached
 
 KILLED = -9
-SLEEPS = "sleep 60"
+SLEEPS = "sleep 600"
 ENDS = "true"
 
 GOES_ON = ("active", None, {1})
@@ -75,7 +75,7 @@ async def test_a_desktop_survives_a_kill_or_its_holder_is_asked_for_a_line(
 async def test_a_machine_whose_client_is_killed_while_it_cleans_is_cleaned_all_the_same(
     pool: Pool, machine: Machine, step: str
 ) -> None:
-    lease = await pool.request_job(machine.job("echo mine > left-behind; sleep 60"))
+    lease = await pool.request_job(machine.job("echo mine > left-behind; sleep 600"))
     client = await machine.start(die_at=step)
     await reached(lambda: machine.count_starts() == 1)
     await pool.settled(lease)
@@ -96,7 +96,7 @@ async def test_the_next_lease_is_served_after_a_kill(pool: Pool, machine: Machin
 
 
 async def test_nothing_that_a_command_started_outlives_a_killed_client(pool: Pool, machine: Machine) -> None:
-    await pool.request_job(machine.job("trap '' HUP TERM; sleep 60"))
+    await pool.request_job(machine.job("trap '' HUP TERM; sleep 600"))
     client = await machine.start()
     await reached(lambda: machine.count_starts() == 1)
     await client.kill()
@@ -150,7 +150,7 @@ async def test_a_desktop_that_is_ready_outlives_a_restart_of_the_client(pool: Po
 
 
 async def test_a_desktop_that_outlived_its_client_ends_when_its_machine_is_failed(pool: Pool, machine: Machine) -> None:
-    machine.start_host("sleep 60 > /dev/null 2>&1 &")
+    machine.start_host("sleep 600 > /dev/null 2>&1 &")
     lease = await pool.request_desktop()
     client = await machine.start()
     await pool.finished(lease)

@@ -143,7 +143,7 @@ async def test_a_machine_whose_journal_cannot_be_written_says_so_and_waits_for_a
 ) -> None:
     obstacle = machine.state.root / "journal.new"
     async with machine.serving():
-        lease = await pool.request_job(machine.job("sleep 60"))
+        lease = await pool.request_job(machine.job("sleep 600"))
         await pool.settled(lease)
         obstacle.mkdir()
         await pool.end(lease)

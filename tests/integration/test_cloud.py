@@ -15,6 +15,7 @@ from allocator.fleet.invite import invite
 from allocator.fleet.refusals import CloudRefused
 from tests.support.cloud import KEYS, REGION
 from tests.support.database import Database
+from tests.support.machine import LIMIT_SECONDS
 
 HASTY = Patience(attempts=1, each=0.5, in_all=0.1)
 
@@ -51,7 +52,7 @@ async def test_whoever_waits_for_a_turn_waits_no_longer_than_that_either(silent:
 
 async def test_nobody_else_waits_while_aws_does_not_answer(silent: socket.socket) -> None:
     asyncio.get_running_loop().set_default_executor(ThreadPoolExecutor(1))
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         asking = asyncio.create_task(Cloud(REGION, Patience(attempts=1, each=60, in_all=60)).role("vm-patient"))
         with await asked_for(b"vm-patient", silent):
             assert await asyncio.to_thread(lambda: "answered") == "answered"
@@ -63,7 +64,7 @@ async def test_an_invitation_that_is_given_up_ends_when_its_tokens_are_where_the
     silent: socket.socket, fleet: Fleet, database: Database
 ) -> None:
     owner = await database.connect()
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         inviting = asyncio.create_task(invite(fleet, owner, {"vm-1": "default"}, told_to_nobody))
         with await asked_for(b"lab/join/vm-1", silent) as connection:
             inviting.cancel()
@@ -79,7 +80,7 @@ async def test_an_invitation_that_is_given_up_ends_when_its_tokens_are_where_the
 async def test_a_removal_that_is_given_up_takes_nothing_away_from_the_next_run(
     silent: socket.socket, fleet: Fleet
 ) -> None:
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         removing = asyncio.create_task(remove(fleet, {}, ["vm-1"]))
         with await asked_for(b"DescribeInstances", silent) as connection:
             connection.send(b"HTTP/1.1 200 OK\r\nContent-Length: %d\r\n\r\n%b" % (len(NOBODY), NOBODY))
@@ -94,8 +95,8 @@ async def test_a_removal_that_is_given_up_takes_nothing_away_from_the_next_run(
 
 
 async def test_a_change_that_is_given_up_does_not_come_later(silent: socket.socket) -> None:
-    cloud = Cloud(REGION, Patience(attempts=1, each=60, in_all=0.1))
-    async with asyncio.timeout(20):
+    cloud = Cloud(REGION, Patience(attempts=1, each=60, in_all=1))  # in which a thread has begun to ask
+    async with asyncio.timeout(LIMIT_SECONDS):
         putting = asyncio.create_task(cloud.put_secret("lab/join/late", "token"))
         with await asked_for(b"lab/join/late", silent) as connection:
             with pytest.raises(CloudRefused, match="no answer within"):
