@@ -14,8 +14,8 @@ async def test_each_pool_is_told_with_what_is_wanted_allowed_and_planned(
     database: Database, owner: asyncpg.Connection
 ) -> None:
     await owner.execute("UPDATE pools SET max_machines = 30")
-    await machine(database)
     await answer(database, "schedules", "add", "workshop", "--date", "2099-11-30", *WORKSHOP)
+    await machine(database)
 
     [pool] = await answer(database, "pools", "list")
     shown = (await lablink(database, "pools", "list")).stdout
