@@ -6,6 +6,7 @@ from collections import Counter
 from collections.abc import AsyncIterator
 from contextlib import AsyncExitStack, asynccontextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 from signal import SIGKILL
 
@@ -16,7 +17,7 @@ import pytest_asyncio
 from allocator import bootstrap, migrate
 from tests.support.admin import answer, lablink
 from tests.support.allocator import Allocator
-from tests.support.crowd import Crowd, Person, coming
+from tests.support.crowd import Crowd, Person, answered, coming
 from tests.support.database import PASSWORDS, Database
 from tests.support.journals import opened
 from tests.support.machine import Machine, Pool
@@ -104,7 +105,9 @@ async def test_when_the_server_is_killed_and_started_again_everything_accepted_i
         assert await crowd.lost(owner) == []
         accepted = {person.key: person.lease for person in crowd.accepted}
         for person in crowd.people:
-            await crowd.ask(person)  # who heard nothing asks again, and who was accepted has the same lease
+            await answered(
+                partial(crowd.ask, person)
+            )  # who heard nothing asks again, and who was accepted has the same lease
             assert accepted.get(person.key, person.lease) == person.lease
         assert await owner.fetchval("SELECT count(*) FROM leases") == len(crowd.people)
         assert {(await look(crowd, person))[0] for person in crowd.people} == {200}
@@ -114,8 +117,7 @@ async def test_when_the_server_is_killed_and_started_again_everything_accepted_i
 
 async def look(crowd: Crowd, person: Person) -> tuple[int, dict[str, str]]:
     """What a person is told of their lease: status and words."""
-    shown = await crowd.look(person)
-    assert shown is not None
+    shown = await answered(partial(crowd.look, person))
     return shown.status_code, shown.json()
 
 
@@ -222,6 +224,6 @@ async def ask_anew(crowd: Crowd, person: Person) -> None:
     """The same request with the same key: one new lease, however often."""
     before = person.lease
     for _ in range(2):
-        again = await crowd.ask(person)
-        assert again is not None and again.status_code == 201
+        again = await answered(partial(crowd.ask, person))
+        assert again.status_code == 201
     assert person.lease != before

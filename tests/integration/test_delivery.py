@@ -29,8 +29,10 @@ OLDER = """
 
 
 @pytest_asyncio.fixture
-async def machine(database: Database, wire: Wire, tmp_path: Path) -> Machine:
-    return Machine.of(await database.vm(), tmp_path / "vm", wire.port)
+async def machine(database: Database, wire: Wire, tmp_path: Path) -> AsyncIterator[Machine]:
+    machine = Machine.of(await database.vm(), tmp_path / "vm", wire.port)
+    yield machine
+    await machine.stop()
 
 
 @asynccontextmanager
@@ -48,11 +50,6 @@ async def at_work(pool: Pool, machine: Machine, **options: float) -> AsyncIterat
         async with hello_of(pool, machine):
             await serving.enter_async_context(machine.serving(**options))
         yield
-
-
-async def backends(pool: Pool, machine: Machine) -> int:
-    count: int = await pool.owner.fetchval("SELECT count(*) FROM pg_stat_activity WHERE usename = $1", machine.vm.role)
-    return count
 
 
 async def test_a_notification_brings_the_command_long_before_the_next_hello(pool: Pool, machine: Machine) -> None:
@@ -89,7 +86,7 @@ async def test_a_terminated_backend_is_replaced(pool: Pool, machine: Machine) ->
                     "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE usename = $1", machine.vm.role
                 )
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
-        assert await backends(pool, machine) == 1
+        await pool.until("SELECT count(*) = 1 FROM pg_stat_activity WHERE usename = $1", machine.vm.role)
 
 
 @pytest.mark.parametrize("what", ["request", "answer"])
@@ -194,7 +191,7 @@ async def test_a_connection_that_does_not_listen_is_noticed_and_replaced(
 ) -> None:
     wire.misheard[b'LISTEN "vm_updates"'] = b'LISTEN "other_name"'
     async with machine.serving(check_seconds=0.1):
-        await reached(lambda: wire.accepted == 2)
+        await reached(lambda: wire.accepted >= 2)
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
 
 
@@ -202,8 +199,8 @@ async def test_a_connection_that_is_dead_without_saying_so_is_noticed_and_replac
     pool: Pool, machine: Machine, wire: Wire
 ) -> None:
     async with at_work(pool, machine, check_seconds=0.1, check_limit=0.2):
-        wire.stalls = True
-        await reached(lambda: wire.accepted >= 2)
+        wire.stalls, before = True, wire.accepted
+        await reached(lambda: wire.accepted > before)
         wire.stalls = False
         wire.cut()
         assert (await pool.settled(await pool.request_job(machine.job())))["status"] == "active"
@@ -240,13 +237,14 @@ async def test_a_report_that_a_restored_database_has_forgotten_is_made_again(poo
 
 async def restored_to_the_claim(pool: Pool, lease: UUID) -> None:
     """The lease as a backup has it that was made between claim and report."""
-    await pool.owner.execute("ALTER TABLE leases DISABLE TRIGGER USER")
-    await pool.owner.execute(
-        "UPDATE leases SET status = 'claimed', started_at = NULL, active_at = NULL, exit_code = NULL, "
-        "deadline = clock() + interval '1 hour' WHERE id = $1",
-        lease,
-    )
-    await pool.owner.execute("ALTER TABLE leases ENABLE TRIGGER USER")
+    async with pool.owner.transaction():
+        await pool.owner.execute("ALTER TABLE leases DISABLE TRIGGER USER")
+        await pool.owner.execute(
+            "UPDATE leases SET status = 'claimed', started_at = NULL, active_at = NULL, exit_code = NULL, "
+            "deadline = clock() + interval '1 hour' WHERE id = $1",
+            lease,
+        )
+        await pool.owner.execute("ALTER TABLE leases ENABLE TRIGGER USER")
 
 
 async def test_the_first_hello_is_followed_by_how_the_machine_booted(pool: Pool, machine: Machine) -> None:
@@ -270,11 +268,10 @@ async def test_a_client_serves_a_database_that_counts_no_boots(pool: Pool, machi
 
 async def test_a_client_that_is_newer_than_the_database_serves(pool: Pool, machine: Machine) -> None:
     await pool.hello_every(0.2)
-    client = await machine.start()
+    await machine.start()
     lease = await pool.settled(await pool.request_job(machine.job("sleep 60")))
     await pool.until("SELECT used_at IS NOT NULL FROM vm_heartbeats")
     await pool.owner.execute(OLDER)
     since = await pool.owner.fetchval("SELECT clock()")
     await pool.until("SELECT seen_at > $1::timestamptz + interval '1 s' FROM vm_heartbeats", since)
     assert (await pool.lease(lease["id"]))["status"] == "active"
-    await client.kill()

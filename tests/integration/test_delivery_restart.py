@@ -8,7 +8,7 @@ from uuid import UUID
 import pytest_asyncio
 
 from tests.support.database import Database, cloned_database, migrated_template
-from tests.support.machine import Machine, Pool, reached
+from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 from tests.support.restarts import Crashing
 from tests.support.wire import Wire
 
@@ -41,10 +41,10 @@ async def test_a_restart_at_every_verb_of_a_lease_loses_nothing_and_starts_the_c
 ) -> None:
     machine = Machine.of(await database.vm(), tmp_path / "vm", wire.port)
     lease = await (await Pool.of(database)).request_job(machine.job())
+    losses = [wire.lose("answer", f"client_api.{verb}(") for verb in ("claim", "report")]
     async with machine.serving():
-        for verb in ("claim", "report"):
-            lost = wire.lose("answer", f"client_api.{verb}(")
-            async with asyncio.timeout(20):
+        for lost in losses:
+            async with asyncio.timeout(LIMIT_SECONDS):
                 await lost.happened.wait()
             await crashing.crash()
             await crashing.start()
@@ -80,7 +80,7 @@ async def test_a_claim_and_a_wipe_that_a_crash_loses_are_made_again_and_start_no
     lease = await pool.request_job(machine.job())
     unreported = wire.lose("request", "client_api.report(")
     async with machine.serving():
-        async with asyncio.timeout(20):
+        async with asyncio.timeout(LIMIT_SECONDS):
             await unreported.happened.wait()
         await crashing.crash()
         await crashing.start()

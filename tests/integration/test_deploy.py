@@ -18,6 +18,7 @@ from tests.support.up import LABLINK, free_port, run_lablink
 ELSEWHERE = "database=server --set database.host=db.example.org --set database.ca_file=ca.pem"
 LATEST = max(int(file.name[1:].partition("__")[0]) for file in (ROOT / "allocator/sql").glob("V*.sql"))
 THERE = f"The database is at version {LATEST}.\n"
+BASH_SECONDS = 200
 OWN = {"LABLINK_OWNER_PASSWORD": "owner's", "LABLINK_APP_PASSWORD": "app's"}
 
 
@@ -43,11 +44,12 @@ async def bash(*lines: str, **environment: str) -> subprocess.CompletedProcess[s
         ["bash", "-euc", "\n".join(lines)],
         capture_output=True,
         text=True,
-        timeout=60,
+        timeout=BASH_SECONDS,
         env={**os.environ, **OWN, "PATH": path, "NO_COLOR": "1", **environment},
     )
 
 
+@pytest.mark.timeout(450)
 async def test_the_readme_leads_from_an_empty_server_to_an_allocator_that_is_ready(empty: Server) -> None:
     install, place, deploy, serve, migrate = readme()
     port = free_port()

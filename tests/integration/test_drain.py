@@ -10,6 +10,7 @@ from allocator.fleet import drain, record
 from allocator.operations import AWAY, Connect
 from tests.sql.steps import ADA, lent, row_of
 from tests.support.database import Database
+from tests.support.machine import LIMIT_SECONDS
 from tests.support.wire import Wire
 
 
@@ -38,10 +39,12 @@ async def test_machines_drain_until_nobody_is_on_them_and_are_lent_again_when_it
     await asyncio.wait([given_up])
     assert (await row_of(owner))["draining"] is False
 
+    while not told.empty():
+        told.get_nowait()
     waiting = asyncio.create_task(wait())
     await told.get()
     await service.execute("SELECT end_lease($1)", lease)
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         assert await waiting == "free"
     await vm.clean()
     assert (await row_of(owner))["draining"] is False
@@ -65,7 +68,7 @@ async def test_a_wait_for_people_outlives_a_database_that_goes_away(
     assert ADA in await told.get()
     cut = "SELECT pg_terminate_backend(pid) FROM pg_stat_activity WHERE application_name = 'lablink fleet'"
     await owner.execute(f"{cut} AND datname = current_database()")
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while await told.get() != drain.WAITING:
             pass
         await service.execute("SELECT end_lease($1)", lease)
@@ -107,7 +110,7 @@ async def test_machines_are_lent_again_once_the_database_is_there_again(
             pytest.fail("somebody is on it")
 
     given_up = asyncio.create_task(wait())
-    async with asyncio.timeout(20):
+    async with asyncio.timeout(LIMIT_SECONDS):
         await waits.wait()
         with wire.down():
             for _ in range(times):

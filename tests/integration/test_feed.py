@@ -212,6 +212,7 @@ async def test_a_flood_of_payloads_is_not_read_but_everything_is_looked_at(
             await lease_news(subscription)
             await superuser.execute("SET session_replication_role = replica")
             await superuser.execute(UNHEARD, lease.id)
+            await owner.execute(flood, LEASE_CHANNEL, HEARD_BYTES)
             while (await lease_news(subscription)).output != "unheard":
                 await owner.execute(flood, LEASE_CHANNEL, HEARD_BYTES)
 

@@ -66,10 +66,11 @@ async def doors_of(networks: Networks, directory: Path, version: int, *, tls: bo
             yield Doors(own, port, trust_in(authority))
 
 
-@pytest_asyncio.fixture
-async def doors(tmp_path: Path, server: TestServer) -> AsyncIterator[Doors]:
-    """A server that machines, and nobody else, may come to from elsewhere."""
-    async for made in doors_of(Networks(machines=[f"{ELSEWHERE}/32"]), tmp_path, version_with_tls(server.version)):
+@pytest_asyncio.fixture(scope="module", loop_scope="module")
+async def doors(tmp_path_factory: pytest.TempPathFactory, server: TestServer) -> AsyncIterator[Doors]:
+    """A server that machines, and nobody else, may come to from elsewhere; for all tests, which only look."""
+    machines, directory = Networks(machines=[f"{ELSEWHERE}/32"]), tmp_path_factory.mktemp("doors")
+    async for made in doors_of(machines, directory, version_with_tls(server.version)):
         yield made
 
 
@@ -90,6 +91,7 @@ async def doors_without_tls(tmp_path: Path, server: TestServer) -> AsyncIterator
         yield made
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_a_machine_comes_from_its_network_by_tls_with_its_password_and_not_otherwise(
     doors: Doors, monkeypatch: pytest.MonkeyPatch
 ) -> None:
@@ -101,6 +103,7 @@ async def test_a_machine_comes_from_its_network_by_tls_with_its_password_and_not
         await doors.enter(MACHINE, elsewhere=True, tls=True)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_nobody_else_comes_from_the_machines_network(doors: Doors) -> None:
     for role in ("lablink", "lablink_app", "lablink_reader", "postgres"):
         for database in (DATABASE, "postgres"):
@@ -108,6 +111,7 @@ async def test_nobody_else_comes_from_the_machines_network(doors: Doors) -> None
                 await doors.enter(role, elsewhere=True, tls=True, database=database)
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_from_the_servers_own_machine_everybody_comes_to_the_database_and_to_no_other(doors: Doors) -> None:
     for role in (*SECRETS, "postgres"):
         database = "postgres" if role == "postgres" else DATABASE
@@ -134,6 +138,7 @@ async def test_a_server_without_a_certificate_lets_in_nobody_from_elsewhere(door
         assert await doors_without_tls.enter(role, elsewhere=False, tls=False, database=database) == role
 
 
+@pytest.mark.asyncio(loop_scope="module")
 async def test_the_server_finds_no_mistake_in_the_file(doors: Doors) -> None:
     superuser = await asyncpg.connect(doors.server.dsn())
     assert await superuser.fetch("SELECT * FROM pg_hba_file_rules WHERE error IS NOT NULL") == []

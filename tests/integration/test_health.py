@@ -27,12 +27,12 @@ class Check:
 
     directory: Path
 
-    def install(self) -> "Check":
+    def install(self, what: str = ": > begins; : < goes-on") -> "Check":
         """Put it into its place."""
         self.directory.mkdir()
         os.mkfifo(self.directory / "begins")
         os.mkfifo(self.directory / "goes-on")
-        self.does(": > begins; : < goes-on")
+        self.does(what)
         return self
 
     def does(self, what: str) -> None:
@@ -199,8 +199,7 @@ async def test_a_machine_is_wiped_once_however_long_it_is_looked_at_then(
     async with vm.serving():
         lease = await pool.request_job(vm.job())
         await pool.finished(lease)
-        check = Check(tmp_path / "checks.d").install()
-        check.does(": < goes-on")
+        check = Check(tmp_path / "checks.d").install(": < goes-on")
         await pool.end(lease)
         await reached(lambda: "wiped" in vm.steps)
         for _ in range(2):

@@ -19,7 +19,7 @@ from client.session import WipeFailed
 from tests.support.commands import DAEMON, URL, ended
 from tests.support.database import Database
 from tests.support.helper import UID, Helped, helped_machine
-from tests.support.machine import AS_ROOT, Machine, Pool, reached, reached_by
+from tests.support.machine import AS_ROOT, LIMIT_SECONDS, Machine, Pool, reached, reached_by
 
 
 @pytest.fixture
@@ -37,9 +37,14 @@ async def run(machine: Helped, command: JobCommand | DesktopCommand) -> Finished
 
 async def the_command(machine: Helped) -> int:
     """The process of the one command that runs; one that has just begun shows no environment for a moment."""
-    await reached(lambda: len(find_remains(machine.session.belongings)) == 1)
-    [process] = find_remains(machine.session.belongings)
-    return process
+    found: list[int] = []
+
+    def is_seen() -> bool:
+        found[:] = find_remains(machine.session.belongings)
+        return len(found) == 1
+
+    await reached(is_seen)
+    return found[0]
 
 
 def python(program: str) -> JobCommand:
@@ -192,7 +197,7 @@ def test_what_the_grammar_does_not_know_is_refused(machine: Helped, request_: by
 def asked(machine: Helped, request: bytes) -> bytes:
     """What the helper answers until it hangs up."""
     with socket.socket(socket.AF_UNIX) as connection:
-        connection.settimeout(20)
+        connection.settimeout(LIMIT_SECONDS)
         connection.connect(str(machine.socket))
         try:
             connection.sendall(request)

@@ -12,7 +12,7 @@ import pytest_asyncio
 from tests.sql.steps import ADA, CODE, LONG_AGO, PIN
 from tests.sql.test_roles import FUNCTIONS, RELATIONS, STATEMENTS
 from tests.support.database import Database, Vm
-from tests.support.machine import Machine, Pool
+from tests.support.machine import LIMIT_SECONDS, Machine, Pool
 
 BURST = 500
 MEGABYTE = "x" * 1_000_000
@@ -144,9 +144,13 @@ async def test_a_hundred_connections_of_a_hostile_machine_are_three_and_others_a
             return True
         return False
 
-    let_in = [sum(await asyncio.gather(*(connect() for _ in range(10)))) for _ in range(10)]
+    let_in = sum([sum(await asyncio.gather(*(connect() for _ in range(10)))) for _ in range(10)])
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while let_in < 3:  # who come together are counted with those who are being refused
+            let_in += await connect()
 
-    assert sum(let_in) == 3
+    assert let_in == 3
+    assert not await connect()
 
     await scene.database.connect("lablink_app")
     await scene.other.connect()
@@ -154,15 +158,15 @@ async def test_a_hundred_connections_of_a_hostile_machine_are_three_and_others_a
 
 async def test_forged_notifications_make_an_honest_client_look_and_do_nothing(scene: Scene, tmp_path: Path) -> None:
     machine = Machine.of(scene.other, tmp_path / "vm")
-    machine.start_host("sleep 60")
+    machine.start_host("sleep 600")
     hostile = await scene.hostile.connect()
     async with machine.serving():
         await scene.pool.until("SELECT bool_or(started_at IS NOT NULL) FROM leases")
         before = await scene.sums()
+        await scene.database.age(scene.other, LONG_AGO)
         for n in range(BURST):
             forged = [{"id": scene.other.id, "hostname": "vm-2", "status": "cleaning", "epoch": n}]
             await hostile.execute("SELECT pg_notify('vm_updates', $1)", json.dumps(forged) if n % 2 else "{" * n)
-        await scene.database.age(scene.other, LONG_AGO)
         await scene.pool.until("SELECT seen_at > clock() - interval '1 minute' FROM vm_heartbeats WHERE vm_id = 2")
 
         assert await scene.sums() == before

@@ -113,18 +113,29 @@ async def test_a_few_requests_that_do_not_wait_for_each_other_are_answered(servi
     writer.close()
 
 
-@pytest.mark.parametrize("begun", [b"", BEGUN, BEGUN + b"\r\n" + BEGUN])
+@pytest.mark.parametrize("begun", [b"", BEGUN])
 async def test_a_head_that_does_not_come_is_not_waited_for_for_ever(
     service: RunningService, begun: bytes, monkeypatch: pytest.MonkeyPatch
 ) -> None:
-    monkeypatch.setattr("allocator.http1.HEAD_SECONDS", 1.0)
+    monkeypatch.setattr("allocator.http1.HEAD_SECONDS", 0.1)
     reader, writer = await connected(service)
     writer.write(begun)
 
     async with asyncio.timeout(LIMIT_SECONDS):
         answer = await reader.read()
 
-    assert answer.count(b"HTTP/1.1 200 OK") == begun.count(b"\r\n\r\n")
+    assert b"HTTP/1.1 200 OK" not in answer
+    writer.close()
+
+
+async def test_nor_is_the_next_head_of_a_connection(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
+    reader, writer = await connected(service)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        writer.write(BEGUN + b"\r\n")
+        await reader.readuntil(b"HTTP/1.1 200 OK\r\n")
+        monkeypatch.setattr("allocator.http1.HEAD_SECONDS", 0.1)
+        writer.write(BEGUN)
+        assert b"HTTP/1.1" not in await reader.read()
     writer.close()
 
 

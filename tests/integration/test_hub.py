@@ -18,7 +18,7 @@ from client.transport import UnknownVm, Unreachable
 from tests.support.certificates import Authority
 from tests.support.database import Database
 from tests.support.front import Front
-from tests.support.hub import HELLO, NOTHING, hub_machine, hub_transport, talking
+from tests.support.hub import HELLO, NOTHING, has_heard_all, hub_machine, hub_transport, talking
 from tests.support.machine import AS_ROOT, Machine, Pool, reached, started_client
 from tests.support.service import RunningService, ready, running_service, settings_for
 
@@ -61,7 +61,7 @@ async def test_what_a_machine_that_reads_is_told_goes_straight_to_its_socket(
     monkeypatch.delattr("allocator.link.Link._send")
     async with talking(service.url, machine.address.password) as line:
         await line.say(HELLO)
-        assert "answer" in await line.hears()
+        assert "answer" in await line.answered()
 
 
 async def test_only_the_machine_that_changed_is_woken(
@@ -74,7 +74,11 @@ async def test_only_the_machine_that_changed_is_woken(
     ):
         for talker in (one, two):
             await talker.say(HELLO)
-            assert "answer" in await talker.hears()
+            assert "answer" in await talker.answered()
+        await has_heard_all(service, pool.owner)
+        for talker in (one, two):
+            await talker.say(HELLO)
+            assert "answer" in await talker.answered()
         await pool.owner.execute("SELECT fail_vm('vm-2')")
         assert await two.hears() == {"wake": True}
         await one.say(HELLO)
@@ -92,8 +96,10 @@ async def test_a_link_that_is_cut_is_replaced_and_what_was_missed_is_found(
 
 
 async def test_a_link_that_is_dead_without_saying_so_is_noticed(
-    service: RunningService, pool: Pool, machine: Machine, front: Front
+    service: RunningService, pool: Pool, machine: Machine, front: Front, monkeypatch: pytest.MonkeyPatch
 ) -> None:
+    monkeypatch.setattr("client.link.PING_SECONDS", 0.2)
+    monkeypatch.setattr("client.link.PONG_SECONDS", 0.5)
     await pool.hello_every(600)
     async with at_work(service, machine, front.url):
         front.stalls = True
@@ -129,10 +135,10 @@ async def test_a_machine_that_comes_again_takes_the_place_of_its_older_self(
 ) -> None:
     async with talking(service.url, machine.address.password) as older:
         await older.say(HELLO)
-        await older.hears()
+        await older.answered()
         async with talking(service.url, machine.address.password) as newer:
             await newer.say(HELLO)
-            await newer.hears()
+            await newer.answered()
             assert await older.is_closed() == 1012
             await pool.owner.execute("SELECT fail_vm('vm-1')")
             assert await newer.hears() == {"wake": True}
@@ -195,14 +201,10 @@ async def test_the_longest_report_there_is_arrives(service: RunningService, pool
     async with talking(service.url, machine.address.password) as talker:
         for words in (HELLO, {"verb": "claim", "epoch": 1}):
             await talker.say(words)
-            while "wake" in (answer := await talker.hears()):
-                pass
-            assert "answer" in answer
+            assert "answer" in await talker.answered()
         told = {"verb": "report", "lease_id": str(lease), "epoch": 1, "outcome": "exited", "exit_code": 0}
         await talker.say({**told, "output": "\x01" * 1000 + "ü" * 64_000})
-        while "wake" in (answer := await talker.hears()):
-            pass
-    assert answer == {"answer": "active"}
+        assert await talker.answered() == {"answer": "active"}
     assert (await pool.lease(lease))["output"] == "ü" * 64_000
 
 

@@ -24,7 +24,7 @@ async def talker(service: RunningService, machine: Machine) -> AsyncIterator[Tal
     """A machine that was greeted."""
     async with talking(service.url, machine.address.password) as talker:
         await talker.say(HELLO)
-        await talker.hears()
+        await talker.answered()
         yield talker
 
 
@@ -46,7 +46,7 @@ async def test_part_of_a_message_that_looks_like_a_ping_is_none(service: Running
     socket = socket_of(service)
     for piece in (bytes((0x81, 0x80 | len(payload))) + MASK, payload[:6], payload[6:]):
         socket.data_received(piece)
-    assert "answer" in await talker.hears()
+    assert "answer" in await talker.answered()
 
 
 async def test_a_ping_between_the_parts_of_a_message_is_one(service: RunningService, talker: Talker) -> None:
@@ -55,7 +55,7 @@ async def test_a_ping_between_the_parts_of_a_message_is_one(service: RunningServ
     for opcode, part in ((0x01, text[:9]), (0x89, b"meanwhile"), (0x80, text[9:])):
         socket.data_received(bytes((opcode, 0x80 | len(part), 0, 0, 0, 0)) + part)
     await pong
-    assert "answer" in await talker.hears()
+    assert "answer" in await talker.answered()
 
 
 async def test_who_pings_without_end_is_cut_off(
@@ -79,7 +79,7 @@ async def test_who_says_more_than_is_listened_to_or_much_is_not_read_from_until_
         was_read.append(socket.transport.is_reading())
     assert was_read == read_on
     for _ in range(2):
-        assert "answer" in await talker.hears()
+        assert "answer" in await talker.answered()
     assert socket.transport.is_reading()
 
 
@@ -100,7 +100,7 @@ async def test_who_was_greeted_and_says_nothing_more_but_pings_is_cut_off(
     await pool.hello_every(0.1)
     async with talking(service.url, machine.address.password) as mute:
         await mute.say(HELLO)
-        await mute.hears()
+        await mute.answered()
 
         await pings_until_cut_off(mute)
 

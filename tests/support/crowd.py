@@ -1,9 +1,10 @@
 """People who ask for a machine over HTTP, so many a second, and remember every answer; some hand theirs back."""
 
 import asyncio
-from collections.abc import AsyncIterator, Callable, Iterator
+from collections.abc import AsyncIterator, Awaitable, Callable, Iterator
 from contextlib import asynccontextmanager, suppress
 from dataclasses import dataclass, field
+from functools import partial
 from uuid import uuid4
 
 import asyncpg
@@ -15,6 +16,7 @@ AT_ONCE = 10
 
 LEASES = "/api/v1/leases"
 LIMIT_SECONDS = 120.0
+LATER_SECONDS = 0.1
 AFTERS = 30
 """How many others ask before somebody hands back what they have, or gives up waiting."""
 
@@ -98,16 +100,17 @@ class Crowd:
         """They look at the lease that they were given."""
         return await self._send("GET", f"{LEASES}/{person.lease}", headers=person.holder)
 
-    async def give_back(self, person: Person) -> None:
+    async def give_back(self, person: Person) -> httpx.Response | None:
         """They end their lease."""
         answer = await self._send("DELETE", f"{LEASES}/{person.lease}", headers=person.holder)
         person.gave_back = answer is not None and answer.is_success
+        return answer
 
     async def leave(self) -> None:
         """Everybody ends what they have."""
         for person in self.accepted:
             if not person.gave_back:
-                await self.give_back(person)
+                await answered(partial(self.give_back, person))
 
     async def lost(self, owner: "asyncpg.Connection[asyncpg.Record]") -> list[Person]:
         """Whose lease, or whose end of it, is not in the database although they were told so."""
@@ -150,6 +153,14 @@ class Crowd:
         told = asyncio.get_running_loop().time()
         self.answers.append(Answer(method, answer.status_code, problem, answer.headers.get("Retry-After"), asked, told))
         return answer
+
+
+async def answered(asking: Callable[[], Awaitable[httpx.Response | None]]) -> httpx.Response:
+    """What somebody is told who asks again for as long as nobody answers, or they are told to come later."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while (answer := await asking()) is None or answer.status_code == httpx.codes.SERVICE_UNAVAILABLE:  # noqa: ASYNC110
+            await asyncio.sleep(LATER_SECONDS)
+    return answer
 
 
 @asynccontextmanager

@@ -13,6 +13,7 @@ PATIENT = {
     "allocator.connection.COMMAND_SECONDS": 60.0,
     "allocator.connection.LIMITS": LIMITS,
     "allocator.health.READY_SECONDS": 30.0,
+    "allocator.upkeep.way_in.SECONDS": 30.0,
     "client.ec2._SECONDS": 60,
     "client.enrol._LIMIT_SECONDS": 60,
 }

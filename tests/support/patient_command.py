@@ -10,6 +10,9 @@ CONNECT_SECONDS, GIVE_UP_AFTER = "LABLINK_TEST_CONNECT_SECONDS", "LABLINK_TEST_G
 
 LIMITS = {
     "allocator.cli.database.CONNECT_SECONDS": (CONNECT_SECONDS, 30.0),
+    "allocator.cli.db.trial.CONNECT_SECONDS": (CONNECT_SECONDS, 30.0),
+    "allocator.cli.diagnosis.READY_SECONDS": (None, 30.0),
+    "allocator.upkeep.way_in.SECONDS": (CONNECT_SECONDS, 30.0),
     "allocator.cli.database.STATEMENT_SECONDS": (None, 60.0),
     "allocator.cli.waiting.GIVE_UP_AFTER": (GIVE_UP_AFTER, 30.0),
 }
