@@ -3,20 +3,34 @@
 import asyncio
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
+from pathlib import Path
 from uuid import UUID
 
 import pytest
+import pytest_asyncio
 
 from allocator.leasing import LeaseRequest, open_lease
 from allocator.requesting import Lent
 from client.hub import HubTransport
 from client.protocol import Memory
+from tests.support.database import Database
 from tests.support.hub import HELLO, NOTHING, Talker, hub_transport, talking
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
-from tests.support.service import RunningService
+from tests.support.service import RunningService, ready, running_service, settings_for
 
-pytestmark = pytest.mark.usefixtures("service")
-"""It comes first, as it says what its pool accepts; `pool` then says what these tests need."""
+
+@pytest_asyncio.fixture
+async def service(database: Database, machine: Machine, tmp_path: Path) -> AsyncIterator[RunningService]:
+    """A service that hears nothing of how the machine was made: that was before."""
+    async with running_service(settings_for(database, tmp_path)) as running:
+        await ready(running.service)
+        yield running
+
+
+@pytest_asyncio.fixture
+async def pool(database: Database, service: RunningService) -> Pool:
+    """What the pool accepts is for these tests to say, once the service has."""
+    return await Pool.of(database)
 
 
 @asynccontextmanager
