@@ -25,6 +25,8 @@ from tests.support.wire import Wire
 Connection = asyncpg.Connection
 PERIOD_SECONDS = 0.05
 LOST_SECONDS = 200.0
+SLOW_SECONDS = 60.0
+"""The period of a sweeper that is told when to: it takes three of them and no less for a sleep of the computer."""
 
 
 @pytest.fixture
@@ -36,14 +38,14 @@ def settings(database: Database, wire: Wire, tmp_path: Path) -> Settings:
 @pytest_asyncio.fixture
 async def sweeper(settings: Settings) -> AsyncIterator[Sweeper]:
     """A sweeper that sweeps when it is told to."""
-    sweeper = new_sweeper(settings)
+    sweeper = new_sweeper(settings, period=SLOW_SECONDS)
     yield sweeper
     sweeper.close()
 
 
-def new_sweeper(settings: Settings, connect: Connect | None = None) -> Sweeper:
+def new_sweeper(settings: Settings, connect: Connect | None = None, period: float = PERIOD_SECONDS) -> Sweeper:
     connect = connect or connector(settings.database, "sweep")
-    return Sweeper(connect, settings.pool, settings.transport, PERIOD_SECONDS, Metrics())
+    return Sweeper(connect, settings.pool, settings.transport, period, Metrics())
 
 
 async def queue(owner: Connection, name: str) -> None:

@@ -11,6 +11,7 @@ from pathlib import Path
 import pytest
 import pytest_asyncio
 
+from client import link
 from client.direct import DirectTransport
 from client.hub import HubTransport
 from client.protocol import TransportName
@@ -19,7 +20,7 @@ from client.switch import Switch, Way
 from tests.support.database import Database
 from tests.support.front import Front
 from tests.support.hub import NOTHING, hub_machine
-from tests.support.machine import Machine, Pool, reached
+from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
 from tests.support.service import RunningService
 from tests.support.wire import wire_to
 
@@ -90,8 +91,14 @@ async def test_a_machine_stays_with_what_works_until_the_hub_answers(
 
 
 async def test_a_machine_hears_of_its_lease_while_a_hub_that_never_answers_is_tried(
-    database: Database, pool: Pool, front: Front, tmp_path: Path, caplog: pytest.LogCaptureFixture
+    database: Database,
+    pool: Pool,
+    front: Front,
+    tmp_path: Path,
+    caplog: pytest.LogCaptureFixture,
+    monkeypatch: pytest.MonkeyPatch,
 ) -> None:
+    monkeypatch.setattr(link, "CONNECT_LIMIT_SECONDS", LIMIT_SECONDS)
     machine, front.stalls = Machine.of(await database.vm(), tmp_path / "vm"), True
     await wish(pool, "hub")
     async with serving(machine, front.url):
@@ -106,7 +113,7 @@ async def test_a_trial_that_fails_leaves_the_present_way_as_it_is(
     machine, front.stalls, wake = Machine.of(await database.vm(), tmp_path / "vm"), True, asyncio.Event()
     await wish(pool, "hub")
     ways: dict[str, Callable[[], Way]] = {
-        "direct": lambda: DirectTransport(machine.address, None, wake, check_seconds=0.0),
+        "direct": lambda: DirectTransport(machine.address, None, wake, check_seconds=0.0, check_limit=LIMIT_SECONDS),
         "hub": lambda: HubTransport(front.url, machine.passwords(), wake),
     }
     async with Switch("direct", ways, wake, try_seconds=0.0) as switch:

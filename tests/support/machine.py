@@ -212,10 +212,17 @@ class Pool:
         return pool
 
     async def hello_every(self, seconds: float) -> None:
-        """Have machines say hello this often."""
+        """Have machines say hello this often; who is late may be lent, and is not lost, at least as long as usually."""
+        usual = await self.owner.fetchrow("SELECT fresh_for(), lost_after()")
+        assert usual is not None
         await self.owner.execute(
             f"CREATE OR REPLACE FUNCTION hello_period() RETURNS double precision LANGUAGE sql STABLE RETURN {seconds}"
         )
+        for patience, least in usual.items():
+            await self.owner.execute(
+                f"CREATE OR REPLACE FUNCTION {patience}() RETURNS interval LANGUAGE sql STABLE "
+                f"RETURN greatest(interval '{least.total_seconds()} s', make_interval(secs => 3 * {seconds} + 15))"
+            )
 
     async def request_job(self, argv: list[str]) -> UUID:
         """A lease whose command is this job."""
