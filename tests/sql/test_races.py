@@ -17,7 +17,7 @@ from tests.sql.steps import (
     row_of,
     waits_for_a_lock,
 )
-from tests.support.database import Database
+from tests.support.database import Database, free_machines
 
 MANY = 50
 
@@ -25,9 +25,8 @@ MANY = 50
 async def test_fifty_people_who_ask_at_once_get_fifty_different_machines(
     database: Database, owner: asyncpg.Connection
 ) -> None:
-    for number in range(MANY):
-        await database.vm(f"vm-{number}")
     people = await connections(database, MANY)
+    await free_machines(owner, MANY)
 
     answers = await asyncio.gather(*(ask(person, f"u{n}@example.org") for n, person in enumerate(people)))
 
@@ -39,9 +38,8 @@ async def test_fifty_people_who_ask_at_once_get_fifty_different_machines(
 async def test_of_fifty_who_ask_for_twenty_machines_thirty_wait_in_line(
     database: Database, owner: asyncpg.Connection
 ) -> None:
-    for number in range(20):
-        await database.vm(f"vm-{number}")
     people = await connections(database, MANY)
+    await free_machines(owner, 20)
 
     await asyncio.gather(*(ask(person, f"u{n}@example.org") for n, person in enumerate(people)))
 
@@ -85,6 +83,7 @@ async def test_thirty_machines_that_come_free_at_once_serve_thirty_who_wait(
     await owner.execute("UPDATE vms SET status = 'cleaning'")
     for number in range(MANY):
         await ask(service, f"u{number}@example.org")
+    await owner.execute("UPDATE vm_heartbeats SET seen_at = clock()")
 
     await asyncio.gather(*(vm.cleaned(1) for vm in fleet))
     await service.execute("SELECT sweep_queue()")
