@@ -209,7 +209,7 @@ class Lives(RuleBasedStateMachine):
         return sqlstate
 
 
-@pytest.mark.timeout(300)  # it is the longest of all: half a minute of processor
+@pytest.mark.timeout(900)  # it is the longest of all: half a minute of processor
 def test_every_rule_holds_after_whatever_anybody_does(server: TestServer, template: str) -> None:
     loop = asyncio.new_event_loop()
     opened = AsyncExitStack()
