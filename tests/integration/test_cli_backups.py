@@ -1,19 +1,17 @@
 """The commands around backups as an admin types them: what they print, how they exit, what Ctrl-C leaves."""
 
-import asyncio
 import json
-import os
 import signal
-import subprocess
 from pathlib import Path
 
 import pytest
 
 from allocator.migrate import offline_sql
-from tests.support.admin import answer, lablink, place
-from tests.support.database import PASSWORDS, Database
+from tests.support.admin import answer, lablink
+from tests.support.database import Database
 from tests.support.machine import reached_by
-from tests.support.up import LABLINK, run_lablink
+from tests.support.under_way import started
+from tests.support.up import run_lablink
 from tests.support.upkeep import some_life
 
 
@@ -99,10 +97,7 @@ async def test_ctrl_c_leaves_no_backup_and_an_interrupted_operation(database: Da
     owner = await database.connect()
     async with owner.transaction():
         await owner.execute("LOCK TABLE pools IN ACCESS EXCLUSIVE MODE")  # pg_dump waits for it
-        command = ["db", "backup", "--to", str(tmp_path), *place(database.dsn("lablink"))]
-        process = await asyncio.create_subprocess_exec(
-            LABLINK, *command, stderr=subprocess.PIPE, env={**os.environ, "OWNER": PASSWORDS["lablink"]}
-        )
+        process = await started(database, "db", "backup", "--to", str(tmp_path))
         watcher = await database.connect("postgres")
         await reached_by(lambda: watcher.fetchval("SELECT EXISTS (SELECT FROM pg_locks WHERE NOT granted)"))
         process.send_signal(signal.SIGINT)

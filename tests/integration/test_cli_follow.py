@@ -4,18 +4,15 @@ import asyncio
 import json
 import os
 import signal
-import subprocess
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from typing import Any
 
 import pytest
 
-from tests.support.admin import place
-from tests.support.database import PASSWORDS, Database
+from tests.support.database import Database
 from tests.support.machine import LIMIT_SECONDS
 from tests.support.under_way import started
-from tests.support.up import LABLINK
 
 
 @asynccontextmanager
@@ -48,11 +45,8 @@ async def test_a_reader_that_has_seen_enough_ends_the_command_quietly(database: 
     await database.vm("vm-1")
     reads, writes = os.pipe()
     os.close(reads)
-    there = {**os.environ, "OWNER": PASSWORDS["lablink"]}
 
-    process = await asyncio.create_subprocess_exec(
-        LABLINK, *command.split(), *place(database.dsn("lablink")), stdout=writes, stderr=subprocess.PIPE, env=there
-    )
+    process = await started(database, *command.split(), stdout=writes)
     os.close(writes)
     _, complaints = await process.communicate()
 

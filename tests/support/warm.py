@@ -1,7 +1,7 @@
 """`lablink` commands, each a copy of one process that has imported all of it: most of a short command is its imports.
 
 They are processes of their own, with an environment and output of their own, at the root. How `lablink` itself starts
-is seen by all that start it to go on (`up`, `serve`), interrupt it or do not read, and where documents are typed.
+is seen by all that start it to go on (`up`, `serve`), and where documents are typed.
 """
 
 import atexit
