@@ -22,7 +22,7 @@ from allocator.upkeep.history import Head, broken_chain
 from allocator.upkeep.load import broken, load, missing
 from allocator.upkeep.pause import paused
 from allocator.upkeep.reach import connected, database_of
-from allocator.upkeep.scratch import BEGINNING, scratch_database
+from allocator.upkeep.scratch import BEGINNING, drop, scratch_database
 from allocator.upkeep.storage import Directory
 from allocator.upkeep.swap import forget_secrets, put_away, swap
 from allocator.upkeep.target import Target, machines_roles, refuse_if_unfit, refuse_if_used
@@ -93,7 +93,7 @@ async def _switch(dsn: str, kept: str, pause: Connection, target: Target, succes
     async with put_away(dsn, kept, pause):
         await swap(target.owner, database_of(successor), empty, held)
     async with connected(target.owner) as there:
-        await there.execute(f"DROP DATABASE IF EXISTS {empty} WITH (FORCE)")
+        await drop(there, empty)
     await forget_secrets(dsn, kept)
 
 

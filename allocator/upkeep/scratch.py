@@ -1,5 +1,6 @@
 """A database beside ours for the time of a block: always dropped, and so is what a killed run left."""
 
+import asyncio
 import secrets
 from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager, suppress
@@ -8,9 +9,13 @@ import asyncpg
 
 from allocator import bootstrap
 from allocator.upkeep.reach import connected, database_of, in_database
+from client.network import Connection
 
 BEGINNING = 40
 """Letters of our database's name with which that of a scratch database begins; a name has 63 at most."""
+
+PATIENCE_SECONDS = 60.0
+"""How long whoever was ended in a database may take to leave it: on a machine that stands still, longer than usual."""
 
 LEFT = "SELECT datname FROM pg_database WHERE starts_with(datname, $1)"
 NEW = "CREATE DATABASE {} TEMPLATE template0 ENCODING 'UTF8'"
@@ -27,7 +32,7 @@ async def scratch_database(dsn: str, purpose: str = "scratch", later: str | None
     name = prefix + secrets.token_hex(4)
     async with connected(dsn) as connection:
         for left in await connection.fetch(LEFT, prefix):
-            await connection.execute(_dropping(left["datname"]))
+            await drop(connection, left["datname"])
     try:
         async with connected(dsn) as connection:
             # Nobody comes in before everybody's right to is gone, which a new database gives.
@@ -57,18 +62,28 @@ async def reference_database(dsn: str) -> AsyncIterator[str]:
                 await kept.execute(f"REVOKE ALL ON DATABASE {name} FROM PUBLIC; {bootstrap.INSIDE}")
                 yield in_database(dsn, name)
         finally:
-            await connection.execute(_dropping(name))
+            await drop(connection, name)
 
 
 async def _drop(dsn: str, name: str, later: str | None) -> None:
     try:
         async with connected(dsn) as connection:
-            await connection.execute(_dropping(name))
+            await drop(connection, name)
     except asyncpg.InvalidCatalogNameError:
         if later is None:
             raise
         await _drop(in_database(dsn, later), name, None)
 
 
-def _dropping(name: str) -> str:
-    return f"DROP DATABASE IF EXISTS {name} WITH (FORCE)"
+async def drop(connection: Connection, name: str) -> None:
+    """Drop a database, and end whoever is in it; PostgreSQL waits five seconds for them, and then refuses."""
+    now = asyncio.get_running_loop().time
+    until = now() + PATIENCE_SECONDS
+    while True:
+        try:
+            await connection.execute(f"DROP DATABASE IF EXISTS {name} WITH (FORCE)")
+        except asyncpg.ObjectInUseError:
+            if now() > until:
+                raise
+        else:
+            return

@@ -11,7 +11,7 @@ import pytest
 
 from tests.support.admin import answer, lablink, place
 from tests.support.database import PASSWORDS, Database
-from tests.support.up import LABLINK, until
+from tests.support.up import LABLINK, LIMIT_SECONDS, until
 
 SMALL = ("rehearse", "--people", "6", "--machines", "3", "--boot", "20s", "--use", "5m")
 LARGE = ("rehearse", "--people", "2000", "--machines", "400")
@@ -32,7 +32,7 @@ def begun(arguments: list[str], **environment: str) -> subprocess.Popen[str]:
 def interrupted(process: subprocess.Popen[str], by: signal.Signals = signal.SIGINT) -> tuple[int, str]:
     """How it ends after Ctrl-C, and what it said."""
     process.send_signal(by)
-    said, complained = process.communicate(timeout=60)
+    said, complained = process.communicate(timeout=LIMIT_SECONDS)
     return process.returncode, said + complained
 
 
@@ -92,7 +92,7 @@ async def test_a_time_that_no_workshop_takes_is_refused_in_words(
 async def test_a_rehearsal_that_is_interrupted_leaves_no_database(database: Database) -> None:
     owner = await database.connect()
     process = begun([*LARGE, *place(database.dsn("lablink"))], OWNER=PASSWORDS["lablink"], SERVICE="")
-    async with asyncio.timeout(60):
+    async with asyncio.timeout(LIMIT_SECONDS):
         while await owner.fetchval(SCRATCH) == 0:
             assert process.poll() is None
     code, _ = await asyncio.to_thread(interrupted, process)
