@@ -1,9 +1,7 @@
 """Machines that come all at once stand in line at the hub, and each is let in or told when to come again."""
 
 import asyncio
-import math
 import random
-from dataclasses import dataclass
 from functools import partial
 from typing import cast
 from urllib.parse import urlsplit
@@ -17,11 +15,8 @@ from client.protocol import Memory
 from client.transport import Unreachable
 from tests.support.allocator import Allocator
 from tests.support.hub import bare, ended, handshake, hub_transport, talking
-from tests.support.machine import Machine
+from tests.support.machine import Machine, reached
 from tests.support.service import RunningService
-
-CROWD = 20_000
-"""So many turns of the loop until they are let in one by one; what is sent here arrives within a few."""
 
 
 class Other:
@@ -34,51 +29,38 @@ class Other:
         self.is_in.set()
 
 
-@dataclass(eq=False, slots=True)
-class Again:
-    """A machine that stands in line again as soon as it is let in."""
-
-    doorman: Doorman
-    comes_again: bool = True
-
-    def come_in(self) -> None:
-        if self.comes_again:
-            self.doorman.ask(self)
+def doorman_of(service: RunningService) -> Doorman:
+    """The doorman, who lets nobody in: it is as if somebody else were to be let in first."""
+    doorman: Doorman = cast("partial[Http1]", service.server.config.http).args[0]
+    doorman._at_work = True
+    return doorman
 
 
 async def test_who_hangs_up_at_the_door_or_speaks_there_is_not_let_in(
     service: RunningService, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     let_in: list[Http1] = []
-    monkeypatch.setattr("allocator.doorman.AT_ONCE", 1)
-    monkeypatch.setattr("allocator.doorman.LONGEST_SECONDS", math.inf)
     monkeypatch.setattr(Http1, "come_in", let_in.append)
-    doorman: Doorman = cast("partial[Http1]", service.server.config.http).args[0]
-    for _ in range(CROWD):
-        doorman.ask(Other())
+    doorman = doorman_of(service)
     async with bare(service) as (_, leaving), bare(service) as (reader, speaker):
         for writer in (leaving, speaker):
             writer.write(handshake("password"))
-        for _ in range(100):
-            await asyncio.sleep(0)
+        await reached(lambda: doorman.waiting == 2)
         leaving.transport.abort()
         speaker.write(b"hello")
         assert await ended(reader)
+        await reached(lambda: doorman.waiting == 0)
+        doorman._at_work = False
         doorman.ask(last := Other())
         await last.is_in.wait()
     assert let_in == []
 
 
-async def test_who_stands_in_line_is_counted(service: RunningService, monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr("allocator.doorman.LONGEST_SECONDS", math.inf)
-    doorman: Doorman = cast("partial[Http1]", service.server.config.http).args[0]
-    those = [Again(doorman) for _ in range(20)]
-    for each in those:
-        doorman.ask(each)
-    waiting = await Allocator(urlsplit(service.url).port or 0).figure("lablink_hub_waiting")
-    for each in those:
-        each.comes_again = False
-    assert waiting == len(those)
+async def test_who_stands_in_line_is_counted(service: RunningService) -> None:
+    doorman = doorman_of(service)
+    for _ in range(20):
+        doorman.ask(Other())
+    assert await Allocator(urlsplit(service.url).port or 0).figure("lablink_hub_waiting") == 20
 
 
 async def test_when_the_line_is_too_long_a_machine_is_told_when_to_come_again_and_does(
