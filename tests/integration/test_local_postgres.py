@@ -9,11 +9,12 @@ from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from allocator.local import UpFailed
 from allocator.local.accounts import account_of_server
 from allocator.local.postgres import kept_secret, running_server
-from tests.support.local_postgres import FAST, as_root, ask
+from tests.support.local_postgres import FAST, as_root, ask, initialised, keep_port, kept_port
 
 
 @pytest.fixture
@@ -21,16 +22,24 @@ def directory(tmp_path: Path) -> Path:
     return tmp_path / "data"
 
 
+@pytest_asyncio.fixture
+async def made(directory: Path) -> Path:
+    """A directory whose data was made before."""
+    return await initialised(directory)
+
+
 async def test_the_second_start_finds_data_and_port_of_the_first(directory: Path) -> None:
     async with running_server(directory, settings=FAST) as first:
         await ask(first, "CREATE TABLE kept AS SELECT 42 AS answer")
+        assert int(kept_port(directory).read_text()) == first.port
+    port = keep_port(directory)
     async with running_server(directory, settings=FAST) as second:
-        assert second.port == first.port
+        assert second.port == port
         assert await ask(second, "SELECT answer FROM kept") == 42
 
 
-async def test_a_server_refuses_a_wrong_password_and_stores_none(directory: Path) -> None:
-    async with running_server(directory, settings=FAST) as server:
+async def test_a_server_refuses_a_wrong_password_and_stores_none(made: Path) -> None:
+    async with running_server(made, settings=FAST) as server:
         with pytest.raises(asyncpg.InvalidPasswordError):
             await asyncpg.connect(server.dsn(password="wrong"))
         assert str(await ask(server, "SELECT rolpassword FROM pg_authid WHERE rolpassword IS NOT NULL")).startswith(
@@ -38,25 +47,25 @@ async def test_a_server_refuses_a_wrong_password_and_stores_none(directory: Path
         )
 
 
-async def test_a_server_listens_on_this_machine_only_and_logs_no_statement(directory: Path) -> None:
-    async with running_server(directory, clients=100, settings=FAST) as server:
+async def test_a_server_listens_on_this_machine_only_and_logs_no_statement(made: Path) -> None:
+    async with running_server(made, clients=100, settings=FAST) as server:
         assert await ask(server, "SHOW listen_addresses") == "127.0.0.1"
         assert await ask(server, "SHOW max_connections") == "240"
         assert await ask(server, "SHOW data_checksums") == "on"
         assert await ask(server, "SHOW authentication_timeout") == "5s"
         with pytest.raises(asyncpg.DivisionByZeroError):
             await ask(server, "SELECT 1 / 0 AS secretive")
-    log = (directory / "postgres.log").read_text()
+    log = (made / "postgres.log").read_text()
     assert "division by zero" in log
     assert "secretive" not in log
 
 
 @pytest.mark.skipif(sys.platform != "linux", reason="processes show their environment under /proc")
 async def test_a_server_is_told_nothing_of_what_else_is_in_the_environment(
-    directory: Path, monkeypatch: pytest.MonkeyPatch
+    made: Path, monkeypatch: pytest.MonkeyPatch
 ) -> None:
     monkeypatch.setenv("SOMEBODYS_SECRET", "precious")
-    async with running_server(directory, settings=FAST) as server:
+    async with running_server(made, settings=FAST) as server:
         environment = Path(f"/proc/{server.process.pid}/environ").read_bytes()
 
     assert b"LC_ALL=C" in environment
@@ -64,12 +73,12 @@ async def test_a_server_is_told_nothing_of_what_else_is_in_the_environment(
 
 
 @as_root
-async def test_a_server_started_by_root_runs_as_somebody_else(directory: Path) -> None:
+async def test_a_server_started_by_root_runs_as_somebody_else(made: Path) -> None:
     account = account_of_server()
     assert account is not None
-    async with running_server(directory, settings=FAST) as server:
+    async with running_server(made, settings=FAST) as server:
         assert Path(f"/proc/{server.process.pid}").stat().st_uid == account.uid
-        assert (directory / "postgres").stat().st_uid == account.uid
+        assert (made / "postgres").stat().st_uid == account.uid
 
 
 @as_root
@@ -80,11 +89,11 @@ async def test_a_directory_closed_to_the_servers_user_works_all_the_same(directo
     assert stat.S_IMODE(directory.stat().st_mode) == 0o700
 
 
-async def test_a_busy_port_is_given_up_for_a_free_one(directory: Path) -> None:
-    async with running_server(directory, settings=FAST) as first:
+async def test_a_busy_port_is_given_up_for_a_free_one(made: Path) -> None:
+    async with running_server(made, settings=FAST) as first:
         pass
     with socket.create_server(("127.0.0.1", first.port)):
-        async with running_server(directory, settings=FAST) as second:
+        async with running_server(made, settings=FAST) as second:
             assert second.port != first.port
             assert await ask(second, "SELECT 1") == 1
 
@@ -95,10 +104,10 @@ async def test_a_socket_that_would_not_fit_is_left_out(tmp_path: Path) -> None:
         assert await ask(server, "SHOW unix_socket_directories") == ""
 
 
-async def test_a_directory_in_use_is_refused(directory: Path) -> None:
-    async with running_server(directory, settings=FAST):
+async def test_a_directory_in_use_is_refused(made: Path) -> None:
+    async with running_server(made, settings=FAST):
         with pytest.raises(UpFailed, match="in use by another LabLink"):
-            async with running_server(directory):
+            async with running_server(made):
                 pass
 
 
@@ -126,12 +135,12 @@ async def test_a_directory_of_a_version_that_is_not_here_is_refused(directory: P
             pass
 
 
-async def test_a_damaged_directory_is_one_sentence(directory: Path) -> None:
-    async with running_server(directory, settings=FAST):
+async def test_a_damaged_directory_is_one_sentence(made: Path) -> None:
+    async with running_server(made, settings=FAST):
         pass
-    (directory / "postgres" / "global" / "pg_control").unlink()
+    (made / "postgres" / "global" / "pg_control").unlink()
     with pytest.raises(UpFailed, match=r"PostgreSQL does not start in .*pg_control.*: see postgres.log there"):
-        async with running_server(directory):
+        async with running_server(made):
             pass
 
 

@@ -6,34 +6,36 @@ import signal
 import subprocess
 import sys
 import tempfile
-from collections.abc import AsyncIterator, Iterator
+from collections.abc import AsyncIterator, Collection, Iterator
 from contextlib import asynccontextmanager, suppress
+from itertools import count
 from pathlib import Path
 
 import asyncpg
 import pytest
+import pytest_asyncio
 
 from allocator.local import UpFailed
 from allocator.local.accounts import account_of_server
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import find_binaries
 from allocator.local.postgres_process import postmaster
-from tests.support.local_postgres import FAST, ask
+from tests.support.local_postgres import FAST, ask, initialised
 from tests.support.machine import LIMIT_SECONDS
 from tests.support.processes import descendants
 
 
-@pytest.fixture
-def directory(tmp_path: Path) -> Path:
-    return tmp_path / "data"
+@pytest_asyncio.fixture
+async def directory(tmp_path: Path) -> Path:
+    return await initialised(tmp_path / "data")
 
 
 @pytest.fixture
 def open_directory() -> Iterator[Path]:
-    """A data directory that every user may walk to, which pytest's are not."""
+    """A directory that every user may walk to, which pytest's are not."""
     with tempfile.TemporaryDirectory(prefix="lablink-open-") as directory:
         Path(directory).chmod(0o755)
-        yield Path(directory) / "data"
+        yield Path(directory)
 
 
 async def _ready(data: Path, pid: int) -> None:
@@ -43,7 +45,7 @@ async def _ready(data: Path, pid: int) -> None:
 
 
 async def test_a_server_that_somebody_else_started_on_the_directory_is_left_alone(open_directory: Path) -> None:
-    directory = open_directory
+    directory = await initialised(open_directory / "data")
     async with running_server(directory, settings=FAST) as server:
         pass
     account = account_of_server()
@@ -98,15 +100,20 @@ asyncio.run(main())
 """
 
 
+async def _first_line(starter: asyncio.subprocess.Process) -> int:
+    """The process id that it tells; 0 when it was killed before."""
+    assert starter.stdout is not None
+    return int(await starter.stdout.readline() or 0)
+
+
 @asynccontextmanager
 async def started_elsewhere(directory: Path) -> AsyncIterator[tuple[asyncio.subprocess.Process, int]]:
     """Another process that runs a server, and that server's process id."""
     starter = await asyncio.create_subprocess_exec(
         sys.executable, "-c", STARTER, str(directory), stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
     )
-    assert starter.stdout is not None
     try:
-        yield starter, int(await starter.stdout.readline())
+        yield starter, await _first_line(starter)
     finally:
         with suppress(ProcessLookupError):
             starter.kill()
@@ -119,27 +126,37 @@ async def test_a_server_does_not_outlive_whoever_started_it(directory: Path) -> 
         await starter.wait()
     async with running_server(directory, settings=FAST) as server:
         assert await ask(server, "SELECT 1") == 1
-    assert (directory / "postgres.log").read_text().count("database system is shut down") == 2
+    assert (directory / "postgres.log").read_text().count("database system was shut down at") == 2
 
 
 async def test_an_initdb_left_over_does_not_disturb_the_next_start(open_directory: Path) -> None:
-    directory = open_directory
-    starter = await asyncio.create_subprocess_exec(
-        sys.executable, "-c", STARTER, str(directory), stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
-    )
-    first = await _begun(directory, but_not=set())
-    running = [process.pid for process in descendants(starter.pid) if "initdb" in process.command]
-    busy = [pid for pid in running if _stopped(pid)]
-    starter.kill()
-    await starter.communicate()
-
+    left, directory, busy = await _left_busy(open_directory)
     beginning = asyncio.ensure_future(_version(directory))
-    await _begun(directory, but_not=first)
+    await _begun(directory, beginning, but_not=left)
     for pid in busy:
         os.kill(pid, signal.SIGCONT)
 
-    assert busy
     assert await beginning >= 15
+
+
+async def _left_busy(below: Path) -> tuple[set[Path], Path, list[int]]:
+    """What an initdb has begun to fill whose starter was killed, for which directory, and itself, which stands still.
+
+    One that was done before anybody stopped it is cleared away: then another one is started.
+    """
+    for directory in (below / f"data-{number}" for number in count()):
+        starter = await asyncio.create_subprocess_exec(
+            sys.executable, "-c", STARTER, str(directory), stdout=subprocess.PIPE, cwd=Path(__file__).parents[2]
+        )
+        begun = await _begun(directory, ended := asyncio.ensure_future(_first_line(starter)))
+        running = [process.pid for process in descendants(starter.pid) if "initdb" in process.command]
+        busy = [pid for pid in running if _stopped(pid)]
+        starter.kill()
+        await asyncio.gather(ended, starter.wait())
+        if begun and busy:
+            return begun, directory, busy
+        await _version(directory)
+    raise AssertionError
 
 
 def _stopped(pid: int) -> bool:
@@ -150,13 +167,13 @@ def _stopped(pid: int) -> bool:
     return False
 
 
-async def _begun(directory: Path, but_not: set[Path]) -> set[Path]:
-    """The directory that an initdb has begun to fill, another one than those."""
+async def _begun(directory: Path, ended: asyncio.Future[int], but_not: Collection[Path] = ()) -> set[Path]:
+    """The directory that an initdb has begun to fill, another one than those; none if that has ended meanwhile."""
     begun: set[Path] = set()
-    async with asyncio.timeout(20):
-        while not begun:
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while not begun and not ended.done():
             await asyncio.sleep(0.001)
-            begun = {path.parents[1] for path in directory.glob("postgres.new*/data/PG_VERSION")} - but_not
+            begun = {path.parents[1] for path in directory.glob("postgres.new*/data/PG_VERSION")}.difference(but_not)
     return begun
 
 
@@ -180,7 +197,7 @@ async def _version(directory: Path) -> int:
 async def test_a_process_id_that_now_belongs_to_somebody_else_is_no_obstacle(directory: Path) -> None:
     async with running_server(directory, settings=FAST) as server:
         account = account_of_server()
-    innocent = await asyncio.create_subprocess_exec("sleep", "60", user=account.uid if account else None)
+    innocent = await asyncio.create_subprocess_exec("sleep", "600", user=account.uid if account else None)
     try:
         lines = [str(innocent.pid), str(directory / "postgres"), "1", str(server.port), "", "127.0.0.1", "0 0", "ready"]
         (directory / "postgres" / "postmaster.pid").write_text("\n".join(lines))

@@ -86,12 +86,17 @@ async def contained_server(image: str) -> AsyncIterator[TestServer]:
 
 @asynccontextmanager
 async def fresh_server(directory: Path, version: int) -> AsyncIterator[Server]:
-    """A server with nothing of ours, its data in `directory`: a copy of what initdb made once for this process."""
+    """A server with nothing of ours, its data in `directory`."""
+    await initialise(directory, version)
+    async with running_server(directory, version=version, settings=UNSAFE_AND_FAST) as own:
+        yield own
+
+
+async def initialise(directory: Path, version: int) -> None:
+    """Put the data of a server that was never started there: a copy of what initdb made once for this process."""
     made = await _pristine(version)
     copying = await asyncio.create_subprocess_exec("cp", "-a", made / "postgres", made / "secrets", directory)
     assert await copying.wait() == 0
-    async with running_server(directory, version=version, settings=UNSAFE_AND_FAST) as own:
-        yield own
 
 
 async def _pristine(version: int) -> Path:
