@@ -15,9 +15,11 @@ DOOR = """
     CREATE TABLE door ();
     CREATE FUNCTION wait_at_door() RETURNS trigger LANGUAGE plpgsql SET lock_timeout = 0 AS
         $$ BEGIN LOCK TABLE door IN SHARE MODE; RETURN NULL; END $$;
-    CREATE TRIGGER wait_at_door BEFORE INSERT ON leases FOR EACH STATEMENT EXECUTE FUNCTION wait_at_door();
+    CREATE CONSTRAINT TRIGGER wait_at_door AFTER INSERT ON leases DEFERRABLE INITIALLY DEFERRED
+        FOR EACH ROW EXECUTE FUNCTION wait_at_door();
 """
-"""At which a request waits for as long as somebody keeps it shut, however little patience it has with other locks."""
+"""At which a request waits for as long as somebody keeps it shut, however little patience it has with other locks: it
+commits, which no time limit ends."""
 
 WAITS = """
     SELECT EXISTS (SELECT FROM pg_stat_activity WHERE usename = 'lablink_app' AND wait_event_type = 'Lock'
@@ -31,7 +33,6 @@ async def test_its_machines_and_its_open_page_are_live_again_at_another(
     replicas: Replicas, browser: Browser, tmp_path: Path
 ) -> None:
     tab, victim = await replicas.followed(browser, tmp_path / "go")
-    assert await replicas.connected([victim]) > 0
 
     await victim.kill()
     (tmp_path / "go").touch()

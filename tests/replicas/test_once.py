@@ -16,6 +16,7 @@ from tests.support.database import Database
 from tests.support.fleet import admin, fleet_without_cloud
 from tests.support.machine import LIMIT_SECONDS, Pool
 from tests.support.service import NO_TLS, streaming
+from tests.support.up import LOOK_EVERY
 
 OPERATIONS = "/api/v1/operations"
 SHRINK = {"kind": "shrink", "number": 1, "drain": True}
@@ -37,6 +38,8 @@ async def allocators(
     async with AsyncExitStack() as opened:
         await asyncio.gather(*(opened.enter_async_context(each.serving(database, *settings)) for each in three))
         yield three
+        for each in three:  # all together
+            each.tell_to_stop()
 
 
 @pytest_asyncio.fixture
@@ -60,6 +63,14 @@ async def swept(allocators: list[Allocator]) -> float:
     return sum([await each.figure('lablink_swept_rows_total{duty="deadlines"}') for each in allocators])
 
 
+async def begun(admin: httpx.AsyncClient) -> str:
+    """Where a shrink is, which begins once nothing else is on its way to its end."""
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while (answer := await admin.post(OPERATIONS, json=SHRINK)).status_code == 409:
+            pass
+    return answer.headers["Location"]
+
+
 async def test_what_is_due_is_swept_once_and_by_whoever_is_left(
     database: Database, allocators: list[Allocator], pool: Pool
 ) -> None:
@@ -68,8 +79,8 @@ async def test_what_is_due_is_swept_once_and_by_whoever_is_left(
     for each in allocators:  # each has looked again since
         before = await each.figure('lablink_sweeps_total{duty="deadlines"}')
         async with asyncio.timeout(LIMIT_SECONDS):
-            while await each.figure('lablink_sweeps_total{duty="deadlines"}') < before + 2:
-                pass
+            while await each.figure('lablink_sweeps_total{duty="deadlines"}') < before + 2:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_EVERY)
     assert await swept(allocators) == PEOPLE
     assert await pool.owner.fetchval("SELECT count(*) FROM events WHERE kind = 'lease.failed'") == PEOPLE
 
@@ -96,15 +107,15 @@ async def test_an_operation_whose_allocator_was_killed_is_closed_and_begun_again
     ada = await admin(pool.owner)
     async with AsyncExitStack() as opened:
         one, two, three = [await opened.enter_async_context(asked(allocator, ada)) for allocator in allocators]
-        first = (await one.post(OPERATIONS, json=SHRINK)).headers["Location"]
+        first = await begun(one)
         await pool.until("SELECT bool_or(status = 'waiting') FROM operations")
 
         await allocators[0].kill()
         while (closed := (await two.delete(first)).json())["status"] == "waiting":
             pass  # the database has not noticed
-        again = await three.post(OPERATIONS, json=SHRINK)
+        again = await begun(three)
         await pool.owner.execute("SELECT end_lease(id) FROM leases")
-        async with streaming(two, f"{again.headers['Location']}/events") as events:
+        async with streaming(two, f"{again}/events") as events:
             over = json.loads(await events.next("end"))
 
     assert (closed["status"], closed["error"]) == ("failed", "interrupted")

@@ -1,5 +1,6 @@
 """From one version to the next while people come: the database first, then the allocators one by one."""
 
+import asyncio
 import json
 import subprocess
 from collections.abc import AsyncIterator
@@ -24,6 +25,7 @@ from tests.support.hub import hub_machine, hub_transport
 from tests.support.machine import LIMIT_SECONDS, Machine, Pool
 from tests.support.server import TestServer
 from tests.support.service import NO_TLS, ready, running_service, settings_for
+from tests.support.up import LOOK_EVERY
 
 BEFORE = "a01e9b3ab3473715856ef977d4a98197b4f1c1b1"
 """The newest commit of the version before, which made databases of version 8."""
@@ -92,8 +94,13 @@ class Site:
         self.machines.append(machine)
         await self.opened.enter_async_context(machine.serving_over(hub_transport(machine, self.balancer.url)))
 
-    async def over_the_hub(self) -> float:
-        """How many machines are connected to the allocators that are not taken out."""
+    async def has_over_the_hub(self, machines: int) -> None:
+        """Return once so many machines are connected to the allocators that are not taken out."""
+        async with asyncio.timeout(LIMIT_SECONDS):
+            while await self._over_the_hub() != machines:  # noqa: ASYNC110
+                await asyncio.sleep(LOOK_EVERY)
+
+    async def _over_the_hub(self) -> float:
         return sum([await each.figure("lablink_hub_machines") for each in self.balancer.allocators])
 
     async def _serves(self, machine: Machine, code: Path | None = None) -> None:
@@ -153,7 +160,7 @@ async def test_people_and_machines_of_both_versions_are_served_from_the_first_st
         crowd = Crowd(client, lambda number: f"sh -c 'echo {number} >> {site.directory}/starts'")
         async with coming(crowd):
             await everybody_serves(pool, site, crowd)
-            assert await site.over_the_hub() == 1
+            await site.has_over_the_hub(1)
             migration = await migrated(site.database)
             await crowd.accepts(30)
             await read_all(crowd)
@@ -168,7 +175,7 @@ async def test_people_and_machines_of_both_versions_are_served_from_the_first_st
             await site.goes(second)
             await crowd.accepts(30)
             await everybody_serves(pool, site, crowd)
-            assert await site.over_the_hub() == 2
+            await site.has_over_the_hub(2)
         await crowd.leave()
 
     assert migration.done.returncode == 0, migration.done.stderr

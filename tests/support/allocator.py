@@ -66,9 +66,10 @@ class Allocator:
             self.process.terminate()
 
     async def kill(self) -> None:
-        """Kill it with -9."""
+        """Kill it with -9, unless it has ended."""
         assert self.process
-        self.process.kill()
+        with suppress(ProcessLookupError):
+            self.process.kill()
         await self.process.wait()
 
     async def is_ready(self) -> None:
