@@ -2,18 +2,15 @@
 
 import asyncio
 import re
-from uuid import UUID
 
+import pytest
 from playwright.async_api import Browser, expect
 
 from tests.support.browser import new_tab
 from tests.support.database import Database
 from tests.support.service import DESKTOP_LINE, LIMIT_SECONDS, PlayedClient, RunningService
 
-
-async def only_lease(database: Database) -> UUID:
-    """The lease that there is."""
-    return UUID(str(await (await database.connect()).fetchval("SELECT id FROM leases")))
+pytestmark = pytest.mark.usefixtures("no_time_passes")
 
 
 async def look_now(database: Database) -> None:
@@ -165,8 +162,9 @@ async def test_what_is_open_focused_and_scrolled_stays_so_when_the_page_follows(
     await tab.shows("Your command is done")
     await expect(button).to_be_focused()
     await tab.page.locator("pre").evaluate("pre => { pre.scrollTop = 300 }")
-    await database.age(await only_lease(database), 7200)
-    await (await database.connect()).execute("UPDATE leases SET exit_code = 1")
+    owner = await database.connect()
+    await database.age(await owner.fetchval("SELECT id FROM leases"), 7200)
+    await owner.execute("UPDATE leases SET exit_code = 1")
 
     await tab.shows("Your command failed")
     await expect(button).to_be_visible()
@@ -278,7 +276,10 @@ async def test_a_restart_of_the_stream_is_survived(
     await tab.context.set_offline(True)
     for connection in list(service.server.server_state.connections):
         connection.transport.abort()
-    machine = await PlayedClient.of(await database.vm("vm-1"))
+    machine, owner = await PlayedClient.of(await database.vm("vm-1")), await database.connect()
+    async with asyncio.timeout(LIMIT_SECONDS):
+        while await owner.fetchval("SELECT vm_id IS NULL FROM leases"):
+            pass
     await machine.claim()
     await tab.context.set_offline(False)
 

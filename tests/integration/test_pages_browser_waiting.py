@@ -1,8 +1,10 @@
 """What a participant sees in a real browser: joining, choosing, waiting, being served, moved, made longer."""
 
 import re
+from datetime import timedelta
 
 import asyncpg
+import pytest
 import pytest_asyncio
 from playwright.async_api import Browser, expect
 
@@ -14,6 +16,8 @@ from tests.support.service import DESKTOP_LINE, PlayedClient, RunningService
 CODE = "K7MP-3XQ2-9RTW"
 EXTENSION = "UPDATE pools SET extend_seconds = {}, longest_seconds = 86400, warn_seconds = {}"
 ENDS_SOON = re.compile(r"Ends in \d+ minutes · Your command is running · LabLink")
+
+pytestmark = pytest.mark.usefixtures("no_time_passes")
 
 
 @pytest_asyncio.fixture
@@ -186,7 +190,7 @@ async def test_a_lease_that_ends_soon_says_so_and_is_made_longer_in_one_click(
     await running(service, database, tab)
     before = await owner.fetchval("SELECT expires_at FROM leases")
     await owner.execute(EXTENSION.format(600, 86_400))
-    await database.let_pass(60)
+    await database.stand_at(str(before - timedelta(hours=8) + timedelta(minutes=1)))
     await owner.execute("SELECT pg_notify('lease_updates', '')")  # else it looks within ten seconds
     await expect(tab.page.locator(".lamp")).to_have_text("Ends soon")
     await tab.check()
