@@ -57,7 +57,9 @@ async def test_while_the_allocator_is_away_nobody_is_lost(database: Database) ->
 async def test_a_machine_that_is_kept_for_somebody_who_brings_no_line_is_anothers_in_the_end(
     database: Database,
 ) -> None:
-    came = await rehearsed(database, Plan(6, 5, 2, 5, 60, 600, keep_seconds=60, habits=Habits(100, lineless=100)))
+    came = await rehearsed(
+        database, Plan(6, 5, 2, 5, 60, 600, keep_seconds=60, queue_seconds=1200, habits=Habits(100, lineless=100))
+    )
     assert came.failed["no-line"] > 0
     assert (len(came.waits), came.broken) == (6, [])
 
