@@ -49,7 +49,7 @@ def passwords(monkeypatch: pytest.MonkeyPatch) -> None:
 async def test_all_is_well_where_only_the_test_servers_own_settings_are_not(database: Database, tmp_path: Path) -> None:
     client = await (await database.vm("vm-1")).connect()
     await client.execute("LISTEN vm_updates")
-    async with running_service(settings_for(database, tmp_path)) as service:
+    async with running_service(settings_for(database, tmp_path, "sweeps.period_seconds=60")) as service:
         await ready(service.service)
         lines = await answer(database, "doctor", f"--set=server.public_url={service.url}", code=1)
     bad = {line["subject"] for line in lines if line["well"] is False}

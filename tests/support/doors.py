@@ -2,6 +2,7 @@
 
 import asyncio
 import os
+import tempfile
 from collections.abc import AsyncIterator, Mapping
 from contextlib import AsyncExitStack, asynccontextmanager
 from pathlib import Path
@@ -14,7 +15,7 @@ from allocator.local.accounts import account_of_server
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import OLDEST, find_binaries
 from tests.support.database import PASSWORDS
-from tests.support.server import fresh_server
+from tests.support.server import PREFIX, copy_data, fresh_server
 from tests.support.up import open_directory
 
 NEWEST = 20
@@ -43,15 +44,29 @@ async def server_with(
 ) -> AsyncIterator[Server]:
     """A server with LabLink's roles and database, whose pg_hba.conf is `hba`, with TLS if it has a certificate."""
     with open_directory() as directory:
-        async with fresh_server(directory, version) as first:
-            await bootstrap.prepare(first.dsn(), PASSWORDS)
-            await migrate.upgrade(first.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
+        await copy_data(await _deployed(version), directory)
         more = {"hba_file": str(_given(directory / "hba", hba.encode()))}
         if certificate:
             chain, key = _given(directory / "cert.pem", certificate[0]), _given(directory / "key.pem", certificate[1])
             more |= {"ssl": "on", "ssl_cert_file": str(chain), "ssl_key_file": str(key)}
         async with running_server(directory, version=version, settings={**settings, **more}) as own:
             yield own
+
+
+async def _deployed(version: int) -> Path:
+    """A directory with the data of a server that has LabLink's roles and database, made once for this process."""
+    if version not in _made:
+        made = tempfile.TemporaryDirectory(prefix=PREFIX)
+        directory = Path(made.name)
+        directory.chmod(0o755)
+        async with fresh_server(directory, version) as first:
+            await bootstrap.prepare(first.dsn(), PASSWORDS)
+            await migrate.upgrade(first.dsn("lablink", PASSWORDS["lablink"], bootstrap.DATABASE))
+        _made[version] = made
+    return Path(_made[version].name)
+
+
+_made: dict[int, tempfile.TemporaryDirectory[str]] = {}
 
 
 @asynccontextmanager

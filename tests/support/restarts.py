@@ -11,7 +11,7 @@ import pytest
 from allocator.local import UpFailed
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import find_binaries
-from tests.support.server import TestServer
+from tests.support.server import TestServer, initialise
 from tests.support.up import free_port
 
 CRASH_SAFE = {"fsync": "off", "full_page_writes": "off", "authentication_timeout": "60s"}
@@ -43,6 +43,7 @@ class Crashing:
         port = self.directory / "postgres.port"
         if not port.exists():
             self.directory.mkdir(exist_ok=True)
+            await initialise(self.directory, find_binaries(self.version).version)
             port.write_text(str(free_port()))
         starting = running_server(self.directory, version=self.version, settings=CRASH_SAFE)
         self.server = await self._running.enter_async_context(starting)

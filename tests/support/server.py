@@ -94,7 +94,11 @@ async def fresh_server(directory: Path, version: int) -> AsyncIterator[Server]:
 
 async def initialise(directory: Path, version: int) -> None:
     """Put the data of a server that was never started there: a copy of what initdb made once for this process."""
-    made = await _pristine(version)
+    await copy_data(await _pristine(version), directory)
+
+
+async def copy_data(made: Path, directory: Path) -> None:
+    """Put the data of a server that is stopped there, too."""
     copying = await asyncio.create_subprocess_exec("cp", "-a", made / "postgres", made / "secrets", directory)
     assert await copying.wait() == 0
 
