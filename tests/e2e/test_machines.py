@@ -33,7 +33,7 @@ LOOK_EVERY = 0.5
 DESKTOP_CODES = "/opt/google/chrome-remote-desktop/codes"
 SESSION = "/var/lib/lablink/session"
 
-pytestmark = [pytest.mark.slow, pytest.mark.timeout(600)]
+pytestmark = [pytest.mark.slow, pytest.mark.timeout(900)]
 
 
 @pytest.fixture

@@ -207,7 +207,8 @@ def test_machines_enrol_again_when_their_database_is_new_or_elsewhere() -> None:
     with open_directory() as directory:
         with running_up(directory, "--vms=1"):
             pass
-        port = int((directory / "postgres.port").read_text())
+        port = free_port()
+        (directory / "postgres.port").write_text(str(port))
         with socket.create_server(("127.0.0.1", port)), running_up(directory, "--vms=1") as elsewhere:
             assert [vm["status"] for vm in elsewhere.json("vms", "list")] == ["available"]
         shutil.rmtree(directory / "postgres")

@@ -9,7 +9,7 @@ import httpx
 import pytest
 
 from tests.e2e.test_up import ask, becomes, end
-from tests.support.up import RunningUp, open_directory, running_up, until
+from tests.support.up import LOOK_EVERY, RunningUp, open_directory, running_up, until
 
 GROWING = ("--vms=1", "--max=4", "--set=pool.spare_machines=0", "--set=pool.shrink_after_seconds=1")
 
@@ -65,8 +65,8 @@ async def test_what_boots_take_is_written_down_also_of_the_first_and_machines_ar
             assert await owner.fetchval("SELECT wave_time('default')") < timedelta(seconds=BOOTS_SECONDS)
             await owner.execute("UPDATE pools SET min_machines = 2")
             async with asyncio.timeout(BOOTS_SECONDS):
-                while await owner.fetchval("SELECT count(*) FROM boots") < 2:
-                    pass
+                while await owner.fetchval("SELECT count(*) FROM boots") < 2:  # noqa: ASYNC110
+                    await asyncio.sleep(LOOK_EVERY)
         finally:
             await owner.close()
 

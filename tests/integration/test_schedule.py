@@ -14,7 +14,8 @@ from allocator.upkeep.backup import backups
 from allocator.upkeep.reach import connect
 from allocator.upkeep.storage import Directory
 from tests.support.database import PASSWORDS, Database
-from tests.support.service import LIMIT_SECONDS, ready, running_service, settings_for
+from tests.support.machine import reached_by
+from tests.support.service import ready, running_service, settings_for
 from tests.support.up import run_lablink
 
 AGE = "UPDATE operations SET started_at = started_at - make_interval(hours => $1) WHERE kind = 'backup'"
@@ -77,12 +78,10 @@ async def test_a_backup_that_failed_is_tried_again_after_a_while(database: Datab
 
 async def test_a_running_service_makes_its_backup(database: Database, settings: Settings) -> None:
     owner = await database.connect()
-    async with running_service(settings) as service, asyncio.timeout(LIMIT_SECONDS):
+    made = "SELECT EXISTS (SELECT FROM operations WHERE kind = 'backup' AND status = 'done')"
+    async with running_service(settings) as service:
         await ready(service.service)
-        while not await owner.fetchval(
-            "SELECT EXISTS (SELECT FROM operations WHERE kind = 'backup' AND status = 'done')"
-        ):
-            await owner.execute("SELECT")
+        await reached_by(lambda: owner.fetchval(made))
 
 
 @pytest.mark.parametrize(

@@ -17,7 +17,7 @@ def run(home: Path, *arguments: str, typed: str = "") -> subprocess.CompletedPro
     environment = {"HOME": str(home), "LABLINK_STAND_IN_CODES": str(home / "codes")}
     program = [sys.executable, "-IS", start_host.__file__, *arguments]
     return subprocess.run(
-        program, input=typed, env=environment, capture_output=True, text=True, timeout=20, check=False
+        program, input=typed, env=environment, capture_output=True, text=True, timeout=60, check=False
     )
 
 
@@ -90,7 +90,7 @@ def test_of_many_at_once_one_may_use_the_code(tmp_path: Path) -> None:
     quiet = subprocess.DEVNULL
     started = [subprocess.Popen(program, env=environment, stdout=quiet, stderr=quiet) for _ in range(8)]
 
-    assert sorted(process.wait(20) for process in started) == [0] + [1] * 7
+    assert sorted(process.wait(60) for process in started) == [0] + [1] * 7
 
 
 @pytest.mark.parametrize(

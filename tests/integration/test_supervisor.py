@@ -6,7 +6,7 @@ from pathlib import Path
 
 from allocator.local.supervisor import Child, environment, kept_running
 
-LIMIT_SECONDS = 30.0
+LIMIT_SECONDS = 60.0
 DEAF = """
 import signal
 from pathlib import Path

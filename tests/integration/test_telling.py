@@ -22,14 +22,14 @@ from tests.support.service import RunningService, ready, running_service, settin
 @pytest_asyncio.fixture
 async def service(database: Database, machine: Machine, tmp_path: Path) -> AsyncIterator[RunningService]:
     """A service that hears nothing of how the machine was made: that was before."""
-    async with running_service(settings_for(database, tmp_path)) as running:
+    async with running_service(settings_for(database, tmp_path, "pool.programs=[sh]")) as running:
         await ready(running.service)
         yield running
 
 
 @pytest_asyncio.fixture
 async def pool(database: Database, service: RunningService) -> Pool:
-    """What the pool accepts is for these tests to say, once the service has."""
+    """The pool as the service set it up, and then as these tests need it."""
     return await Pool.of(database)
 
 
