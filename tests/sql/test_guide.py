@@ -9,7 +9,7 @@ import pytest
 from allocator.local import UpFailed
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.steps import ADA, BOB, ask, is_cut_off, lease_of, machine, row_of
-from tests.support.database import Database
+from tests.support.database import Database, as_superuser
 from tests.support.machine import LIMIT_SECONDS
 
 PRINTED_DATABASE = "lablink_db"
@@ -271,4 +271,4 @@ async def test_a_dump_as_in_the_guide_can_be_restored_into_an_empty_database_whe
         assert await restored.fetch("SELECT * FROM broken_invariants()") == []
         await restored.close()
     finally:
-        await owner.execute(f"DROP DATABASE {copy} WITH (FORCE)")
+        await as_superuser(database.server, f"DROP DATABASE {copy} WITH (FORCE)")

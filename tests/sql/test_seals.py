@@ -7,7 +7,7 @@ import pytest
 
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.history import happen, head, seal, wrong
-from tests.support.database import PASSWORDS, Database
+from tests.support.database import PASSWORDS, Database, as_superuser
 from tests.support.machine import LIMIT_SECONDS
 
 LINE = (
@@ -126,9 +126,8 @@ async def test_a_dump_and_restore_by_any_means_keeps_the_chain(
 async def _restored(database: Database) -> asyncpg.Connection:
     """The owner's connection to a copy of the database that plain pg_dump and psql made."""
     copy, directory = f"{database.name}_copy", find_binaries(database.server.version).directory
-    superuser = await database.connect("postgres")
-    await superuser.execute(f"CREATE DATABASE {copy} OWNER lablink")
-    database.opened.push_async_callback(superuser.execute, f"DROP DATABASE {copy} WITH (FORCE)")
+    await as_superuser(database.server, f"CREATE DATABASE {copy} OWNER lablink")
+    database.opened.push_async_callback(as_superuser, database.server, f"DROP DATABASE {copy} WITH (FORCE)")
     target = database.server.dsn(copy, "lablink", PASSWORDS["lablink"])
     script = f"'{directory}/pg_dump' '{database.dsn('lablink')}' | '{directory}/psql' -qv ON_ERROR_STOP=1 '{target}'"
     assert await (await asyncio.create_subprocess_shell(script, stdout=asyncio.subprocess.DEVNULL)).wait() == 0
