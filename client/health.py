@@ -9,7 +9,7 @@ from client.executor import Executor
 from client.protocol import Orders
 from client.session import WipeFailed
 
-ROUND_SECONDS = 60.0
+SOON_SECONDS, ROUND_SECONDS = 6.0, 60.0
 AGAIN_SECONDS = 5.0
 """After so long trouble is looked at a second time, and believed if it is still there."""
 
@@ -28,6 +28,7 @@ class Health:
         self._executor = executor
         self._wake = wake
         self._orders: Orders | None = None
+        self._heard = asyncio.Event()
         self._rounds = 0
         self._well_rounds = 0
         self._said: tuple[int, str] | None = None
@@ -38,8 +39,10 @@ class Health:
         """What is wrong with the machine, as it was looked at last."""
 
     async def run(self) -> NoReturn:
-        """Look once a minute. Where machines say hello faster than anywhere but in tests, so is this."""
+        """Look soon after the first hello, then once a minute. In tests machines say hello faster, and so is this."""
         try:
+            await self._heard.wait()
+            await asyncio.sleep(min(SOON_SECONDS, 6 * self._period))
             while True:
                 await self.look()
                 await asyncio.sleep(min(ROUND_SECONDS, 6 * self._period))
@@ -49,6 +52,7 @@ class Health:
     def note(self, orders: Orders) -> None:
         """What the machine is there for now."""
         self._orders = orders
+        self._heard.set()
 
     async def look(self) -> None:
         """See how the machine is. What comes of it where an admin has taken it is the database's to say."""
