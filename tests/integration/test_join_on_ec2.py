@@ -25,7 +25,7 @@ from tests.support.cloud import AMI, emptied, leads_to, moto_server
 from tests.support.database import Database
 from tests.support.joining import Joining
 from tests.support.metadata import REGION, MetadataService, Signer, metadata_service
-from tests.support.service import RunningService, ready, running_service, settings_for
+from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for
 
 FLEET = "lablink-test"
 SECRET = f"{FLEET}/join/vm-1"
@@ -58,6 +58,7 @@ def instance(aws: str) -> str:
 
 @pytest.fixture
 def metadata(tmp_path: Path, instance: str, monkeypatch: pytest.MonkeyPatch) -> Iterator[MetadataService]:
+    monkeypatch.setattr("client.ec2._SECONDS", LIMIT_SECONDS)  # all of it may stand still for a while, AWS too
     with metadata_service(MetadataService(Signer.under(tmp_path / "certificates"))) as service:
         service.describe(instance)
         monkeypatch.setenv("AWS_EC2_METADATA_SERVICE_ENDPOINT", service.url)
