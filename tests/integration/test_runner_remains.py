@@ -67,7 +67,10 @@ async def test_a_wipe_ends_what_daemonised(session: Session) -> None:
     assert not session.directory.exists()
 
 
-async def test_a_job_that_ignores_the_polite_signal_is_killed(session: Session) -> None:
+async def test_a_job_that_ignores_the_polite_signal_is_killed(
+    session: Session, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    monkeypatch.setattr("client.runner._GRACE_SECONDS", 0.1)
     os.mkfifo(session.directory / "ready")
     running = await start(JobCommand(("python3", "-c", STUBBORN)), session, Programs(path=PATH), name="vm-1")
     await asyncio.to_thread((session.directory / "ready").read_bytes)
@@ -100,6 +103,7 @@ async def test_two_sessions_do_not_end_each_other(session: Session, tmp_path: Pa
 
 CLIENT = """
 import asyncio, os, pathlib, sys
+from client import runner
 from client.command import JobCommand
 from client.processes import adopt_orphans, limit_all_below
 from client.runner import Programs, start
@@ -113,6 +117,7 @@ async def begins_late(*argv, begin=asyncio.create_subprocess_exec, **options):
 async def main(place, path, when, *argv):
     if when == "late":
         asyncio.create_subprocess_exec = begins_late
+    runner._GRACE_SECONDS = 0.1
     adopt_orphans()
     limit_all_below()
     session = Session(pathlib.Path(place))
