@@ -196,9 +196,9 @@ async def repeat(ours: Storm, deed: Deed, who: Any, how_often: float, seed: int)
 
 async def storm(database: Database, rounds: int, by_hand: int) -> Storm:
     """Everybody at once until each verb went through `rounds` times; `by_hand` admins write statements of their own."""
-    await (await database.connect("postgres")).execute(
-        f"ALTER DATABASE {database.name} SET deadlock_timeout = '100ms'"  # who blocks each other all others wait for
-    )
+    if by_hand:  # who blocks each other all others wait for
+        superuser = await database.connect("postgres")
+        await superuser.execute(f"ALTER DATABASE {database.name} SET deadlock_timeout = '100ms'")
     ours = Storm(await machines(database, 5), rounds)
     owner = await database.connect("lablink")
     await owner.execute("SELECT ensure_pool('default', true, ARRAY['echo', 'python'], 3600, 90, 3600)")
