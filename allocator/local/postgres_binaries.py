@@ -107,7 +107,7 @@ def _newest_first(places: Iterable[Path]) -> list[Binaries]:
 def _major(place: Path) -> int:
     """The major version of the server in `place`; 0 if it does not run here."""
     try:
-        said = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, timeout=10).stdout
+        said = subprocess.run([place / "postgres", "--version"], capture_output=True, text=True, timeout=60).stdout
     except OSError:
         return 0
     number = re.search(r"\b(\d+)[.\w]*", said)
