@@ -17,7 +17,7 @@ from tests.support.up import RunningUp
 
 LIMIT_MS = 60_000.0
 
-pytestmark = pytest.mark.timeout(180)
+pytestmark = pytest.mark.timeout(240)
 
 
 @pytest_asyncio.fixture

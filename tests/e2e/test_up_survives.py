@@ -12,7 +12,7 @@ import pytest
 from tests.e2e.test_up import ask, becomes
 from tests.support.processes import alive
 from tests.support.service import NO_TLS
-from tests.support.up import RunningUp, free_port, open_directory, running_up, until
+from tests.support.up import START_SECONDS, RunningUp, free_port, open_directory, running_up, until
 
 pytestmark = [pytest.mark.slow, pytest.mark.timeout(240)]  # each starts all of LabLink, and most of them twice
 
@@ -195,7 +195,7 @@ def test_a_start_that_is_interrupted_leaves_nothing_running_and_the_next_one_is_
 ) -> None:
     with open_directory() as directory:
         up = RunningUp.start(directory, free_port(), "--vms=1")
-        up.hears(step)
+        up.hears(step, seconds=START_SECONDS)
         below = up.children()
         up.stop(sign)
         up.close()

@@ -16,7 +16,7 @@ from client.direct import DirectTransport
 from client.hub import HubTransport
 from client.protocol import TransportName
 from client.settings import load_credential
-from client.switch import Switch, Way
+from client.switch import MOVED_SECONDS, Switch, Way
 from tests.support.database import Database
 from tests.support.front import Front
 from tests.support.hub import NOTHING, hub_machine
@@ -36,15 +36,17 @@ async def pool(database: Database, service: RunningService) -> Pool:
 
 
 @asynccontextmanager
-async def serving(machine: Machine, url: str, wish: TransportName = "direct") -> AsyncIterator[None]:
+async def serving(
+    machine: Machine, url: str, wish: TransportName = "direct", moved_seconds: float = MOVED_SECONDS
+) -> AsyncIterator[None]:
     """The machine's client, with both ways open to it."""
     wake, passwords = asyncio.Event(), machine.passwords()
     ways: dict[str, Callable[[], Way]] = {
         "direct": lambda: DirectTransport(machine.address, passwords, wake, wish_seconds=0.0),
         "hub": lambda: HubTransport(url, passwords, wake),
     }
-    few = {"try_seconds": 0.2, "away_seconds": 0.2, "moved_seconds": 0.2}
-    switch = Switch(wish, ways, wake, passwords.keep_transport, **few)
+    few = {"try_seconds": 0.2, "away_seconds": 0.2}
+    switch = Switch(wish, ways, wake, passwords.keep_transport, **few, moved_seconds=moved_seconds)
     async with machine.serving_over(switch):
         yield
 
@@ -163,7 +165,7 @@ async def test_a_machine_that_was_off_while_its_fleet_was_moved_finds_the_hub_wh
 
     async with wire_to(database.server) as closed:
         machine = Machine.of(vm, tmp_path / "vm", closed.port)
-    async with serving(machine, service.url):
+    async with serving(machine, service.url, moved_seconds=0.2):
         await reached(lambda: service.service.hub.machines == 1)
         await reached(lambda: load_credential(machine.state.credential).transport == "hub")
 
@@ -174,7 +176,7 @@ async def test_a_machine_that_the_hub_does_not_know_waits_for_postgresql(
     vm = await database.vm()
     async with wire_to(database.server) as closed:
         machine = Machine.of(vm, tmp_path / "vm", closed.port)
-    async with serving(machine, service.url):
+    async with serving(machine, service.url, moved_seconds=0.2):
         await reached(lambda: "transport stays" in caplog.messages)
     assert machine.state.credential.exists()
 
