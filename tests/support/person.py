@@ -6,7 +6,7 @@ from typing import Any
 
 import httpx
 
-from tests.support.service import NO_TLS
+from tests.support.service import NO_TLS, NOT_IDLE
 from tests.support.up import LIMIT_SECONDS, until
 
 LOOK_EVERY = 0.2
@@ -17,7 +17,9 @@ class Person:
 
     def __init__(self, url: str, email: str) -> None:
         self.email = email
-        self._browser = httpx.Client(base_url=url, verify=NO_TLS, follow_redirects=True, timeout=LIMIT_SECONDS)
+        self._browser = httpx.Client(
+            base_url=url, verify=NO_TLS, limits=NOT_IDLE, follow_redirects=True, timeout=LIMIT_SECONDS
+        )
         self._page = "/"
 
     def asks(self, line: str) -> None:
