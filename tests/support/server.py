@@ -143,7 +143,7 @@ def _remove_left() -> None:
     """Remove the directories that are nobody's any more."""
     free = fcntl.LOCK_EX | fcntl.LOCK_NB
     for left in MEMORY.glob(f"{PREFIX}*"):
-        with suppress(BlockingIOError, FileNotFoundError), _locked(left, free), _locked(left / LOCK, free):
+        with suppress(OSError), _locked(left, free), _locked(left / LOCK, free):
             shutil.rmtree(left, ignore_errors=True)
 
 
