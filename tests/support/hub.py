@@ -14,7 +14,7 @@ import asyncpg
 from websockets.asyncio.client import ClientConnection, connect
 
 from client.hub import HubTransport
-from client.link import socket_url
+from client.link import PING_SECONDS, socket_url
 from client.protocol import CHANNEL, HUB_PATH, Memory
 from client.scram import hub_sha256, hub_token
 from client.transport import REFUSED_PATIENCE_SECONDS
@@ -76,7 +76,14 @@ class Talker:
 async def talking(url: str, password: str | None, **headers: str) -> AsyncIterator[Talker]:
     """Whoever has the token of this password, connected to the hub at this address."""
     shown = headers | ({"Authorization": f"Bearer {hub_token(password)}"} if password else {})
-    async with connect(socket_url(url), additional_headers=shown, proxy=None) as socket:
+    opening = connect(
+        socket_url(url),
+        additional_headers=shown,
+        ping_interval=PING_SECONDS,  # as machines do: who does not is silent, and is cut off
+        ping_timeout=None,
+        proxy=None,
+    )
+    async with opening as socket:
         yield Talker(socket)
 
 
