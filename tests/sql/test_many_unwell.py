@@ -21,11 +21,12 @@ async def statuses(owner: asyncpg.Connection) -> Counter[str]:
 
 async def all_lent(database: Database, service: asyncpg.Connection, number: int) -> list[Machine]:
     """So many machines of one pool, on each of which somebody works, at epoch 1."""
-    fleet = await machines(database, number)
-    for vm in fleet:
+    fleet = []
+    for n in range(1, number + 1):
+        vm = await machine(database, f"vm-{n}")
         await ask(service, f"{vm.hostname}@example.org")
-    for vm in fleet:
         await vm.run()
+        fleet.append(vm)
     return fleet
 
 
