@@ -199,6 +199,9 @@ async def test_a_connection_that_is_dead_without_saying_so_is_noticed_and_replac
     pool: Pool, machine: Machine, wire: Wire
 ) -> None:
     async with at_work(pool, machine, check_seconds=0.1, check_limit=0.2):
+        await pool.until(
+            "SELECT bool_and(hub_sha256 IS NOT NULL) FROM vm_roles"
+        )  # the last that is asked before the wait
         wire.stalls, before = True, wire.accepted
         await reached(lambda: wire.accepted > before)
         wire.stalls = False
