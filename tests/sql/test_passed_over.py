@@ -48,6 +48,7 @@ async def test_who_does_not_come_while_a_machine_is_kept_is_passed_over_and_the_
 async def test_who_comes_back_has_the_place_that_they_had_and_all_of_their_time(
     database: Database, owner: asyncpg.Connection, service: asyncpg.Connection
 ) -> None:
+    await database.stop_clock()
     vm, lease = await with_nobody_there(database, owner, service)
     place = "SELECT position FROM lease_views WHERE id = $1"
     assert await owner.fetchval(place, lease) is None
