@@ -44,7 +44,7 @@ def usual_wait_for_locks(monkeypatch: pytest.MonkeyPatch) -> None:
 @pytest_asyncio.fixture
 async def no_time_passes(database: Database) -> None:
     """However long a browser takes, machines that are played are not lost, and leases end as late as is said."""
-    await database.stand_still()
+    await database.stop_clock()
 
 
 @pytest_asyncio.fixture

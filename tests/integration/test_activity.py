@@ -10,11 +10,12 @@ import pytest
 from allocator.local.postgres import running_server
 from allocator.upkeep import activity, tables
 from allocator.upkeep.activity import Wait, without_literals
+from tests.support import LIMIT_SECONDS
 from tests.support.admin import answer, lablink
 from tests.support.database import Database
 from tests.support.doors import version_with_tls
 from tests.support.server import UNSAFE_AND_FAST
-from tests.support.service import LIMIT_SECONDS, ready, running_service, settings_for
+from tests.support.service import ready, running_service, settings_for
 from tests.support.upkeep import ignore
 
 

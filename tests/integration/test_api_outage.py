@@ -8,8 +8,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for, streaming
+from tests.support.service import RunningService, ready, running_service, settings_for, streaming
 from tests.support.wire import Wire
 
 WANTED = {"email": "ada@example.org", "crd_command": "echo hi"}

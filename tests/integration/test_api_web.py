@@ -8,8 +8,9 @@ from uuid import uuid4
 import httpx
 import pytest
 
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for, streaming
+from tests.support.service import RunningService, ready, running_service, settings_for, streaming
 
 pytestmark = pytest.mark.asyncio(loop_scope="module")
 

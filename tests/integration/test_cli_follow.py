@@ -10,8 +10,8 @@ from typing import Any
 
 import pytest
 
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.under_way import started
 
 

@@ -13,9 +13,9 @@ from allocator.fleet.cloud import Cloud, Patience
 from allocator.fleet.description import Fleet
 from allocator.fleet.invite import invite
 from allocator.fleet.refusals import CloudRefused
+from tests.support import LIMIT_SECONDS
 from tests.support.cloud import KEYS, REGION
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 
 HASTY = Patience(attempts=1, each=0.5, in_all=0.1)
 

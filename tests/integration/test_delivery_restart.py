@@ -7,8 +7,9 @@ from uuid import UUID
 
 import pytest_asyncio
 
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database, cloned_database, migrated_template
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
+from tests.support.machine import Machine, Pool, reached
 from tests.support.restarts import Crashing
 from tests.support.wire import Wire
 

@@ -9,8 +9,8 @@ import pytest
 from allocator.fleet import drain, record
 from allocator.operations import AWAY, Connect
 from tests.sql.steps import ADA, lent, row_of
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.wire import Wire
 
 

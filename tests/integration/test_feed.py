@@ -18,8 +18,9 @@ from allocator.subscriptions import POOL, News, Subscription
 from allocator.tasks import alongside
 from allocator.views import LeaseView
 from client.protocol import CHANNEL
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, RunningService, settings_for, streaming
+from tests.support.service import RunningService, settings_for, streaming
 from tests.support.wire import Wire
 
 Connection = asyncpg.Connection

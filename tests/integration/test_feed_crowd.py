@@ -17,8 +17,9 @@ from allocator.standing import PLACES
 from allocator.subscriptions import Subscription
 from allocator.tasks import alongside
 from allocator.views import LeaseView
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.service import settings_for
 from tests.support.wire import Wire
 
 BURST = 100

@@ -16,9 +16,10 @@ from allocator.feed import Feed
 from allocator.floods import FLOOD_BYTES, OVERHEAD_BYTES
 from allocator.hub import Hub
 from allocator.service import following, storing
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
 from tests.support.machine import Pool, reached
-from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.service import settings_for
 
 FORGE = "SELECT pg_notify('vm_updates', g::text) FROM generate_series(1, $1::integer) g"
 SERVED = "SELECT record_event('lease.active', NULL, 'vm-1', NULL, '{}') FROM generate_series(1, $1::integer)"

@@ -15,8 +15,9 @@ from client.protocol import Orders
 from client.runner import Programs
 from client.session import Session
 from client.transport import Unreachable
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
+from tests.support.machine import Machine, Pool, reached
 
 HEARD = "SELECT seen_at > $1 FROM vm_heartbeats"
 

@@ -16,10 +16,11 @@ from client.command import DesktopCommand, JobCommand
 from client.processes import find_remains
 from client.runner import CannotStart, Finished
 from client.session import WipeFailed
+from tests.support import LIMIT_SECONDS
 from tests.support.commands import DAEMON, URL, ended
 from tests.support.database import Database
 from tests.support.helper import UID, Helped, helped_machine
-from tests.support.machine import AS_ROOT, LIMIT_SECONDS, Machine, Pool, reached, reached_by
+from tests.support.machine import AS_ROOT, Machine, Pool, reached, reached_by
 
 
 @pytest.fixture

@@ -20,8 +20,9 @@ from client.executor import OwnExecutor
 from client.helper import attend
 from client.runner import Programs
 from client.session import Account, Session
+from tests.support import LIMIT_SECONDS
 from tests.support.helper import UID
-from tests.support.machine import LIMIT_SECONDS, reached
+from tests.support.machine import reached
 
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")
 

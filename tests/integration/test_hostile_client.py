@@ -11,8 +11,9 @@ import pytest_asyncio
 
 from tests.sql.steps import ADA, CODE, LONG_AGO, PIN
 from tests.sql.test_roles import FUNCTIONS, RELATIONS, STATEMENTS
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database, Vm
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+from tests.support.machine import Machine, Pool
 
 BURST = 500
 MEGABYTE = "x" * 1_000_000

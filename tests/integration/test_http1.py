@@ -10,9 +10,9 @@ import httpx
 import pytest
 
 from allocator.http1 import AHEAD, HEAD_BYTES
+from tests.support import LIMIT_SECONDS
 from tests.support.service import RunningService
 
-LIMIT_SECONDS = 60
 BEGUN = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 PIECE = 8192
 TOO_MUCH = 32 * 1024 * 1024

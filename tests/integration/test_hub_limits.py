@@ -8,8 +8,9 @@ import pytest
 
 from allocator.sockets import SILENCE_SECONDS, MachineSocket
 from allocator.tasks import alongside
+from tests.support import LIMIT_SECONDS
 from tests.support.hub import HELLO, bare, ended, handshake, let_in, talking
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
+from tests.support.machine import Machine, Pool, reached
 from tests.support.service import RunningService
 
 

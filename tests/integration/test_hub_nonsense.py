@@ -8,7 +8,7 @@ import pytest
 from websockets.asyncio.server import ServerConnection, serve
 
 from client.link import Link, dial
-from tests.support.machine import LIMIT_SECONDS
+from tests.support import LIMIT_SECONDS
 
 
 @asynccontextmanager

@@ -11,8 +11,9 @@ import pytest
 from websockets.exceptions import ConnectionClosed
 
 from allocator.sockets import MachineSocket
+from tests.support import LIMIT_SECONDS
 from tests.support.hub import HELLO, Talker, talking
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+from tests.support.machine import Machine, Pool
 from tests.support.service import RunningService
 
 MASK = bytes((0x89 ^ 0x20, 0x80 ^ 0x20, 0, 0))

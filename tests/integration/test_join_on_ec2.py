@@ -21,11 +21,12 @@ from allocator.invitations import invite_vm
 from allocator.tokens import sha256
 from client.ec2 import AwsAway, Metadata, join_token
 from client.scram import verifier
+from tests.support import LIMIT_SECONDS
 from tests.support.cloud import AMI, emptied, leads_to, moto_server
 from tests.support.database import Database
 from tests.support.joining import Joining
 from tests.support.metadata import REGION, MetadataService, Signer, metadata_service
-from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for
+from tests.support.service import RunningService, ready, running_service, settings_for
 
 FLEET = "lablink-test"
 SECRET = f"{FLEET}/join/vm-1"

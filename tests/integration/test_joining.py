@@ -12,8 +12,9 @@ import pytest_asyncio
 
 from allocator.guesses import WRONG_TOKENS
 from allocator.join_codes import code_sha256
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, RunningService, connected
+from tests.support.service import RunningService, connected
 
 CODE = "K7MP-3XQ2-9RTW"
 LEASES = "/api/v1/leases"

@@ -20,8 +20,8 @@ from allocator.local.accounts import account_of_server
 from allocator.local.postgres import Server, running_server
 from allocator.local.postgres_binaries import find_binaries
 from allocator.local.postgres_process import postmaster
+from tests.support import LIMIT_SECONDS
 from tests.support.local_postgres import FAST, ask, initialised
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.processes import descendants
 
 

@@ -9,12 +9,12 @@ from urllib.parse import quote, urlsplit
 import asyncpg
 import pytest_asyncio
 
+from tests.support import LIMIT_SECONDS
 from tests.support.database import free_machines
 from tests.support.service import RunningService, connected
 
 PEOPLE = 500
 MACHINES = 100
-LIMIT_SECONDS = 60
 
 FIRST_COME = "SELECT max(place) FILTER (WHERE vm_id IS NOT NULL) < min(place) FILTER (WHERE vm_id IS NULL) FROM leases"
 

@@ -20,11 +20,12 @@ from allocator.upkeep.reach import connect, in_database
 from allocator.upkeep.target import Target
 from allocator.upkeep.verify import promises
 from tests.sql.steps import CODE, CYD, ask
+from tests.support import LIMIT_SECONDS
 from tests.support.admin import answer, lablink
 from tests.support.crowd import Crowd, coming
 from tests.support.database import PASSWORDS, WORKER, Database, Vm, cloned_database, migrated_template
 from tests.support.server import UNSAFE_AND_FAST, TestServer
-from tests.support.service import LIMIT_SECONDS, connected, ready, running_service, settings_for
+from tests.support.service import connected, ready, running_service, settings_for
 from tests.support.upkeep import some_life, without_kept_databases
 
 OLDEST = 15

@@ -10,9 +10,8 @@ import pytest
 from allocator.operations import running
 from allocator.upkeep.reach import connect
 from tests.sql.steps import waits_for_a_lock
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-
-LIMIT_SECONDS = 60.0
 
 
 @pytest.fixture

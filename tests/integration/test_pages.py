@@ -9,10 +9,10 @@ import httpx
 import pytest
 
 from allocator.tokens import pin_of
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
 from tests.support.service import (
     DESKTOP_LINE,
-    LIMIT_SECONDS,
     PlayedClient,
     RunningService,
     streaming,

@@ -6,9 +6,10 @@ import re
 import pytest
 from playwright.async_api import Browser, expect
 
+from tests.support import LIMIT_SECONDS
 from tests.support.browser import new_tab
 from tests.support.database import Database
-from tests.support.service import DESKTOP_LINE, LIMIT_SECONDS, PlayedClient, RunningService
+from tests.support.service import DESKTOP_LINE, PlayedClient, RunningService
 
 pytestmark = pytest.mark.usefixtures("no_time_passes")
 

@@ -12,9 +12,10 @@ import pytest_asyncio
 
 from allocator.connection import pooled_connector
 from allocator.store import Store
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
 from tests.support.patience import patient_role
-from tests.support.service import LIMIT_SECONDS, settings_for, streaming
+from tests.support.service import settings_for, streaming
 
 LOOKS = "SELECT count(*) FROM pg_stat_activity WHERE wait_event_type = 'Lock' AND query LIKE '%{}%'"
 

@@ -12,10 +12,10 @@ import pytest_asyncio
 
 from allocator.connection import LIMITS, pooled_connector
 from client.network import Connection
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
 from tests.support.pooler import Pooler, pooler_before
 from tests.support.service import (
-    LIMIT_SECONDS,
     NO_TLS,
     RunningService,
     overrides_for,

@@ -17,9 +17,10 @@ from allocator.requesting import ABUNDANCE, MOST, VmRequest
 from allocator.store import Store
 from allocator.views import Accepted
 from client.command import JobCommand
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database, free_machines
 from tests.support.patience import patient_role
-from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.service import settings_for
 from tests.support.wire import Wire
 
 MANY = 100

@@ -16,8 +16,8 @@ from allocator.upkeep.reach import in_database
 from allocator.upkeep.restore import Restored
 from allocator.upkeep.storage import Directory
 from tests.sql.steps import CYD, ask
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS
 from tests.support.upkeep import Halt, ignore, restored_from, some_life, without_kept_databases
 
 

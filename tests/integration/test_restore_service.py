@@ -13,9 +13,10 @@ from allocator.upkeep.backup import back_up
 from allocator.upkeep.pause import paused
 from allocator.upkeep.storage import Directory
 from tests.sql.steps import ADA
+from tests.support import LIMIT_SECONDS
 from tests.support.database import PASSWORDS, Database
 from tests.support.server import fresh_server
-from tests.support.service import LIMIT_SECONDS, PlayedClient, RunningService, ready
+from tests.support.service import PlayedClient, RunningService, ready
 from tests.support.upkeep import ignore, restored_from, some_life, without_kept_databases
 
 

@@ -17,7 +17,8 @@ from client.command import JobCommand
 from client.runner import Programs, Running, start
 from client.session import Account, Session, WipeFailed
 from client.system_v import remove_made_by
-from tests.support.commands import CHAIN, DAEMON, LIMIT_SECONDS, ended, is_closed, opened_fifo
+from tests.support import LIMIT_SECONDS
+from tests.support.commands import CHAIN, DAEMON, ended, is_closed, opened_fifo
 
 # Python 3.12 and later warn; what is forked to kill an account's processes asks the kernel for that and ends
 pytestmark = pytest.mark.filterwarnings("ignore:.*multi-threaded, use of fork:DeprecationWarning")

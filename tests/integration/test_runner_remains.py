@@ -14,10 +14,10 @@ from client.command import DesktopCommand, JobCommand
 from client.processes import find_remains
 from client.runner import Finished, Programs, start
 from client.session import Session
+from tests.support import LIMIT_SECONDS
 from tests.support.commands import (
     CHAIN,
     DAEMON,
-    LIMIT_SECONDS,
     PATH,
     STUBBORN,
     URL,

@@ -15,9 +15,9 @@ import pytest
 from allocator.cli.failures import CommandFailed
 from allocator.cli.serve import listener_of, settings_of
 from allocator.config import load_settings
-from tests.support import warm
+from tests.support import LIMIT_SECONDS, warm
 from tests.support.certificates import Authority
-from tests.support.up import LABLINK, LIMIT_SECONDS, free_port, until
+from tests.support.up import LABLINK, free_port, until
 
 
 @pytest.fixture

@@ -10,8 +10,9 @@ import httpx
 import pytest
 import pytest_asyncio
 
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, RunningService, ready, running_service, settings_for
+from tests.support.service import RunningService, ready, running_service, settings_for
 
 LONG = "server.linger_seconds=300"
 

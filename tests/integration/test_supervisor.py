@@ -5,8 +5,8 @@ import os
 from pathlib import Path
 
 from allocator.local.supervisor import Child, environment, kept_running
+from tests.support import LIMIT_SECONDS
 
-LIMIT_SECONDS = 60.0
 DEAF = """
 import signal
 from pathlib import Path

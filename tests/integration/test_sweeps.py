@@ -17,8 +17,9 @@ from allocator.sweeps import Sweeper
 from allocator.tasks import alongside
 from allocator.upkeep.history import Head, broken_history
 from client.protocol import CHANNEL
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.service import LIMIT_SECONDS, settings_for
+from tests.support.service import settings_for
 from tests.support.upkeep import ignore
 from tests.support.wire import Wire
 

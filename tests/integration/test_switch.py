@@ -17,10 +17,11 @@ from client.hub import HubTransport
 from client.protocol import TransportName
 from client.settings import load_credential
 from client.switch import MOVED_SECONDS, Switch, Way
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
 from tests.support.front import Front
 from tests.support.hub import NOTHING, hub_machine
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool, reached
+from tests.support.machine import Machine, Pool, reached
 from tests.support.service import RunningService
 from tests.support.wire import wire_to
 

@@ -13,9 +13,10 @@ from allocator.leasing import LeaseRequest, open_lease
 from allocator.requesting import Lent
 from client.hub import HubTransport
 from client.protocol import Memory
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
 from tests.support.hub import HELLO, NOTHING, Talker, hub_transport, talking
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+from tests.support.machine import Machine, Pool
 from tests.support.service import RunningService, ready, running_service, settings_for
 
 

@@ -24,8 +24,9 @@ from client.runner import Programs
 from client.session import Account, Session
 from client.usage import Usage
 from client.x11 import SOCKETS
+from tests.support import LIMIT_SECONDS
 from tests.support.helper import Helped, helped_machine
-from tests.support.machine import LIMIT_SECONDS, reached, reached_by
+from tests.support.machine import reached, reached_by
 
 DESKTOP = """
 import os, struct

@@ -9,9 +9,10 @@ from pathlib import Path
 
 import pytest
 
+from tests.support import LIMIT_SECONDS
 from tests.support.admin import answer, lablink, place
 from tests.support.database import PASSWORDS, Database
-from tests.support.up import LABLINK, LIMIT_SECONDS, until
+from tests.support.up import LABLINK, until
 
 SMALL = ("rehearse", "--people", "6", "--machines", "3", "--boot", "20s", "--use", "5m")
 LARGE = ("rehearse", "--people", "2000", "--machines", "400")

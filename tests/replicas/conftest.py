@@ -9,12 +9,13 @@ from pathlib import Path
 import pytest_asyncio
 from playwright.async_api import Browser
 
+from tests.support import LIMIT_SECONDS
 from tests.support.allocator import Allocator
 from tests.support.balancer import Balancer, balancing
 from tests.support.browser import Tab, chromium, new_tab
 from tests.support.database import Database
 from tests.support.hub import hub_machine, hub_transport
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+from tests.support.machine import Machine, Pool
 from tests.support.up import LOOK_EVERY
 
 REPLICAS = 3

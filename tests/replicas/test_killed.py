@@ -7,8 +7,8 @@ import httpx
 from playwright.async_api import Browser, expect
 
 from tests.replicas.conftest import MACHINES, Replicas
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.service import NO_TLS
 
 DOOR = """

@@ -11,10 +11,11 @@ import pytest
 import pytest_asyncio
 
 from tests.sql.steps import lent
+from tests.support import LIMIT_SECONDS
 from tests.support.allocator import Allocator
 from tests.support.database import Database
 from tests.support.fleet import admin, fleet_without_cloud
-from tests.support.machine import LIMIT_SECONDS, Pool
+from tests.support.machine import Pool
 from tests.support.service import NO_TLS, NOT_IDLE, streaming
 from tests.support.up import LOOK_EVERY
 

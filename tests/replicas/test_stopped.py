@@ -8,8 +8,8 @@ import httpx
 from playwright.async_api import Browser
 
 from tests.replicas.conftest import Replicas
+from tests.support import LIMIT_SECONDS
 from tests.support.crowd import Crowd, coming
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.service import NO_TLS
 from tests.support.up import LOOK_EVERY
 

@@ -16,13 +16,14 @@ import pytest_asyncio
 from allocator import bootstrap, migrate
 from tests.integration.test_migrate_under_load import migrated
 from tests.sql.test_migrate import contents
+from tests.support import LIMIT_SECONDS
 from tests.support.admin import place
 from tests.support.allocator import ROOT, Allocator, lablink
 from tests.support.balancer import Balancer, balancing
 from tests.support.crowd import Crowd, Person, coming
 from tests.support.database import PASSWORDS, WORKER, Database, cloned_database
 from tests.support.hub import hub_machine, hub_transport
-from tests.support.machine import LIMIT_SECONDS, Machine, Pool
+from tests.support.machine import Machine, Pool
 from tests.support.server import TestServer
 from tests.support.service import NO_TLS, ready, running_service, settings_for
 from tests.support.up import LOOK_EVERY

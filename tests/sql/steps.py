@@ -12,7 +12,8 @@ from uuid import UUID
 import asyncpg
 import pytest
 
-from tests.support.database import LIMIT_SECONDS, Database, Vm
+from tests.support import LIMIT_SECONDS
+from tests.support.database import Database, Vm
 
 ADA, BOB, CYD = "ada@example.org", "bob@example.org", "cyd@example.org"
 CODE, PIN = "4/0AVG7fiQcodecodecode", "123456789012"  # too long to be in a time or an id by chance

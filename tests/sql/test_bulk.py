@@ -9,8 +9,8 @@ import pytest
 
 from allocator.migrations import function_files
 from tests.sql.steps import ADA, ask
+from tests.support import LIMIT_SECONDS
 from tests.support.database import UNHURRIED, Database, free_machines
-from tests.support.machine import LIMIT_SECONDS
 
 MANY = 10_000
 JOIN = re.compile(r"FROM \w+_rows \w FULL JOIN [^;]*")

@@ -9,8 +9,8 @@ import pytest
 from allocator.local import UpFailed
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.steps import ADA, BOB, ask, is_cut_off, lease_of, machine, row_of
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database, as_superuser
-from tests.support.machine import LIMIT_SECONDS
 
 PRINTED_DATABASE = "lablink_db"
 

@@ -5,8 +5,8 @@ import asyncio
 import asyncpg
 
 from tests.sql.steps import is_cut_off, machine
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 
 UNREAD_NOTIFICATIONS = 2_000
 SUBTRANSACTIONS = 101

@@ -9,8 +9,8 @@ import asyncpg
 import pytest
 
 from tests.sql.steps import ADA, ask, connections, machines, refused
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 
 Answer = TypeVar("Answer")
 

@@ -11,8 +11,8 @@ import pytest
 from allocator import migrate, migrations
 from allocator.migrations import MigrationFailed
 from tests.sql.steps import lent
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.sql import copied_sql
 
 EVERYTHING = """

@@ -7,8 +7,8 @@ import pytest
 
 from allocator.local.postgres_binaries import find_binaries
 from tests.sql.history import happen, head, seal, wrong
+from tests.support import LIMIT_SECONDS
 from tests.support.database import PASSWORDS, Database, as_superuser
-from tests.support.machine import LIMIT_SECONDS
 
 LINE = (
     '[7, 1763733600.250000, "web", "lablink_app", "10.0.0.9/32", "lease.queued", 3, "vm-3", '

@@ -10,8 +10,8 @@ import asyncpg
 from client.scram import verifier
 from tests.sql.statements import HOSTNAMES
 from tests.sql.steps import ADA, BOB, CYD, ask, sha256
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS
 
 Answer = TypeVar("Answer")
 

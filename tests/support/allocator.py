@@ -11,10 +11,11 @@ from pathlib import Path
 
 import httpx
 
+from tests.support import LIMIT_SECONDS
 from tests.support.admin import place
 from tests.support.database import PASSWORDS, Database
 from tests.support.service import NO_TLS
-from tests.support.up import LIMIT_SECONDS, LOOK_EVERY, free_port
+from tests.support.up import LOOK_EVERY, free_port
 
 ROOT = Path(__file__).parents[2]
 LABLINK = (sys.executable, "-c", "from allocator.cli import main; main()")

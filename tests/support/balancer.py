@@ -6,10 +6,11 @@ from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
 from allocator.tasks import alongside
+from tests.support import LIMIT_SECONDS
 from tests.support.allocator import Allocator
 from tests.support.front import Front, listening
 from tests.support.machine import reached
-from tests.support.up import LIMIT_SECONDS, LOOK_EVERY
+from tests.support.up import LOOK_EVERY
 
 CHECK_SECONDS = 0.2
 

@@ -10,9 +10,9 @@ from pathlib import Path
 from client.command import DesktopCommand, JobCommand
 from client.runner import Finished, Programs, start
 from client.session import Session
+from tests.support import LIMIT_SECONDS
 
 URL = "https://remotedesktop.google.com/_/oauthredirect"
-LIMIT_SECONDS = 60.0
 PATH = f"{Path(sys.executable).parent}:/usr/local/bin:/usr/bin:/bin"
 STUBBORN = "import signal, time; signal.signal(15, signal.SIG_IGN); open('ready', 'w').close(); time.sleep(600)"
 DAEMON = """

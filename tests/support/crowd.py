@@ -10,12 +10,13 @@ from uuid import uuid4
 import asyncpg
 import httpx
 
+from tests.support import LIMIT_SECONDS
+
 A_SECOND = 50
 AT_ONCE = 10
 """How many wait for an answer at most: no more than the service has connections, or they would wait for each other."""
 
 LEASES = "/api/v1/leases"
-LIMIT_SECONDS = 120.0
 LATER_SECONDS = 0.1
 AFTERS = 30
 """How many others ask before somebody hands back what they have, or gives up waiting."""

@@ -13,11 +13,11 @@ import asyncpg
 
 from allocator import bootstrap, migrate
 from client.scram import verifier
+from tests.support import LIMIT_SECONDS
 from tests.support.server import TIME_ZONE, TestServer
 
 PASSWORDS = {"lablink": "owner-password", "lablink_app": "app-password", "lablink_reader": "reader-password"}
 JOIN_TOKEN_SECONDS = 3600
-LIMIT_SECONDS = 120.0
 
 UNHURRIED = {"statement_timeout": "60s", "lock_timeout": "60s", "idle_in_transaction_session_timeout": "60s"}
 """What a connection of the service's role has instead of that role's limits, which a computer may stand still for."""
@@ -117,13 +117,8 @@ class Database:
         )
 
     async def stop_clock(self) -> None:
-        """Makes LabLink's clock() stand at this moment, for what two looks must agree about."""
+        """Makes LabLink's clock() stand where it is: two looks agree, nobody is silent for long and no time is up."""
         await self.stand_at(str(await (await self._as("lablink")).fetchval("SELECT clock()")))
-
-    async def stand_still(self) -> None:
-        """Makes it stand where it is: however long a test takes, nobody is silent for long and no time is up."""
-        owner = await self._as("lablink")
-        await self.stand_at(str(await owner.fetchval("SELECT clock()")))
 
     async def _as(self, role: str) -> asyncpg.Connection:
         if role not in self._own or self._own[role].is_closed():

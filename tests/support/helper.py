@@ -19,8 +19,8 @@ from client.executor import OwnExecutor
 from client.helper import attend
 from client.runner import Programs
 from client.session import Account, Session
+from tests.support import LIMIT_SECONDS
 
-LIMIT_SECONDS = 60.0
 UID = 55_000 + os.getpid() % 5_000 if os.geteuid() == 0 else os.geteuid()
 """Whom commands run as: where root tests, nobody else and another in every process that tests at the same time."""
 

@@ -18,8 +18,9 @@ from client.link import PING_SECONDS, socket_url
 from client.protocol import CHANNEL, HUB_PATH, Memory
 from client.scram import hub_sha256, hub_token
 from client.transport import REFUSED_PATIENCE_SECONDS
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database
-from tests.support.machine import LIMIT_SECONDS, Machine
+from tests.support.machine import Machine
 from tests.support.service import RunningService
 
 NOTHING = Memory(0, None)

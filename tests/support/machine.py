@@ -26,9 +26,9 @@ from client.runner import Programs
 from client.session import Session
 from client.settings import Credential, DatabaseLogin, StateDir, load_credential
 from client.transport import Transport
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database, Vm
 
-LIMIT_SECONDS = 120.0
 AS_ROOT = {"session_user": "root"} if os.geteuid() == 0 else {}
 """The setting without which a client that root starts does not run."""
 

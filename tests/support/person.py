@@ -6,8 +6,9 @@ from typing import Any
 
 import httpx
 
+from tests.support import LIMIT_SECONDS
 from tests.support.service import NO_TLS, NOT_IDLE
-from tests.support.up import LIMIT_SECONDS, until
+from tests.support.up import until
 
 LOOK_EVERY = 0.2
 

@@ -9,8 +9,8 @@ from pathlib import Path
 from urllib.parse import urlsplit
 
 from allocator.local.accounts import account_of_server
+from tests.support import LIMIT_SECONDS
 from tests.support.database import PASSWORDS
-from tests.support.machine import LIMIT_SECONDS
 from tests.support.server import TestServer
 from tests.support.up import free_port, open_directory
 

@@ -18,11 +18,11 @@ import httpx
 from allocator.config import Settings, load_settings
 from allocator.server import Server, new_server
 from allocator.service import Service
+from tests.support import LIMIT_SECONDS
 from tests.support.database import Database, Vm
 from tests.support.wire import Wire
 
 BACKLOG = 512
-LIMIT_SECONDS = 120.0
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients that speak plain HTTP: without it httpx reads all certificate authorities for each, in 50 ms."""
 NOT_IDLE = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=1)

@@ -16,11 +16,10 @@ from itertools import count
 from pathlib import Path
 from typing import Any, Self, TypeVar
 
-from tests.support import warm
+from tests.support import LIMIT_SECONDS, warm
 from tests.support.processes import Process, descendants
 
 LABLINK = Path(sys.executable).with_name("lablink")
-LIMIT_SECONDS = 120.0
 START_SECONDS = 150.0
 """A start is several limits of its own after each other, and says itself which of them was passed."""
 LOOK_EVERY = 0.02

@@ -20,10 +20,10 @@ from functools import cache
 from importlib import import_module
 from pathlib import Path
 
+from tests.support import LIMIT_SECONDS
 from tests.support.patient_command import make_patient
 
 ROOT = Path(__file__).parents[2]
-LIMIT_SECONDS = 120.0
 LONGEST = 1 << 17
 """Bytes of a request: arguments and environment."""
 

@@ -8,8 +8,7 @@ from dataclasses import dataclass, field
 import pytest
 
 from allocator.batches import Batches, Gathering, Shared
-
-LIMIT_SECONDS = 60
+from tests.support import LIMIT_SECONDS
 
 
 class WentWrong(Exception):

@@ -4,8 +4,7 @@ import asyncio
 
 from allocator.floods import FLOOD_BYTES, Floods
 from allocator.tasks import alongside
-
-LIMIT_SECONDS = 60
+from tests.support import LIMIT_SECONDS
 
 
 async def test_a_busy_session_that_was_spared_is_not_asked_about_at_every_turn() -> None:

@@ -8,9 +8,9 @@ from uuid import uuid4
 from allocator.pool_views import Counts
 from allocator.subscriptions import A_FEW, News, Rounds, Subscription
 from allocator.views import LeaseView, Place
+from tests.support import LIMIT_SECONDS
 
 NOW = datetime(2026, 11, 22, 12, 0, 10, tzinfo=UTC)
-LIMIT_SECONDS = 60
 
 
 class Noted(Subscription):

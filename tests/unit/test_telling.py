@@ -11,9 +11,9 @@ from starlette.websockets import WebSocket
 from allocator.link import WAKE, Link
 from allocator.requesting import Lent
 from allocator.telling import Telling
+from tests.support import LIMIT_SECONDS
 
 LEASE = uuid4()
-LIMIT_SECONDS = 60
 
 
 def hint(vm_id: int, epoch: int, status: str) -> str:
