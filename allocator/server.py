@@ -25,6 +25,10 @@ ACCEPTED_AT_ONCE = 32
 BACKLOG = 2048
 """How many the kernel keeps until then."""
 
+IDLE_SECONDS = 75
+"""How long a connection is kept that nobody asks anything over: longer than load balancers keep theirs (nginx and AWS's
+a minute, by themselves). Were it ended here first, a request that comes at that moment would be lost."""
+
 LOOK_SECONDS = 0.1
 STOP_SECONDS = 5
 """How long requests under way may take to end."""
@@ -81,6 +85,7 @@ def new_server(settings: Settings) -> Server:
             access_log=False,
             proxy_headers=False,
             server_header=False,
+            timeout_keep_alive=IDLE_SECONDS,
             timeout_graceful_shutdown=STOP_SECONDS,
             ws=MachineSocket,
             ws_max_size=HUB_MESSAGE_BYTES,

@@ -9,12 +9,14 @@ from urllib.parse import urlsplit
 import httpx
 import pytest
 
-from allocator.http1 import AHEAD, HEAD_BYTES
+from allocator.http1 import AHEAD, HEAD_BYTES, Http1
 from tests.support import LIMIT_SECONDS
+from tests.support.machine import reached
 from tests.support.service import RunningService
 
 BEGUN = b"GET /livez HTTP/1.1\r\nHost: 127.0.0.1\r\n"
 PIECE = 8192
+MINUTE = 60.0
 TOO_MUCH = 32 * 1024 * 1024
 """More than the buffers of the two sockets hold."""
 
@@ -145,4 +147,19 @@ async def test_what_no_browser_sends_in_a_head_is_refused(service: RunningServic
 
     async with asyncio.timeout(LIMIT_SECONDS):
         assert (await reader.read()).startswith(b"HTTP/1.1 400 ")
+    writer.close()
+
+
+async def test_a_connection_that_idles_is_kept_for_longer_than_balancers_keep_theirs(service: RunningService) -> None:
+    reader, writer = await connected(service)
+    async with asyncio.timeout(LIMIT_SECONDS):
+        writer.write(BEGUN + b"\r\n")
+        await reader.readuntil(b"HTTP/1.1 200 OK\r\n")
+    there, here = service.server.server_state.connections, writer.get_extra_info("sockname")
+    (kept,) = (each for each in there if isinstance(each, Http1) and each.client == here)
+
+    await reached(lambda: kept.timeout_keep_alive_task is not None)
+
+    assert kept.timeout_keep_alive_task is not None
+    assert kept.timeout_keep_alive_task.when() - asyncio.get_running_loop().time() > MINUTE
     writer.close()

@@ -16,7 +16,7 @@ from tests.support.allocator import Allocator
 from tests.support.database import Database
 from tests.support.fleet import admin, fleet_without_cloud
 from tests.support.machine import Pool
-from tests.support.service import NO_TLS, NOT_IDLE, streaming
+from tests.support.service import NO_TLS, streaming
 from tests.support.up import LOOK_EVERY
 
 OPERATIONS = "/api/v1/operations"
@@ -50,9 +50,7 @@ async def pool(database: Database) -> Pool:
 
 def asked(allocator: Allocator, headers: dict[str, str]) -> httpx.AsyncClient:
     """A client of that allocator."""
-    return httpx.AsyncClient(
-        base_url=allocator.url, headers=headers, timeout=LIMIT_SECONDS, verify=NO_TLS, limits=NOT_IDLE
-    )
+    return httpx.AsyncClient(base_url=allocator.url, headers=headers, timeout=LIMIT_SECONDS, verify=NO_TLS)
 
 
 async def let_them_expire(database: Database, pool: Pool) -> None:

@@ -7,7 +7,7 @@ from typing import Any
 import httpx
 
 from tests.support import LIMIT_SECONDS
-from tests.support.service import NO_TLS, NOT_IDLE
+from tests.support.service import NO_TLS
 from tests.support.up import until
 
 LOOK_EVERY = 0.2
@@ -18,9 +18,7 @@ class Person:
 
     def __init__(self, url: str, email: str) -> None:
         self.email = email
-        self._browser = httpx.Client(
-            base_url=url, verify=NO_TLS, limits=NOT_IDLE, follow_redirects=True, timeout=LIMIT_SECONDS
-        )
+        self._browser = httpx.Client(base_url=url, verify=NO_TLS, follow_redirects=True, timeout=LIMIT_SECONDS)
         self._page = "/"
 
     def asks(self, line: str) -> None:

@@ -25,9 +25,6 @@ from tests.support.wire import Wire
 BACKLOG = 512
 NO_TLS = ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
 """For clients that speak plain HTTP: without it httpx reads all certificate authorities for each, in 50 ms."""
-NOT_IDLE = httpx.Limits(max_connections=100, max_keepalive_connections=20, keepalive_expiry=1)
-"""httpx's own limits, but that no connection is used again which idled for a second: the service ends it after five,
-and a request that comes at that moment is lost."""
 PROGRAMS = "echo,sleep,python3"
 DESKTOP_LINE = (
     'DISPLAY= /opt/google/chrome-remote-desktop/start-host --code="4/0AVG7fiQabcdefghijklmnop" '
@@ -71,7 +68,6 @@ class RunningService:
 
     def client(self, **options: Any) -> httpx.AsyncClient:
         """An HTTP client of the service, with cookies of its own."""
-        options = {"limits": NOT_IDLE, **options}
         return httpx.AsyncClient(base_url=self.url, timeout=LIMIT_SECONDS, verify=NO_TLS, **options)
 
     async def stop(self) -> None:
