@@ -5,6 +5,8 @@ from collections.abc import AsyncIterator
 from contextlib import asynccontextmanager
 from dataclasses import dataclass, field
 
+import asyncpg
+
 from allocator.operations import Tell, running
 from allocator.upkeep.reach import connect
 from allocator.upkeep.restore import Restored, restore
@@ -60,6 +62,7 @@ async def restored_from(
 async def without_kept_databases(database: Database) -> AsyncIterator[None]:
     """At the end of the block the databases beside this one are dropped, which restores kept."""
     yield
-    superuser = await database.connect("postgres")
+    superuser = await asyncpg.connect(database.server.superuser_dsn)  # a database that has moved is not there any more
     kept = await superuser.fetch("SELECT datname FROM pg_database WHERE starts_with(datname, $1)", f"{database.name}_")
+    await superuser.close()
     await as_superuser(database.server, *(f"DROP DATABASE {row['datname']} WITH (FORCE)" for row in kept))
