@@ -116,7 +116,7 @@ async def test_a_day_that_is_settled_is_not_counted_again(
     await owner.execute("DELETE FROM leases")
     await database.stand_at("2027-01-15 12:05:01+00")
 
-    assert await service.fetchval("SELECT sweep_usage()") <= 2, "yesterday and, if a second is enough for both, today"
+    assert await service.fetchval("SELECT sweep_usage()") in (1, 2), "yesterday; today, if a second is enough for both"
     assert await shown(reader) == before
 
 
